@@ -1,6 +1,10 @@
 //! The request for one binary, and its conversions from and to a manifest.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+    ops::Range,
+};
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
@@ -13,8 +17,17 @@ use velox_manifest::{
     edit::{key, string},
 };
 
-/// The file name in messages about [`BuildSpec::from_configuration`]'s text.
+/// The file name in messages about a request's configuration.
 const FILE_NAME: &str = "velox.toml";
+
+/// The longest list in a request.
+const MAX_LIST_LENGTH: usize = 500;
+/// The longest path, ref or other text in a request, in bytes.
+const MAX_TEXT_BYTES: usize = 1024;
+/// The maximum number of targets of a configuration, more than Go has.
+const MAX_TARGETS: usize = 100;
+/// The maximum number of reported errors of a configuration.
+const MAX_ERRORS: usize = 50;
 
 /// One binary for one target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,11 +149,62 @@ impl BuildSpec {
         }
     }
 
+    /// Rejects long lists and texts, which would take long to validate and to report.
+    ///
+    /// # Errors
+    /// The lists and texts that are too long.
+    pub fn check_size(&self) -> Result<(), Vec<Violation>> {
+        let lists = [
+            ("plugins", self.plugins.len()),
+            ("replaces", self.replaces.len()),
+            ("excludes", self.excludes.len()),
+            ("tags", self.tags.len()),
+        ];
+        let long = lists.into_iter().filter(|(_, length)| *length > MAX_LIST_LENGTH);
+        let wrong: Vec<Violation> = long
+            .map(|(field, length)| {
+                Violation::new(field, format!("expected at most {MAX_LIST_LENGTH} items, found {length}"))
+            })
+            .collect();
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let mut wrong = Vec::new();
+        let mut texts = |field: &dyn Fn() -> String, texts: &[&str]| {
+            if let Some(length) = texts.iter().map(|text| text.len()).find(|length| *length > MAX_TEXT_BYTES) {
+                let message = format!("expected at most {MAX_TEXT_BYTES} bytes, found {length}");
+                wrong.push(Violation::new(field(), message));
+            }
+        };
+        let single = [
+            ("roadrunner", self.roadrunner.as_str()),
+            ("stamp_version", self.stamp_version.as_deref().unwrap_or_default()),
+            ("stamp_time", self.stamp_time.as_deref().unwrap_or_default()),
+        ];
+        for (field, text) in single {
+            texts(&|| field.to_owned(), &[text]);
+        }
+        for (at, plugin) in self.plugins.iter().enumerate() {
+            texts(&|| format!("plugins[{at}]"), &[&plugin.module, &plugin.reference]);
+        }
+        for (at, replace) in self.replaces.iter().enumerate() {
+            texts(&|| format!("replaces[{at}]"), &[&replace.old, &replace.new]);
+        }
+        for (at, exclude) in self.excludes.iter().enumerate() {
+            texts(&|| format!("excludes[{at}]"), &[&exclude.module, &exclude.version]);
+        }
+        for (at, tag) in self.tags.iter().enumerate() {
+            texts(&|| format!("tags[{at}]"), &[tag]);
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
     /// Validates the request and sorts its lists, so that equal requests have equal keys.
     ///
     /// # Errors
     /// Everything that no service can build.
     pub fn normalized(mut self) -> Result<Self, Vec<Violation>> {
+        self.check_size()?;
         Manifest::try_from(&self)?;
         self.plugins.sort();
         self.replaces.sort();
@@ -165,7 +229,8 @@ impl BuildSpec {
                 let message = message.map(String::as_str).collect::<Vec<_>>().join("; ");
                 Violation::new("configuration", format!("{FILE_NAME}{place}: {message}"))
             };
-            errors.into_iter().map(violation).collect::<Vec<_>>()
+            // Finding the place of each takes time proportional to the text.
+            errors.into_iter().take(MAX_ERRORS).map(violation).collect::<Vec<_>>()
         })?;
         Self::from_manifest(&manifest, target)
     }
@@ -184,6 +249,10 @@ impl BuildSpec {
         let mut reject = |what: &str, why: &str| {
             violations.push(Violation::new("configuration", format!("{what}: {why}")))
         };
+        if manifest.targets.len() > MAX_TARGETS {
+            reject("targets", "expected at most 100 targets");
+            return Err(violations);
+        }
         let mut replaces = Vec::new();
         let mut plugins = Vec::new();
         for plugin in &manifest.plugins {
@@ -287,48 +356,85 @@ impl BuildSpec {
     /// The request as a `velox.toml`, for download.
     #[must_use]
     pub fn configuration(&self) -> String {
-        let mut text = String::new();
-        if self.strict {
-            text.push_str("strict = true\n\n");
+        self.print().text
+    }
+
+    /// The manifest of the request, its values with their positions in [`configuration`](Self::configuration),
+    /// which is returned too.
+    ///
+    /// # Errors
+    /// The request is invalid.
+    pub fn manifest_and_source(&self) -> Result<(Manifest, SourceFile), Vec<Violation>> {
+        let mut manifest = Manifest::try_from(self)?;
+        let ConfigurationText { text, spans } = self.print();
+        let mut spans = spans.into_iter();
+        let mut next = || spans.next();
+        if let Some(reference) = &mut manifest.roadrunner.reference {
+            reference.span = next();
         }
-        text.push_str("[roadrunner]\n");
-        pair(&mut text, "ref", &self.roadrunner);
+        for plugin in &mut manifest.plugins {
+            plugin.name.span = next();
+            if let Origin::Module(module) = &mut plugin.origin {
+                module.span = next();
+            }
+            plugin.reference.span = next();
+        }
+        for replace in &mut manifest.replaces {
+            (replace.old.span, replace.new.span) = (next(), next());
+        }
+        for exclude in &mut manifest.excludes {
+            (exclude.module.span, exclude.version.span) = (next(), next());
+        }
+        for target in &mut manifest.targets {
+            target.span = next();
+        }
+        Ok((manifest, SourceFile { name: FILE_NAME.to_owned(), text }))
+    }
+
+    fn print(&self) -> ConfigurationText {
+        let mut file = ConfigurationText::default();
+        if self.strict {
+            file.text.push_str("strict = true\n\n");
+        }
+        file.text.push_str("[roadrunner]\n");
+        file.pair("ref", &self.roadrunner);
         if let Some(dependencies) = self.dependencies {
-            pair(&mut text, "dependencies", dependencies.word());
+            file.line(&format!("dependencies = {}", string(dependencies.word())));
         }
         for (plugin, name) in self.plugins.iter().zip(self.plugin_names()) {
-            text.push_str(&format!("\n[plugins.{}]\n", key(&name)));
-            pair(&mut text, "module_name", &plugin.module);
-            pair(&mut text, "tag", &plugin.reference);
+            file.text.push_str("\n[plugins.");
+            file.located(&key(&name));
+            file.text.push_str("]\n");
+            file.pair("module_name", &plugin.module);
+            file.pair("tag", &plugin.reference);
         }
         for replace in &self.replaces {
-            text.push_str("\n[[replaces]]\n");
-            pair(&mut text, "old", &replace.old);
-            pair(&mut text, "new", &replace.new);
+            file.text.push_str("\n[[replaces]]\n");
+            file.pair("old", &replace.old);
+            file.pair("new", &replace.new);
         }
         for exclude in &self.excludes {
-            text.push_str("\n[[excludes]]\n");
-            pair(&mut text, "module", &exclude.module);
-            pair(&mut text, "version", &exclude.version);
+            file.text.push_str("\n[[excludes]]\n");
+            file.pair("module", &exclude.module);
+            file.pair("version", &exclude.version);
         }
-        text.push_str("\n[target_platform]\n");
-        pair(&mut text, "os", &self.target.os);
-        pair(&mut text, "arch", &self.target.arch);
+        file.text.push_str("\n[target_platform]\n");
+        file.pair("os", &self.target.os);
+        file.pair("arch", &self.target.arch);
         if self.debug {
-            text.push_str("\n[debug]\nenabled = true\n");
+            file.line("\n[debug]\nenabled = true");
         }
         if !self.tags.is_empty() || self.race {
             let tags = (!self.tags.is_empty()).then(|| string(&format!("-tags={}", self.tags.join(","))));
             let race = self.race.then(|| string("-race"));
             let arguments: Vec<String> = tags.into_iter().chain(race).collect();
-            text.push_str(&format!("\n[velox]\nbuild_args = [{}]\n", arguments.join(", ")));
+            file.line(&format!("\n[velox]\nbuild_args = [{}]", arguments.join(", ")));
         }
-        text
+        file
     }
 
     /// The plugins' unique names in a configuration: the catalogue's, else the last part of the path.
     fn plugin_names(&self) -> Vec<String> {
-        let mut taken = BTreeSet::new();
         let name = |plugin: &PluginSpec| {
             let known = catalogue::find(&plugin.module).map(|known| known.name.clone());
             known.unwrap_or_else(|| {
@@ -340,11 +446,19 @@ impl BuildSpec {
                 last.unwrap_or(&plugin.module).to_owned()
             })
         };
+        let mut taken = HashSet::new();
+        // The next number to try for a name, so that equal names take linear time.
+        let mut numbers: HashMap<String, usize> = HashMap::new();
         let unique = |plugin| {
             let name = name(plugin);
-            let numbered = (2..).map(|number| format!("{name}-{number}"));
-            let free = [name.clone()].into_iter().chain(numbered).find(|name| taken.insert(name.clone()));
-            free.unwrap_or(name)
+            let next = numbers.entry(name.clone()).or_insert(1);
+            loop {
+                let candidate = if *next == 1 { name.clone() } else { format!("{name}-{next}") };
+                *next += 1;
+                if taken.insert(candidate.clone()) {
+                    return candidate;
+                }
+            }
         };
         self.plugins.iter().map(unique).collect()
     }
@@ -361,10 +475,11 @@ impl TryFrom<&BuildSpec> for Manifest {
             fields.violation("", "no plugins: a binary needs at least one".to_owned());
         }
         let mut plugins = Vec::new();
+        let mut firsts = HashMap::new();
         for (at, (plugin, name)) in spec.plugins.iter().zip(spec.plugin_names()).enumerate() {
             let field = format!("plugins[{at}].module");
-            if let Some(first) = spec.plugins.iter().take(at).position(|first| first.module == plugin.module)
-            {
+            let first = *firsts.entry(plugin.module.as_str()).or_insert(at);
+            if first != at {
                 fields
                     .violation(&field, format!("the same module as plugins[{first}]; remove one of the two"));
             }
@@ -381,10 +496,13 @@ impl TryFrom<&BuildSpec> for Manifest {
             });
         }
         let mut replaces: Vec<ReplaceDirective> = Vec::new();
+        let mut replaced = HashSet::new();
         for (at, replace) in spec.replaces.iter().enumerate() {
             let field = format!("replaces[{at}].old");
             let old = fields.check(&field, "module", &replace.old, check::replaced);
-            if old.is_some() && replaces.iter().any(|known| Some(&known.old.value) == old.as_ref()) {
+            if let Some(old) = &old
+                && !replaced.insert(old.clone())
+            {
                 fields
                     .violation(&field, format!("`{}` is replaced twice; remove one of the two", replace.old));
             }
@@ -475,10 +593,32 @@ fn plain<T>(value: T) -> Spanned<T> {
     Spanned { value, span: None }
 }
 
-/// Adds `name = "value"`. A request has no variables, so `$` is escaped.
-fn pair(text: &mut String, name: &str, value: &str) {
-    // Writing to a String can't fail.
-    let _ = writeln!(text, "{name} = {}", string(&value.replace('$', "$$")));
+/// A configuration, and the positions of the values that a manifest locates, in the order of the text.
+#[derive(Default)]
+struct ConfigurationText {
+    text: String,
+    spans: Vec<Range<usize>>,
+}
+
+impl ConfigurationText {
+    fn line(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    fn located(&mut self, text: &str) {
+        let start = self.text.len();
+        self.text.push_str(text);
+        self.spans.push(start..self.text.len());
+    }
+
+    /// Adds `name = "value"`. A request has no variables, so `$` is escaped.
+    fn pair(&mut self, name: &str, value: &str) {
+        // Writing to a String can't fail.
+        let _ = write!(self.text, "{name} = ");
+        self.located(&string(&value.replace('$', "$$")));
+        self.text.push('\n');
+    }
 }
 
 /// A target as `os/arch`.
@@ -607,6 +747,64 @@ mod tests {
         let whole = whole.normalized().expect("it is right");
         let read = BuildSpec::from_configuration(&whole.configuration(), None).expect("it can be read");
         assert_eq!(read, [whole]);
+    }
+
+    #[test]
+    fn a_manifest_has_the_positions_of_the_configuration() {
+        let mut whole = spec();
+        whole.plugins.push(PluginSpec::new("example.com/acme/x", "a$b"));
+        whole.replaces.push(ReplaceSpec {
+            old: "github.com/acme/a".to_owned(),
+            new: "github.com/acme/b@v1.2.3".to_owned(),
+        });
+        whole
+            .excludes
+            .push(ExcludeSpec { module: "github.com/acme/c".to_owned(), version: "v1.0.0".to_owned() });
+        let whole = BuildSpec { dependencies: Some(Dependencies::Minimal), strict: true, ..whole };
+        let (manifest, source) = whole.manifest_and_source().expect("valid");
+        assert_eq!(source.text, whole.configuration());
+        let at = |span: &Option<Range<usize>>| source.text[span.clone().expect("a position")].to_owned();
+        let mut found = vec![at(&manifest.roadrunner.reference.as_ref().expect("a ref").span)];
+        for plugin in &manifest.plugins {
+            let Origin::Module(module) = &plugin.origin else { panic!("{plugin:?}") };
+            found.extend([&plugin.name.span, &module.span, &plugin.reference.span].map(at));
+        }
+        found.extend([&manifest.replaces[0].old.span, &manifest.replaces[0].new.span].map(at));
+        found.extend([&manifest.excludes[0].module.span, &manifest.excludes[0].version.span].map(at));
+        let expected = [
+            "\"v2025.1.5\"",
+            "rpc",
+            "\"github.com/roadrunner-server/rpc/v5\"",
+            "\"v5.1.8\"",
+            "http",
+            "\"github.com/roadrunner-server/http/v5\"",
+            "\"v5.2.7\"",
+            "x",
+            "\"example.com/acme/x\"",
+            "\"a$$b\"",
+            "\"github.com/acme/a\"",
+            "\"github.com/acme/b@v1.2.3\"",
+            "\"github.com/acme/c\"",
+            "\"v1.0.0\"",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn long_requests_are_rejected_before_their_values_are_checked() {
+        let mut long = spec();
+        long.plugins = vec![PluginSpec::new("", ""); 100_000];
+        assert_eq!(fields(long), ["plugins"]);
+        let long = BuildSpec { roadrunner: "x ".repeat(1000), tags: vec!["-".repeat(2000)], ..spec() };
+        assert_eq!(fields(long), ["roadrunner", "tags[0]"]);
+    }
+
+    #[test]
+    fn names_of_equal_plugins_take_linear_time() {
+        let mut alike = spec();
+        alike.plugins = (0..20_000).map(|at| PluginSpec::new(format!("example.com/{at}/x"), "v1")).collect();
+        let names: HashSet<String> = alike.plugin_names().into_iter().collect();
+        assert!(names.len() == 20_000 && names.contains("x-20000"));
     }
 
     #[test]

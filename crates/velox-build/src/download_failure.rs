@@ -33,6 +33,7 @@ pub(crate) fn unserved(module: &str, error: DownloadError) -> Result<Vec<ProxyAt
         )),
         DownloadError::InvalidZip { host, source, .. } => {
             Err(Error::build(format!("invalid zip for module {module} from {host}"))
+                .fault(Blame::Sources)
                 .help("nothing was stored: report it to the proxy's operator, or set another proxy in GOPROXY")
                 .output(source.to_string().lines().map(str::to_owned).collect()))
         }

@@ -1,6 +1,7 @@
 //! HTTP clients with configured proxies and certificates.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -50,6 +51,22 @@ impl Default for HttpOptions {
 }
 
 impl HttpOptions {
+    /// The options of an environment: SSL_CERT_FILE, and the proxy variables in lower or upper case.
+    #[must_use]
+    pub fn from_environment(environment: &BTreeMap<String, String>) -> Self {
+        let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).cloned();
+        let either = |lower: &str, upper: &str| variable(lower).or_else(|| variable(upper));
+        Self {
+            ca_bundle: variable("SSL_CERT_FILE").map(PathBuf::from),
+            proxy: ProxySettings {
+                https: either("https_proxy", "HTTPS_PROXY"),
+                http: either("http_proxy", "HTTP_PROXY"),
+                no_proxy: either("no_proxy", "NO_PROXY"),
+            },
+            ..Self::default()
+        }
+    }
+
     /// Creates a client with these settings.
     pub fn client(&self, redirect: Policy) -> Result<Client, HttpClientError> {
         self.builder(redirect)?.build().map_err(|error| HttpClientError::Tls(root_cause(&error)))

@@ -2,15 +2,19 @@
 //!
 //! In the service's own directory, a file's modification time is its last use. With a shared object store,
 //! the build store records the last use.
+//!
+//! The bytes of an artifact are hashed before a process serves them for the first time, and again if their size,
+//! modification time or ETag changes. A damaged artifact is removed, so that its build runs again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File},
-    io, iter,
+    io::{self, Read, Seek, SeekFrom},
+    iter,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -20,7 +24,7 @@ use futures::{
     stream::{self, BoxStream, FuturesUnordered},
 };
 use object_store::{
-    MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, UploadPart, local::LocalFileSystem,
+    GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, UploadPart, local::LocalFileSystem,
     path::Path as Location,
 };
 use sha2::{Digest, Sha256};
@@ -33,7 +37,7 @@ use tokio::{
 use url::Url;
 use velox_gocache::{open_remote, parse_remote, store_error_summary};
 
-use crate::store::StoreError;
+use crate::{job::disk, store::StoreError};
 
 /// The number of parts of an upload in flight.
 const MAX_PARTS: usize = 3;
@@ -43,6 +47,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The precision of the last use in a directory: not every download writes to the disk.
 const LAST_USE_PRECISION: Duration = Duration::from_secs(600);
+/// The number of artifacts that are verified at the same time; one artifact is verified once.
+const MAX_VERIFICATIONS: usize = 8;
 /// The prefix of temporary files; earlier versions also used it for uploads.
 const TEMPORARY_PREFIX: &str = ".put-";
 
@@ -89,6 +95,11 @@ pub struct ArtifactBucket {
     name: String,
     /// The directory, if it belongs to this service alone.
     own_directory: Option<OwnDirectory>,
+    /// The directory of the artifacts, if they are files.
+    directory: Option<PathBuf>,
+    /// The artifacts whose bytes this process has verified.
+    verified: StdMutex<HashMap<String, ObjectVersion>>,
+    verifying: [Mutex<()>; MAX_VERIFICATIONS],
     limits: TransferLimits,
     /// Its reference count is the number of running downloads plus one.
     readers: Arc<()>,
@@ -100,9 +111,26 @@ pub struct ArtifactBucket {
 
 #[derive(Debug)]
 struct OwnDirectory {
-    path: PathBuf,
     /// Held while an artifact is marked as used or removed.
     removal: Mutex<()>,
+}
+
+/// Changes with the bytes of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ObjectVersion {
+    size: u64,
+    modified: SystemTime,
+    /// The ETag of an object, or the inode of a file.
+    tag: Option<String>,
+}
+
+/// What is stored under the name of an artifact.
+#[derive(Debug, PartialEq, Eq)]
+enum StoredObject {
+    Absent,
+    /// A symbolic link, or no file.
+    Foreign,
+    File(ObjectVersion),
 }
 
 /// An artifact in a listing.
@@ -143,7 +171,8 @@ impl ArtifactBucket {
         Ok(match url.scheme() {
             "file" => {
                 let store = Arc::new(LocalFileSystem::new().with_fsync(true));
-                Self::new(store, root, url.to_string(), DIRECTORY_LIMITS)
+                let bucket = Self::new(store, root, url.to_string(), DIRECTORY_LIMITS);
+                Self { directory: url.to_file_path().ok(), ..bucket }
             }
             _ => Self::new(store.into(), root, url.to_string(), OBJECT_STORE_LIMITS),
         })
@@ -158,9 +187,9 @@ impl ArtifactBucket {
         let failed = |error: String| StoreError::Failed(format!("failed to open the {name}: {error}"));
         remove_incomplete_uploads(path).map_err(|error| failed(error.to_string()))?;
         let store = LocalFileSystem::new_with_prefix(path).map_err(|error| failed(error.to_string()))?;
-        let own = OwnDirectory { path: path.to_owned(), removal: Mutex::default() };
+        let own = OwnDirectory { removal: Mutex::default() };
         let bucket = Self::new(Arc::new(store.with_fsync(true)), Location::default(), name, DIRECTORY_LIMITS);
-        Ok(Self { own_directory: Some(own), ..bucket })
+        Ok(Self { own_directory: Some(own), directory: Some(path.to_owned()), ..bucket })
     }
 
     fn new(store: Arc<dyn ObjectStore>, root: Location, name: String, limits: TransferLimits) -> Self {
@@ -169,6 +198,9 @@ impl ArtifactBucket {
             root,
             name,
             own_directory: None,
+            directory: None,
+            verified: StdMutex::default(),
+            verifying: Default::default(),
             limits,
             readers: Arc::default(),
             reads: Semaphore::new(limits.concurrent_reads),
@@ -177,7 +209,7 @@ impl ArtifactBucket {
         }
     }
 
-    /// Stores the file; does nothing if the artifact is already stored.
+    /// Stores the file, in place of a stored one.
     ///
     /// # Errors
     /// The file's checksum isn't `sha256`, or the store fails.
@@ -192,10 +224,6 @@ impl ArtifactBucket {
             }
         }
         let mut source = tokio::fs::File::open(file).await.map_err(unreadable)?;
-        let size = source.metadata().await.map_err(unreadable)?.len();
-        if self.find(sha256).await? == Some(size) {
-            return Ok(());
-        }
         let mut upload = self
             .store
             .put_multipart(&location)
@@ -207,7 +235,15 @@ impl ArtifactBucket {
             return Err(error);
         }
         upload.complete().await.map_err(|error| self.failed("store an artifact", &error))?;
-        Ok(())
+        match self.head(sha256).await? {
+            StoredObject::File(version) => {
+                self.verified().insert(sha256.to_owned(), version);
+                Ok(())
+            }
+            StoredObject::Absent | StoredObject::Foreign => {
+                Err(StoreError::Failed(format!("{}: an artifact is not a file after it was stored", self.name)))
+            }
+        }
     }
 
     async fn upload(
@@ -244,32 +280,175 @@ impl ArtifactBucket {
         Err(StoreError::Failed(format!("checksum mismatch for artifact {sha256}: the file has {found}")))
     }
 
-    /// Returns the size of the artifact if it exists, and marks it as used.
+    /// Returns the size of the artifact if it exists, and marks it as used. Verifies its bytes if this process
+    /// hasn't yet, and removes it if they are damaged.
     ///
     /// # Errors
     /// The store fails.
     pub async fn find(&self, sha256: &str) -> Result<Option<u64>, StoreError> {
-        let Some(location) = self.location(sha256) else { return Ok(None) };
-        let _removal = match &self.own_directory {
-            Some(own) => Some(own.removal.lock().await),
-            None => None,
-        };
-        let found = match self.store.head(&location).await {
-            Ok(found) => found,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(self.failed("look up an artifact", &error)),
-        };
-        if let Some(own) = &self.own_directory {
-            let age = SystemTime::now().duration_since(found.last_modified.into());
-            if age.is_ok_and(|age| age > LAST_USE_PRECISION) {
-                let path = own.path.join(location.as_ref());
-                let mark = move || File::open(path)?.set_modified(SystemTime::now());
-                if let Ok(Err(error)) = spawn_blocking(mark).await {
-                    tracing::warn!(%error, sha256, "failed to record the last use of an artifact");
+        if self.location(sha256).is_none() {
+            return Ok(None);
+        }
+        loop {
+            let removal = match &self.own_directory {
+                Some(own) => Some(own.removal.lock().await),
+                None => None,
+            };
+            let version = match self.head(sha256).await? {
+                StoredObject::Absent => return Ok(None),
+                StoredObject::Foreign => {
+                    self.remove_damaged(sha256, &StoredObject::Foreign).await;
+                    return Ok(None);
                 }
+                StoredObject::File(version) => version,
+            };
+            if self.is_verified(sha256, &version) {
+                if self.own_directory.is_some() {
+                    self.mark_as_used(sha256, &version).await;
+                }
+                return Ok(Some(version.size));
+            }
+            drop(removal);
+            if !self.verify(sha256, version).await? {
+                return Ok(None);
             }
         }
-        Ok(Some(found.size))
+    }
+
+    /// Sets the modification time to now, unless it is recent.
+    async fn mark_as_used(&self, sha256: &str, version: &ObjectVersion) {
+        let Some(directory) = &self.directory else { return };
+        let age = SystemTime::now().duration_since(version.modified);
+        if age.is_ok_and(|age| age > LAST_USE_PRECISION) {
+            let (directory, name) = (directory.clone(), sha256.to_owned());
+            let mark = move || {
+                let file = open_file(&directory, &name)?;
+                file.set_modified(SystemTime::now())?;
+                version_of(&file)
+            };
+            match spawn_blocking(mark).await {
+                Ok(Ok(version)) => _ = self.verified().insert(sha256.to_owned(), version),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, sha256, "failed to record the last use of an artifact");
+                }
+                Err(error) => tracing::warn!(%error, sha256, "failed to record the last use of an artifact"),
+            }
+        }
+    }
+
+    /// Hashes the artifact, and removes it if it is damaged. Returns `false` if it was removed.
+    async fn verify(&self, sha256: &str, version: ObjectVersion) -> Result<bool, StoreError> {
+        let lock = usize::from(sha256.as_bytes().first().copied().unwrap_or_default()) % MAX_VERIFICATIONS;
+        let _turn = match self.verifying.get(lock) {
+            Some(lock) => Some(lock.lock().await),
+            None => None,
+        };
+        if self.is_verified(sha256, &version) {
+            return Ok(true);
+        }
+        if self.hash(sha256).await? == sha256 {
+            self.verified().insert(sha256.to_owned(), version);
+            return Ok(true);
+        }
+        self.remove_damaged(sha256, &StoredObject::File(version)).await;
+        Ok(false)
+    }
+
+    /// The SHA-256 of the artifact's bytes.
+    async fn hash(&self, sha256: &str) -> Result<String, StoreError> {
+        if let Some(directory) = &self.directory {
+            let (directory, name) = (directory.clone(), sha256.to_owned());
+            let failed = |error: io::Error| {
+                StoreError::Failed(format!("failed to verify an artifact: {}: {error}", self.name))
+            };
+            let hash = move || hash_file(open_file(&directory, &name)?);
+            return spawn_blocking(hash).await.map_err(io::Error::other).flatten().map_err(failed);
+        }
+        let failed = |error| self.failed("verify an artifact", &error);
+        let location = self.location(sha256).ok_or_else(|| invalid_name(sha256))?;
+        let mut chunks = self.store.get(&location).await.map_err(failed)?.into_stream();
+        let mut digest = Sha256::new();
+        while let Some(chunk) = chunks.next().await {
+            digest.update(chunk.map_err(failed)?);
+        }
+        Ok(HEXLOWER.encode(&digest.finalize()))
+    }
+
+    /// Removes a damaged artifact, unless it was replaced meanwhile.
+    async fn remove_damaged(&self, sha256: &str, damaged: &StoredObject) {
+        tracing::error!(sha256, store = self.name, "removing a damaged artifact; its build runs again when requested");
+        self.verified().remove(sha256);
+        let removed = async {
+            let Some(location) = self.location(sha256) else { return Ok(()) };
+            if self.head(sha256).await? == *damaged {
+                self.store
+                    .delete(&location)
+                    .await
+                    .map_err(|error| self.failed("remove a damaged artifact", &error))?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = removed.await {
+            tracing::error!(%error, "failed to remove a damaged artifact");
+        }
+    }
+
+    /// Verifies the artifacts of a directory that this process hasn't verified, one after the other with pauses.
+    /// Object stores verify their objects themselves.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn verify_all(&self) -> Result<(), StoreError> {
+        if self.directory.is_none() {
+            return Ok(());
+        }
+        for artifact in self.list().await? {
+            let start = Instant::now();
+            match self.head(&artifact.sha256).await? {
+                StoredObject::File(version) if !self.is_verified(&artifact.sha256, &version) => {
+                    self.verify(&artifact.sha256, version).await?;
+                    tokio::time::sleep(start.elapsed()).await;
+                }
+                StoredObject::Foreign => {
+                    self.remove_damaged(&artifact.sha256, &StoredObject::Foreign).await;
+                }
+                StoredObject::File(_) | StoredObject::Absent => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn verified(&self) -> MutexGuard<'_, HashMap<String, ObjectVersion>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_verified(&self, sha256: &str, version: &ObjectVersion) -> bool {
+        self.verified().get(sha256) == Some(version)
+    }
+
+    async fn head(&self, sha256: &str) -> Result<StoredObject, StoreError> {
+        if let Some(directory) = &self.directory {
+            let (directory, name) = (directory.clone(), sha256.to_owned());
+            let look = move || open_file(&directory, &name).and_then(|file| version_of(&file));
+            return match spawn_blocking(look).await.map_err(io::Error::other).flatten() {
+                Ok(version) => Ok(StoredObject::File(version)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(StoredObject::Absent),
+                Err(error) if is_foreign(&error) => Ok(StoredObject::Foreign),
+                Err(error) => {
+                    Err(StoreError::Failed(format!("failed to look up an artifact: {}: {error}", self.name)))
+                }
+            };
+        }
+        let Some(location) = self.location(sha256) else { return Ok(StoredObject::Absent) };
+        match self.store.head(&location).await {
+            Ok(found) => Ok(StoredObject::File(ObjectVersion {
+                size: found.size,
+                modified: found.last_modified.into(),
+                tag: found.e_tag,
+            })),
+            Err(object_store::Error::NotFound { .. }) => Ok(StoredObject::Absent),
+            Err(error) => Err(self.failed("look up an artifact", &error)),
+        }
     }
 
     /// Streams the bytes in `range`, which must lie within the artifact, in chunks of bounded size.
@@ -281,27 +460,46 @@ impl ArtifactBucket {
         sha256: &str,
         range: Range<u64>,
     ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
-        let location = self.location(sha256).ok_or_else(|| invalid_name(sha256))?;
+        self.location(sha256).ok_or_else(|| invalid_name(sha256))?;
+        let name: Arc<str> = sha256.into();
         let (ahead, bucket, reader) = (self.limits.ahead, Arc::clone(self), Arc::clone(&self.readers));
         let mut start = range.start;
         let chunks = iter::from_fn(move || {
             let end = range.end.min(start + bucket.limits.chunk(Arc::strong_count(&reader)));
             let chunk = start..end;
             start = end;
-            (!chunk.is_empty()).then(|| Arc::clone(&bucket).read_chunk(location.clone(), chunk))
+            (!chunk.is_empty()).then(|| Arc::clone(&bucket).read_chunk(Arc::clone(&name), chunk))
         });
         Ok(stream::iter(chunks).buffered(ahead).boxed())
     }
 
-    async fn read_chunk(self: Arc<Self>, location: Location, range: Range<u64>) -> Result<Bytes, StoreError> {
+    async fn read_chunk(self: Arc<Self>, sha256: Arc<str>, range: Range<u64>) -> Result<Bytes, StoreError> {
         // The semaphore is never closed.
         let _permit = self.reads.acquire().await;
-        let chunk = self.store.get_range(&location, range.clone()).await;
-        let chunk = chunk.map_err(|error| self.failed("read an artifact", &error))?;
-        if chunk.len() as u64 == range.end - range.start {
-            return Ok(chunk);
+        let length = range.end - range.start;
+        let verified = self.verified().get(&*sha256).cloned();
+        let (chunk, tag) = if let Some(directory) = self.directory.clone() {
+            let name = Arc::clone(&sha256);
+            let read = move || read_range(open_file(&directory, &name)?, range);
+            let failed = |error| StoreError::Failed(format!("failed to read an artifact: {}: {error}", self.name));
+            (spawn_blocking(read).await.map_err(io::Error::other).flatten().map_err(failed)?, None)
+        } else {
+            let failed = |error| self.failed("read an artifact", &error);
+            let location = self.location(&sha256).ok_or_else(|| invalid_name(&sha256))?;
+            let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
+            let found = self.store.get_opts(&location, options).await.map_err(failed)?;
+            let tag = found.meta.e_tag.clone();
+            (found.bytes().await.map_err(failed)?, tag)
+        };
+        if chunk.len() as u64 != length {
+            return Err(StoreError::Failed(format!("{}: an artifact is shorter than its size", self.name)));
         }
-        Err(StoreError::Failed(format!("{}: an artifact is shorter than its size", self.name)))
+        match verified.and_then(|verified| verified.tag) {
+            Some(verified) if tag.is_some_and(|tag| tag != verified) => {
+                Err(StoreError::Failed(format!("{}: an artifact was replaced while it was read", self.name)))
+            }
+            _ => Ok(chunk),
+        }
     }
 
     /// Checks that the store responds.
@@ -309,10 +507,8 @@ impl ArtifactBucket {
     /// # Errors
     /// The store fails, or the service's own directory isn't writable.
     pub async fn ready(&self) -> Result<(), StoreError> {
-        if let Some(own) = &self.own_directory {
-            let path = own.path.clone();
-            let write = move || tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(path).map(drop);
-            return match spawn_blocking(write).await {
+        if let (Some(_), Some(path)) = (&self.own_directory, self.directory.clone()) {
+            return match spawn_blocking(move || disk::probe(&path)).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => {
                     Err(StoreError::Failed(format!("failed to write to the {}: {error}", self.name)))
@@ -357,6 +553,7 @@ impl ArtifactBucket {
             let unused = SystemTime::from(found.last_modified) == artifact.last_used;
             if unused {
                 self.store.delete(&location).await?;
+                self.verified().remove(&artifact.sha256);
             }
             Ok(unused)
         };
@@ -384,6 +581,63 @@ impl TransferLimits {
         let chunks = (references as u64).saturating_sub(1).max(1) * (self.ahead as u64 + 1);
         (self.total / chunks).clamp(self.min_chunk, self.max_chunk)
     }
+}
+
+/// Opens the file of an artifact. No symbolic link below the directory is followed.
+#[cfg(unix)]
+fn open_file(directory: &Path, sha256: &str) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags, open, openat};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let root = open(directory, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let prefix = sha256.get(..2).unwrap_or_default();
+    let folder = openat(&root, prefix, flags | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+    Ok(openat(&folder, sha256, flags | OFlags::NOFOLLOW, Mode::empty())?.into())
+}
+
+#[cfg(not(unix))]
+fn open_file(directory: &Path, sha256: &str) -> io::Result<File> {
+    File::open(directory.join(sha256.get(..2).unwrap_or_default()).join(sha256))
+}
+
+/// Fails unless it is a regular file.
+fn version_of(file: &File) -> io::Result<ObjectVersion> {
+    let data = file.metadata()?;
+    if !data.is_file() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    #[cfg(unix)]
+    let tag = Some(std::os::unix::fs::MetadataExt::ino(&data).to_string());
+    #[cfg(not(unix))]
+    let tag = None;
+    Ok(ObjectVersion { size: data.len(), modified: data.modified()?, tag })
+}
+
+/// Whether the error is for a symbolic link, or for no regular file.
+fn is_foreign(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    #[cfg(not(unix))]
+    let is_link = false;
+    is_link || matches!(error.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory)
+}
+
+fn hash_file(mut file: File) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(HEXLOWER.encode(&digest.finalize())),
+            length => digest.update(buffer.get(..length).unwrap_or_default()),
+        }
+    }
+}
+
+fn read_range(mut file: File, range: Range<u64>) -> io::Result<Bytes> {
+    version_of(&file)?;
+    file.seek(SeekFrom::Start(range.start))?;
+    let mut chunk = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or_default());
+    file.take(range.end - range.start).read_to_end(&mut chunk)?;
+    Ok(chunk.into())
 }
 
 fn remove_incomplete_uploads(path: &Path) -> io::Result<()> {

@@ -83,6 +83,14 @@ impl Build {
         }
     }
 
+    /// Removes the lock and returns it.
+    pub(crate) fn take_lock(&mut self) -> Option<String> {
+        match &mut self.outcome {
+            Some(BuildOutcome::Succeeded(result)) => Some(std::mem::take(&mut result.lock)),
+            _ => None,
+        }
+    }
+
     /// The API's view of the build.
     #[must_use]
     pub fn view(&self) -> BuildView {
@@ -142,7 +150,9 @@ pub struct BuildResult {
     pub go_version: String,
     /// The request as a `velox.toml`.
     pub configuration: String,
-    /// The `velox.lock`.
+    /// The `velox.lock`, which is large: builds from a store don't have it, but
+    /// [`lock`](crate::BuildStore::lock) does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub lock: String,
     /// A warning for each plugin raised by minimal version selection.
     pub warnings: Vec<String>,

@@ -29,6 +29,7 @@ mod options;
 mod page;
 mod policy;
 pub mod rate;
+mod readiness;
 mod releases;
 mod retention;
 mod router;

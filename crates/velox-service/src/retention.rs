@@ -37,6 +37,10 @@ impl Retention {
             if let Err(error) = self.apply(&*store, &artifacts, SystemTime::now()).await {
                 tracing::warn!(%error, "failed to remove old builds; retrying later");
             }
+            let verified = shutdown.run_until_cancelled(artifacts.verify_all()).await;
+            if let Some(Err(error)) = verified {
+                tracing::warn!(%error, "failed to verify the artifacts; retrying later");
+            }
         }
     }
 

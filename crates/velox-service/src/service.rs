@@ -8,7 +8,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use tokio::time::{Instant, timeout_at};
-use velox_api::{ArtifactInfo, BuildId, BuildSpec, BuildState, LogEntry, QueuePosition, Violation};
+use velox_api::{ArtifactInfo, BuildId, BuildSpec, BuildState, LogEntry, QueuePosition};
 
 use crate::{
     artifacts::ArtifactBucket,
@@ -22,11 +22,6 @@ use crate::{
 
 /// The maximum number of log entries per read.
 const LOG_BATCH: usize = 256;
-
-/// The longest list in a request.
-const MAX_LIST_LENGTH: usize = 500;
-/// The longest path, ref or other text in a request, in bytes.
-const MAX_TEXT_BYTES: usize = 1024;
 
 /// The interval at which a build is read without a notification.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(15);
@@ -90,7 +85,6 @@ impl Service {
         force: bool,
     ) -> Result<Submission, ServiceError> {
         let invalid = |wrong| ServiceError::Rejected(PolicyError::Invalid(wrong));
-        check_size(&spec).map_err(invalid)?;
         let spec = spec.normalized().map_err(invalid)?;
         self.policy.check(&spec, caller).map_err(ServiceError::Rejected)?;
         let tenant = &caller.tenant;
@@ -234,57 +228,6 @@ impl Service {
     pub async fn position(&self, build: &Build) -> Result<Option<QueuePosition>, StoreError> {
         if build.state == BuildState::Queued { self.store.position(build.id).await } else { Ok(None) }
     }
-
-    /// Checks that the stores respond.
-    ///
-    /// # Errors
-    /// A store fails.
-    pub async fn ready(&self) -> Result<(), StoreError> {
-        tokio::try_join!(self.store.ready(), self.artifacts.ready()).map(|((), ())| ())
-    }
-}
-
-/// Rejects long lists and texts, which would take long to validate.
-fn check_size(spec: &BuildSpec) -> Result<(), Vec<Violation>> {
-    let lists = [
-        ("plugins", spec.plugins.len()),
-        ("replaces", spec.replaces.len()),
-        ("excludes", spec.excludes.len()),
-        ("tags", spec.tags.len()),
-    ];
-    let long = lists.into_iter().filter(|(_, length)| *length > MAX_LIST_LENGTH);
-    let mut wrong: Vec<Violation> = long
-        .map(|(field, length)| {
-            Violation::new(field, format!("expected at most {MAX_LIST_LENGTH} items, found {length}"))
-        })
-        .collect();
-    let mut texts = |field: &dyn Fn() -> String, texts: &[&str]| {
-        if let Some(length) = texts.iter().map(|text| text.len()).find(|length| *length > MAX_TEXT_BYTES) {
-            let message = format!("expected at most {MAX_TEXT_BYTES} bytes, found {length}");
-            wrong.push(Violation::new(field(), message));
-        }
-    };
-    let single = [
-        ("roadrunner", spec.roadrunner.as_str()),
-        ("stamp_version", spec.stamp_version.as_deref().unwrap_or_default()),
-        ("stamp_time", spec.stamp_time.as_deref().unwrap_or_default()),
-    ];
-    for (field, text) in single {
-        texts(&|| field.to_owned(), &[text]);
-    }
-    for (at, plugin) in spec.plugins.iter().enumerate() {
-        texts(&|| format!("plugins[{at}]"), &[&plugin.module, &plugin.reference]);
-    }
-    for (at, replace) in spec.replaces.iter().enumerate() {
-        texts(&|| format!("replaces[{at}]"), &[&replace.old, &replace.new]);
-    }
-    for (at, exclude) in spec.excludes.iter().enumerate() {
-        texts(&|| format!("excludes[{at}]"), &[&exclude.module, &exclude.version]);
-    }
-    for (at, tag) in spec.tags.iter().enumerate() {
-        texts(&|| format!("tags[{at}]"), &[tag]);
-    }
-    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
 /// The position of a log reader.

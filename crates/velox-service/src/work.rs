@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     http::listener,
-    job::ProcessRunner,
+    job::{ProcessRunner, disk::Disk},
     options::{ClusterOptions, ServiceOptions},
+    readiness::Readiness,
     serve::ServeError,
     stores::Stores,
     telemetry::Telemetry,
@@ -47,7 +48,11 @@ pub async fn work(
         let vitals = WorkerStatus {
             telemetry: Arc::clone(&telemetry),
             store: Arc::clone(&stores.builds),
-            artifacts: Arc::clone(&stores.artifacts),
+            readiness: Readiness::new(
+                Arc::clone(&stores.builds),
+                Arc::clone(&stores.artifacts),
+                Disk::new(&options.data),
+            ),
             draining: shutdown.clone(),
         };
         tokio::spawn(listener::run(listener, None, vitals.router(), over.clone(), over.clone()));

@@ -6,12 +6,12 @@ use axum::{Router, extract::State, middleware::from_fn, response::Response, rout
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    artifacts::ArtifactBucket,
     http::{
         access,
         error::{self, ApiError},
         health, shutting_down,
     },
+    readiness::Readiness,
     store::BuildStore,
     telemetry::Telemetry,
 };
@@ -20,7 +20,7 @@ use crate::{
 pub(crate) struct WorkerStatus {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) store: Arc<dyn BuildStore>,
-    pub(crate) artifacts: Arc<ArtifactBucket>,
+    pub(crate) readiness: Readiness,
     /// The worker is shutting down.
     pub(crate) draining: CancellationToken,
 }
@@ -46,6 +46,6 @@ async fn ready(State(status): State<Arc<WorkerStatus>>) -> Result<Response, ApiE
     if status.draining.is_cancelled() {
         return Err(shutting_down());
     }
-    tokio::try_join!(status.store.ready(), status.artifacts.ready())?;
+    status.readiness.check().await?;
     Ok(health::ok())
 }

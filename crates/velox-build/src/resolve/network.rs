@@ -13,7 +13,7 @@ use velox_fetch::{
     Redactor,
     download::{DownloadOptions, Fetcher},
     forge::{ForgeClient, GitAccess, GitOptions, TokenKind},
-    http::{HttpOptions, ProxySettings},
+    http::HttpOptions,
     modcache::ModCache,
     proxy::{self, Netrc, ProxyList},
     sumdb::SumDbConfig,
@@ -65,7 +65,7 @@ impl Network {
             ..plain.clone()
         };
         let reporter = Arc::clone(&plain.reporter);
-        let http = ForgeClient::new(http_options(&request.environment)).map_err(no_https)?.on_wait(Arc::new(
+        let http = ForgeClient::new(HttpOptions::from_environment(&request.environment)).map_err(no_https)?.on_wait(Arc::new(
             move |host, seconds| {
                 reporter.report(Event::Note(Note::RateLimitWait { host: host.to_owned(), seconds }));
             },
@@ -116,17 +116,17 @@ fn fetcher(request: &BuildRequest, settings: &GoSettings) -> Result<Option<Fetch
 
 impl Credentials {
     pub(crate) fn new(request: &BuildRequest, settings: &GoSettings) -> Result<Self, Error> {
-        let netrc = netrc_file(&request.environment)
-            .filter(|_| settings.goauth != "off")
-            .and_then(|path| std::fs::read_to_string(path).ok());
-        let client = client(&request.environment)?;
-        Ok(Self { client, netrc: Netrc::parse(&netrc.unwrap_or_default()) })
+        let netrc = match settings.goauth.as_str() {
+            "off" => Netrc::default(),
+            _ => Netrc::from_environment(&request.environment),
+        };
+        Ok(Self { client: client(&request.environment)?, netrc })
     }
 }
 
 /// A client without credentials that follows redirects.
 pub(crate) fn client(environment: &BTreeMap<String, String>) -> Result<reqwest::Client, Error> {
-    http_options(environment).client(proxy::redirect_policy()).map_err(no_https)
+    HttpOptions::from_environment(environment).client(proxy::redirect_policy()).map_err(no_https)
 }
 
 /// A client for status requests, with short timeouts and without waiting for rate limits.
@@ -135,7 +135,7 @@ pub(crate) fn impatient(request: &BuildRequest) -> Result<ForgeClient, velox_fet
         connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(15),
         max_wait: Duration::ZERO,
-        ..http_options(&request.environment)
+        ..HttpOptions::from_environment(&request.environment)
     })
 }
 
@@ -144,37 +144,16 @@ pub(crate) fn impatient(request: &BuildRequest) -> Result<ForgeClient, velox_fet
 /// # Errors
 /// An unreadable certificate file or an invalid proxy URL.
 pub fn http_client(environment: &BTreeMap<String, String>) -> Result<reqwest::Client, Error> {
-    http_options(environment).client(reqwest::redirect::Policy::none()).map_err(no_https)
+    HttpOptions::from_environment(environment).client(reqwest::redirect::Policy::none()).map_err(no_https)
 }
 
 fn no_https(error: velox_fetch::http::HttpClientError) -> Error {
     Error::build(format!("failed to set up HTTPS: {error}"))
 }
 
-/// The path that the go command uses.
-fn netrc_file(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
-    let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let name = if cfg!(windows) { "_netrc" } else { ".netrc" };
-    variable("NETRC").or_else(|| Some(variable("HOME").or_else(|| variable("USERPROFILE"))?.join(name)))
-}
-
 fn configured(forge: &Forge) -> ForgeAccess {
     let endpoint = forge.endpoint.as_ref().map(|endpoint| endpoint.value.clone());
     ForgeAccess { endpoint, token: forge.token.clone() }
-}
-
-fn http_options(environment: &BTreeMap<String, String>) -> HttpOptions {
-    let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).cloned();
-    let either = |lower: &str, upper: &str| variable(lower).or_else(|| variable(upper));
-    HttpOptions {
-        ca_bundle: variable("SSL_CERT_FILE").map(PathBuf::from),
-        proxy: ProxySettings {
-            https: either("https_proxy", "HTTPS_PROXY"),
-            http: either("http_proxy", "HTTP_PROXY"),
-            no_proxy: either("no_proxy", "NO_PROXY"),
-        },
-        ..HttpOptions::default()
-    }
 }
 
 /// The access of git: the configured tokens, and ssh for the hosts of GOPRIVATE without a token, if an ssh

@@ -1,5 +1,7 @@
 //! `.netrc` proxy credentials (<https://go.dev/ref/mod#private-module-proxy-auth>).
 
+use std::{collections::BTreeMap, path::PathBuf};
+
 use secrecy::SecretString;
 
 /// A parsed netrc file.
@@ -14,6 +16,19 @@ struct NetrcMachine {
 }
 
 impl Netrc {
+    /// Reads the file that the go command uses: NETRC, else `.netrc` in the home directory. Without one, there are
+    /// no credentials.
+    #[must_use]
+    pub fn from_environment(environment: &BTreeMap<String, String>) -> Self {
+        let variable =
+            |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let name = if cfg!(windows) { "_netrc" } else { ".netrc" };
+        let home = || variable("HOME").or_else(|| variable("USERPROFILE"));
+        let file = variable("NETRC").or_else(|| Some(home()?.join(name)));
+        let text = file.and_then(|file| std::fs::read_to_string(file).ok());
+        Self::parse(&text.unwrap_or_default())
+    }
+
     /// Parses a netrc file; like the go command, it ignores unknown words.
     pub fn parse(text: &str) -> Self {
         let (mut machines, mut name, mut login, mut password) = (Vec::new(), None, None, None);

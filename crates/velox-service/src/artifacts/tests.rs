@@ -157,3 +157,97 @@ fn invalid_stores_are_rejected_without_their_secrets() {
         assert!(error.contains(why) && !error.contains("s3cret"), "{error}");
     }
 }
+
+/// A damaged artifact is not found, is removed, and can be stored again.
+async fn notices_damage(bucket: &dyn Fn() -> Arc<ArtifactBucket>, damage: &dyn Fn(&str, Vec<u8>)) {
+    let (source, content, sha256) = file(MIB);
+    let size = Some(MIB as u64);
+    let mut flipped = content.clone();
+    flipped[MIB / 2] ^= 1;
+    let damages = [flipped, content[..MIB / 2].to_vec(), Vec::new(), [&content[..], b"x"].concat()];
+    for damaged in damages {
+        let running = bucket();
+        running.put(&sha256, source.path()).await.unwrap();
+        assert_eq!(running.find(&sha256).await.unwrap(), size);
+        // In a later process, and while one runs.
+        for bucket in [bucket(), Arc::clone(&running)] {
+            damage(&sha256, damaged.clone());
+            assert_eq!(bucket.find(&sha256).await.unwrap(), None);
+            assert_eq!(bucket.list().await.unwrap(), [], "it was removed");
+            bucket.put(&sha256, source.path()).await.unwrap();
+            assert_eq!(bucket.find(&sha256).await.unwrap(), size);
+            assert!(read(&bucket, &sha256, 0..MIB as u64).await == content);
+        }
+    }
+    // It is written anew even while it seems to be intact.
+    let running = bucket();
+    damage(&sha256, vec![0; MIB]);
+    running.put(&sha256, source.path()).await.unwrap();
+    assert!(read(&running, &sha256, 0..MIB as u64).await == content);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_files_are_noticed() {
+    let (directory, _) = own_directory();
+    let root = directory.path().join("artifacts");
+    let damage = |sha256: &str, bytes: Vec<u8>| fs::write(path(&directory, sha256), bytes).unwrap();
+    notices_damage(&|| Arc::new(ArtifactBucket::open_directory(&root).unwrap()), &damage).await;
+    let url = Url::from_directory_path(&root).unwrap();
+    notices_damage(&|| Arc::new(ArtifactBucket::open(&url, &BTreeMap::new()).unwrap()), &damage).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_objects_are_noticed() {
+    let server = S3Server::start().unwrap();
+    let url: Url = server.url("builds/artifacts").parse().unwrap();
+    let open = || ArtifactBucket::open(&url, &server.environment()).unwrap();
+    let damage = |sha256: &str, bytes: Vec<u8>| {
+        let bucket = open();
+        let location = bucket.location(sha256).unwrap();
+        let put = async move { bucket.store.put(&location, bytes.into()).await.unwrap() };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(put));
+    };
+    notices_damage(&|| Arc::new(open()), &damage).await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn links_in_place_of_artifacts_are_not_followed() {
+    let (directory, bucket) = own_directory();
+    let (source, content, sha256) = file(10);
+    let elsewhere = directory.path().join("elsewhere");
+    fs::write(&elsewhere, &content).unwrap();
+    let place = path(&directory, &sha256);
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &place).unwrap();
+    assert!(bucket.read(&sha256, 0..10).unwrap().next().await.unwrap().is_err());
+    assert_eq!(bucket.find(&sha256).await.unwrap(), None);
+    assert!(elsewhere.exists() && place.symlink_metadata().is_err(), "the link was removed");
+    std::os::unix::fs::symlink(&elsewhere, &place).unwrap();
+    bucket.put(&sha256, source.path()).await.unwrap();
+    assert!(place.symlink_metadata().unwrap().is_file());
+    assert_eq!(bucket.find(&sha256).await.unwrap(), Some(10));
+
+    // A link in place of the directory.
+    fs::remove_dir_all(place.parent().unwrap()).unwrap();
+    let folder = directory.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join(&sha256), &content).unwrap();
+    std::os::unix::fs::symlink(&folder, place.parent().unwrap()).unwrap();
+    assert_eq!(bucket.find(&sha256).await.unwrap(), None);
+    assert!(bucket.put(&sha256, source.path()).await.is_err());
+}
+
+#[tokio::test]
+async fn artifacts_are_verified_in_the_background() {
+    let (directory, bucket) = own_directory();
+    let (one, _, first) = file(100);
+    let (two, _, second) = file(200);
+    bucket.put(&first, one.path()).await.unwrap();
+    bucket.put(&second, two.path()).await.unwrap();
+    fs::write(path(&directory, &second), [7; 200]).unwrap();
+    let later = ArtifactBucket::open_directory(&directory.path().join("artifacts")).unwrap();
+    later.verify_all().await.unwrap();
+    assert!(path(&directory, &first).exists() && !path(&directory, &second).exists());
+    assert!(later.verified().contains_key(&first));
+}

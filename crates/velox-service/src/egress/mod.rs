@@ -14,6 +14,7 @@ mod tunnel;
 mod upstream;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     convert::Infallible,
     io,
@@ -36,11 +37,12 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use prometheus_client::metrics::counter::Counter;
 use tokio_util::{io::ReaderStream, sync::CancellationToken};
 use velox_fetch::goenv::GoEnv;
 
-use self::upstream::{GoProxyRequest, Upstream, UpstreamResponse};
+use self::upstream::{GoProxyRequest, HostTimeouts, Upstream, UpstreamResponse};
 use crate::policy::BuildPolicy;
 
 /// The delay before accepting again after an error, such as too many open files.
@@ -76,6 +78,9 @@ struct JobTraffic {
     job_ended: CancellationToken,
     /// Denied connections, one message each.
     denials: Mutex<BTreeSet<String>>,
+    /// The places below GOMODCACHE of the downloaded modules.
+    modules: Mutex<BTreeSet<String>>,
+    timeouts: HostTimeouts,
 }
 
 /// A job's access to the proxy, revoked when dropped.
@@ -93,12 +98,21 @@ impl EgressProxy {
         policy: &BuildPolicy,
         downloaded: Counter,
     ) -> io::Result<Self> {
+        Self::with_timeout(environment, policy, downloaded, upstream::RESPONSE_TIMEOUT)
+    }
+
+    fn with_timeout(
+        environment: &BTreeMap<String, String>,
+        policy: &BuildPolicy,
+        downloaded: Counter,
+        response_timeout: Duration,
+    ) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         let state = Arc::new(ProxyState {
-            upstream: Upstream::new(environment)?,
+            upstream: Upstream::new(environment, response_timeout)?,
             jobs: Mutex::default(),
             tunnel_hosts: tunnel::allowed_hosts(&policy.direct),
             downloaded,
@@ -118,6 +132,8 @@ impl EgressProxy {
             limit_exceeded: CancellationToken::new(),
             job_ended: CancellationToken::new(),
             denials: Mutex::default(),
+            modules: Mutex::default(),
+            timeouts: HostTimeouts::default(),
         });
         self.state.jobs().insert(token.clone(), Arc::clone(&traffic));
         ProxyAccess { token, address: self.address, state: Arc::clone(&self.state), traffic }
@@ -158,6 +174,11 @@ impl ProxyAccess {
     /// The denied connections so far, one message each.
     pub(crate) fn denials(&self) -> Vec<String> {
         self.traffic.denials().iter().cloned().collect()
+    }
+
+    /// The files and directories below GOMODCACHE that the job's downloads fill.
+    pub(crate) fn modules(&self) -> Vec<String> {
+        self.traffic.modules.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Replaces the proxy's address and removes its token in a text for users.
@@ -218,10 +239,17 @@ impl ProxyState {
         let Some((traffic, rest)) = job else {
             return text_response(StatusCode::FORBIDDEN, "unknown job token");
         };
-        let Some(request) = GoProxyRequest::parse(rest).filter(|_| request.uri().query().is_none()) else {
+        let request = decode_path(rest).filter(|_| request.uri().query().is_none());
+        let Some(request) = request.as_deref().and_then(GoProxyRequest::parse) else {
             return text_response(StatusCode::NOT_FOUND, "not found: not a module proxy path");
         };
-        match self.upstream.fetch(&request).await {
+        let response = self.upstream.fetch(&request, &traffic.timeouts).await;
+        if let (UpstreamResponse::File(_) | UpstreamResponse::Http(_), Some(places)) =
+            (&response, request.cached_module())
+        {
+            traffic.modules.lock().unwrap_or_else(PoisonError::into_inner).extend(places);
+        }
+        match response {
             UpstreamResponse::Status(status, message) => text_response(status, &message),
             UpstreamResponse::File(file) => counted_response(ReaderStream::new(file), traffic),
             UpstreamResponse::Http(response) => {
@@ -233,6 +261,16 @@ impl ProxyState {
             }
         }
     }
+}
+
+/// Decodes the percent escapes of a path once: the go command requests `github.com/%21acme`. `None` for an
+/// escaped separator or NUL, a dot segment, or a path that isn't UTF-8.
+fn decode_path(path: &str) -> Option<Cow<'_, str>> {
+    let decoded = percent_decode_str(path).decode_utf8().ok()?;
+    let separators = |text: &str| text.matches(['/', '\\', '\0']).count();
+    let is_plain = separators(path) == separators(&decoded)
+        && decoded.split('/').all(|segment| !matches!(segment, "." | ".."));
+    is_plain.then_some(decoded)
 }
 
 async fn serve(listener: tokio::net::TcpListener, state: Arc<ProxyState>) {
@@ -306,15 +344,16 @@ mod tests {
     }
 
     fn egress_proxy(goproxy: &str, direct: &[&str]) -> EgressProxy {
+        with_environment(&[("GOPROXY", goproxy)], direct)
+    }
+
+    fn with_environment(environment: &[(&str, &str)], direct: &[&str]) -> EgressProxy {
+        let environment = environment.iter().chain(&[("GOENV", "off")]);
         let environment: BTreeMap<String, String> =
-            [("GOPROXY", goproxy), ("GOENV", "off")].map(|(name, value)| (name.into(), value.into())).into();
+            environment.map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let direct = direct.iter().map(|pattern| (*pattern).to_owned()).collect();
-        EgressProxy::start(
-            &environment,
-            &BuildPolicy { direct, ..BuildPolicy::default() },
-            Counter::default(),
-        )
-        .unwrap()
+        let policy = BuildPolicy { direct, ..BuildPolicy::default() };
+        EgressProxy::with_timeout(&environment, &policy, Counter::default(), Duration::from_secs(2)).unwrap()
     }
 
     async fn get(access: &ProxyAccess, path: &str) -> (u16, String) {
@@ -362,6 +401,63 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn hosts_without_a_proxy_are_checked_too() {
+        let (canary, connections) = server(response("200 OK", "", "secret")).await;
+        let (forward, _) = server(response("200 OK", "", "by proxy")).await;
+        let forward = format!("http://{forward}");
+        for variables in [
+            &[("HTTPS_PROXY", forward.as_str()), ("NO_PROXY", "*")][..],
+            &[("HTTPS_PROXY", &forward), ("HTTP_PROXY", &forward), ("NO_PROXY", "localhost,127.0.0.1")],
+            &[("HTTPS_PROXY", &forward)],
+            &[("https_proxy", &forward), ("no_proxy", "127.0.0.0/8,localhost")],
+        ] {
+            for to in [
+                format!("http://localhost:{}/", canary.port()),
+                format!("http://a.localhost:{}/", canary.port()),
+                format!("http://{canary}/"),
+            ] {
+                let (proxy, _) = server(response("302 Found", &format!("Location: {to}\r\n"), "")).await;
+                let goproxy = format!("http://{proxy}");
+                let egress = with_environment(&[variables, &[("GOPROXY", &goproxy)]].concat(), &[]);
+                let (status, message) = get(&egress.grant(1 << 20), LIST).await;
+                // Another name may be requested through the proxy.
+                assert!(status == 502 || message == "by proxy", "{variables:?} {to}: {status} {message}");
+            }
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), 0);
+        let (proxy, _) = server(response("302 Found", "Location: http://public.example/\r\n", "")).await;
+        let goproxy = format!("http://{proxy}");
+        let variables = [("HTTP_PROXY", forward.as_str()), ("NO_PROXY", "127.0.0.1"), ("GOPROXY", &goproxy)];
+        let egress = with_environment(&variables, &[]);
+        assert_eq!(get(&egress.grant(1 << 20), LIST).await, (200, "by proxy".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn silent_hosts_are_not_requested_again_and_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&requests);
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                held.push(stream);
+            }
+        });
+        let egress = egress_proxy(&format!("http://{address}"), &[]);
+        let access = egress.grant(1 << 20);
+        for _ in 0..10 {
+            let (status, message) = get(&access, LIST).await;
+            assert_eq!(status, 504, "{message}");
+            assert!(message.contains("did not respond within 2 seconds"), "{message}");
+        }
+        assert!(requests.load(Ordering::SeqCst) <= 2, "{requests:?}");
+        assert_eq!(get(&egress.grant(1 << 20), LIST).await.0, 504, "another job requests it again");
+        assert!(requests.load(Ordering::SeqCst) <= 4, "{requests:?}");
+    }
+
+    #[tokio::test]
     async fn proxy_list_fallback_follows_go() {
         let (gone, _) = server(response("410 Gone", "", "")).await;
         let (failing, _) = server(response("500 Internal Server Error", "", "")).await;
@@ -377,6 +473,31 @@ mod tests {
         ] {
             let egress = egress_proxy(&list, &[]);
             assert_eq!(get(&egress.grant(1 << 20), LIST).await.0, status, "{list}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_decoded_once() {
+        for (path, decoded) in [
+            ("github.com/%21acme/x/@v/list", Some("github.com/!acme/x/@v/list")),
+            ("github.com/!acme/x/@v/v1.0.0%2Bincompatible.mod", Some("github.com/!acme/x/@v/v1.0.0+incompatible.mod")),
+            ("%67ithub.com/a/%40v/list", Some("github.com/a/@v/list")),
+            ("github.com/%2521acme", Some("github.com/%21acme")),
+            ("github.com/%zz", Some("github.com/%zz")),
+            ("github.com%2fa/@v/list", None),
+            ("github.com%2Fa/@v/list", None),
+            ("github.com/a%5cb/@v/list", None),
+            ("github.com/a%00/@v/list", None),
+            ("github.com/%2e%2e/a/@v/list", None),
+            ("github.com/.%2E/a/@v/list", None),
+            ("github.com/%2e/a/@v/list", None),
+            ("github.com/../a/@v/list", None),
+            ("github.com/%ff/@v/list", None),
+        ] {
+            assert_eq!(decode_path(path).as_deref(), decoded, "{path}");
+        }
+        for path in ["github.com/%2521acme/x/@v/list", "github.com/%zz/@v/list", "sumdb/sum.golang.org/lookup/%252e%252e"] {
+            assert_eq!(decode_path(path).as_deref().and_then(GoProxyRequest::parse), None, "{path}");
         }
     }
 

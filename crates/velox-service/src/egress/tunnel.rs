@@ -69,7 +69,7 @@ pub(super) async fn open(state: &ProxyState, mut request: Request<Incoming>) -> 
         return deny(&traffic, &format!("{host}{port} is not an allowed host"));
     }
     let connected = async {
-        match &state.upstream.proxy {
+        match state.upstream.tunnel_proxy(&host) {
             Some(proxy) => tokio::time::timeout(CONNECT_TIMEOUT, connect_by_proxy(proxy, &host))
                 .await?
                 .map(Upstream::Left),

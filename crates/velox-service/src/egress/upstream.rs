@@ -1,20 +1,22 @@
 //! Forwards requests of jobs to the operator's module proxies and checksum database.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
-    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use hyper_util::client::proxy::matcher::Matcher;
 use percent_encoding::percent_decode_str;
 use reqwest::{
-    Client, Response, StatusCode,
+    Client, ClientBuilder, Response, StatusCode,
     header::{CONTENT_TYPE, LOCATION},
     redirect::Policy,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{fs::File, sync::OnceCell};
-use url::Url;
+use url::{Host, Url};
 use velox_fetch::{
     goenv::GoEnv,
     http::{HttpOptions, ProxySettings},
@@ -26,6 +28,13 @@ use super::address::{PublicResolver, check_ip_literal};
 
 /// The go command's own limit.
 const MAX_REDIRECTS: usize = 10;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The timeout for the start of a response, and between two parts of it.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The timeout for a whole response.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(600);
+/// The number of timeouts of a host after which a job doesn't request anything else from it.
+const MAX_TIMEOUTS: u32 = 2;
 /// The maximum length of an upstream's error message that is passed on.
 const MAX_ERROR_BODY_BYTES: usize = 1 << 10;
 /// The mirror of sum.golang.org in mainland China, built into the go command.
@@ -67,6 +76,32 @@ impl GoProxyRequest {
         module::check_path(&path).ok()?;
         Some(Self::Module { path, file: format!("{escaped}/{file}") })
     }
+
+    /// The places below GOMODCACHE of a requested module: its zip and the directory that it is unpacked to.
+    pub(super) fn cached_module(&self) -> Option<[String; 2]> {
+        let Self::Module { file, .. } = self else { return None };
+        let (path, version) = file.strip_suffix(".zip")?.split_once("/@v/")?;
+        Some([format!("cache/download/{file}"), format!("{path}@{version}")])
+    }
+}
+
+/// The hosts that didn't respond to requests of a job.
+#[derive(Debug, Default)]
+pub(super) struct HostTimeouts(Mutex<HashMap<String, u32>>);
+
+impl HostTimeouts {
+    /// Whether further requests would only delay the failure of the build.
+    fn is_unresponsive(&self, host: &str) -> bool {
+        self.lock().get(host).is_some_and(|count| *count >= MAX_TIMEOUTS)
+    }
+
+    fn count(&self, host: &str) {
+        *self.lock().entry(host.to_owned()).or_default() += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The response to a [`GoProxyRequest`].
@@ -106,10 +141,15 @@ pub(super) struct Upstream {
     trusted: BTreeSet<(String, u16)>,
     /// Connects to `trusted` hosts.
     trusted_client: Client,
-    /// Connects to public addresses only.
+    /// Connects to public addresses only, never through a proxy.
     public_client: Client,
+    /// Connects through the operator's proxies only, which resolve host names and have access rules of their own.
+    proxied_client: Client,
+    /// Which URLs are requested through the operator's proxies (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
+    proxy_rules: Matcher,
     /// The operator's HTTPS_PROXY.
-    pub(super) proxy: Option<Url>,
+    proxy: Option<Url>,
+    response_timeout: Duration,
 }
 
 struct SumDbSource {
@@ -121,52 +161,57 @@ struct SumDbSource {
 }
 
 impl Upstream {
-    pub(super) fn new(environment: &BTreeMap<String, String>) -> io::Result<Self> {
+    pub(super) fn new(environment: &BTreeMap<String, String>, response_timeout: Duration) -> io::Result<Self> {
         let operator = GoEnv::read(environment, None);
         let proxies = ProxyList::parse(&operator.value("GOPROXY")).map_err(io::Error::other)?;
         let sum_db = SumDbSource::parse(&operator.value("GOSUMDB"))?;
         let urls = proxies.proxies().map(|(url, _)| url).chain(sum_db.as_ref().map(|sum_db| &sum_db.url));
         let trusted = urls.filter_map(host_and_port).collect();
-        let netrc = netrc_file(environment)
-            .filter(|_| operator.value("GOAUTH") != "off")
-            .and_then(|path| std::fs::read_to_string(path).ok())
-            .unwrap_or_default();
-        let options = http_options(environment);
-        let client = |public_only: bool| {
-            let builder = options.builder(Policy::none()).map_err(io::Error::other)?;
-            // The operator's proxy resolves host names and enforces its own access rules.
-            let is_direct = options.proxy.https.is_none() && options.proxy.http.is_none();
-            let builder =
-                if public_only && is_direct { builder.dns_resolver(PublicResolver) } else { builder };
-            builder.build().map_err(io::Error::other)
+        let netrc = match operator.value("GOAUTH").as_str() {
+            "off" => Netrc::default(),
+            _ => Netrc::from_environment(environment),
         };
+        let options = HttpOptions {
+            connect_timeout: CONNECT_TIMEOUT,
+            read_timeout: response_timeout,
+            ..HttpOptions::from_environment(environment)
+        };
+        let client = |proxy: ProxySettings| {
+            let options = HttpOptions { proxy, ..options.clone() };
+            options.builder(Policy::none()).map_err(io::Error::other)
+        };
+        let built = |builder: ClientBuilder| builder.build().map_err(io::Error::other);
+        let always_proxied = ProxySettings { no_proxy: None, ..options.proxy.clone() };
         Ok(Self {
             no_proxy: operator.value("GONOPROXY"),
-            netrc: Netrc::parse(&netrc),
-            trusted_client: client(false)?,
-            public_client: client(true)?,
+            netrc,
+            trusted_client: built(client(options.proxy.clone())?)?,
+            public_client: built(client(ProxySettings::default())?.dns_resolver(PublicResolver))?,
+            proxied_client: built(client(always_proxied)?)?,
+            proxy_rules: proxy_rules(&options.proxy),
             proxy: proxy_url(&options)?,
             trusted,
             proxies,
             sum_db,
+            response_timeout,
         })
     }
 
-    pub(super) async fn fetch(&self, request: &GoProxyRequest) -> UpstreamResponse {
+    pub(super) async fn fetch(&self, request: &GoProxyRequest, timeouts: &HostTimeouts) -> UpstreamResponse {
         match request {
             GoProxyRequest::Module { path, .. } if match_prefix_patterns(&self.no_proxy, path) => {
                 UpstreamResponse::not_found("the service's GONOPROXY excludes this module from its proxies")
             }
-            GoProxyRequest::Module { file, .. } => self.fetch_from_list(file).await,
-            GoProxyRequest::SumDb { name, file } => self.fetch_sum_db(name, file).await,
+            GoProxyRequest::Module { file, .. } => self.fetch_from_list(file, timeouts).await,
+            GoProxyRequest::SumDb { name, file } => self.fetch_sum_db(name, file, timeouts).await,
         }
     }
 
     /// Tries the proxies of GOPROXY in order.
-    async fn fetch_from_list(&self, file: &str) -> UpstreamResponse {
+    async fn fetch_from_list(&self, file: &str, timeouts: &HostTimeouts) -> UpstreamResponse {
         let mut last = UpstreamResponse::not_found("GOPROXY=off: module downloads are disabled");
         for (proxy, after_any_error) in self.proxies.proxies() {
-            last = self.fetch_from(proxy, file).await;
+            last = self.fetch_from(proxy, file, timeouts).await;
             if !last.falls_through(after_any_error) {
                 break;
             }
@@ -174,25 +219,29 @@ impl Upstream {
         last
     }
 
-    async fn fetch_sum_db(&self, name: &str, file: &str) -> UpstreamResponse {
+    async fn fetch_sum_db(&self, name: &str, file: &str, timeouts: &HostTimeouts) -> UpstreamResponse {
         let Some(sum_db) = self.sum_db.as_ref().filter(|sum_db| sum_db.name == name) else {
             return UpstreamResponse::not_found(format!("GOSUMDB does not name {name}"));
         };
-        let base = match sum_db.base.get_or_try_init(|| self.sum_db_base(sum_db)).await {
+        let base = match sum_db.base.get_or_try_init(|| self.sum_db_base(sum_db, timeouts)).await {
             Ok(base) => base,
             Err(error) => return error,
         };
         if file == "supported" {
             return UpstreamResponse::Status(StatusCode::OK, String::new());
         }
-        self.fetch_from(base, file).await
+        self.fetch_from(base, file, timeouts).await
     }
 
     /// Returns the first module proxy that serves the database, else the URL of the database.
-    async fn sum_db_base(&self, sum_db: &SumDbSource) -> Result<Url, UpstreamResponse> {
+    async fn sum_db_base(
+        &self,
+        sum_db: &SumDbSource,
+        timeouts: &HostTimeouts,
+    ) -> Result<Url, UpstreamResponse> {
         for (proxy, after_any_error) in self.proxies.proxies().filter(|_| !sum_db.is_direct) {
             let path = format!("sumdb/{}", sum_db.name);
-            match self.fetch_from(proxy, &format!("{path}/supported")).await {
+            match self.fetch_from(proxy, &format!("{path}/supported"), timeouts).await {
                 UpstreamResponse::Http(_) | UpstreamResponse::File(_) => {
                     let base = format!("{}/{path}", proxy.as_str().trim_end_matches('/'));
                     return Url::parse(&base).map_err(UpstreamResponse::bad_gateway);
@@ -204,13 +253,32 @@ impl Upstream {
         Ok(sum_db.url.clone())
     }
 
-    async fn fetch_from(&self, base: &Url, file: &str) -> UpstreamResponse {
+    async fn fetch_from(&self, base: &Url, file: &str, timeouts: &HostTimeouts) -> UpstreamResponse {
         if base.scheme() == "file" {
             return open_file(base, file).await;
         }
-        match Url::parse(&format!("{}/{file}", base.as_str().trim_end_matches('/'))) {
-            Ok(url) => self.get(url).await.unwrap_or_else(UpstreamResponse::bad_gateway),
-            Err(error) => UpstreamResponse::bad_gateway(error),
+        let host = base.host_str().unwrap_or_default();
+        let late = || {
+            let message = format!("{host} did not respond within {} seconds", self.response_timeout.as_secs());
+            UpstreamResponse::Status(StatusCode::GATEWAY_TIMEOUT, message)
+        };
+        if timeouts.is_unresponsive(host) {
+            return late();
+        }
+        let Ok(url) = Url::parse(&format!("{}/{file}", base.as_str().trim_end_matches('/'))) else {
+            return UpstreamResponse::bad_gateway("GOPROXY has an invalid URL");
+        };
+        match tokio::time::timeout(self.response_timeout, self.get(url)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                timeouts.count(host);
+                late()
+            }
+            Ok(Err(error)) => UpstreamResponse::bad_gateway(error),
+            Err(_) => {
+                timeouts.count(host);
+                late()
+            }
         }
     }
 
@@ -225,15 +293,22 @@ impl Upstream {
             if !is_trusted {
                 check_ip_literal(&url)?;
             }
-            let client = if is_trusted { &self.trusted_client } else { &self.public_client };
-            let mut request = client.get(url.clone());
+            let client = match is_trusted {
+                true => &self.trusted_client,
+                false if self.is_proxied(&url) => &self.proxied_client,
+                false => &self.public_client,
+            };
+            let mut request = client.get(url.clone()).timeout(TOTAL_TIMEOUT);
             if let Some((user, password)) = &credentials
                 && host == origin
                 && url.scheme() == "https"
             {
                 request = request.basic_auth(user, Some(password.expose_secret()));
             }
-            let response = request.send().await.map_err(|error| io::Error::other(root_cause(&error)))?;
+            let response = request.send().await.map_err(|error| match error.is_timeout() {
+                true => io::ErrorKind::TimedOut.into(),
+                false => io::Error::other(root_cause(&error)),
+            })?;
             if !response.status().is_redirection() {
                 return Ok(check_status(response).await);
             }
@@ -246,6 +321,17 @@ impl Upstream {
             }
         }
         Err(io::Error::other("more than 10 redirects"))
+    }
+
+    /// Whether the operator's settings request the URL through a proxy.
+    fn is_proxied(&self, url: &Url) -> bool {
+        url.as_str().parse().is_ok_and(|uri| self.proxy_rules.intercept(&uri).is_some())
+    }
+
+    /// The operator's proxy for tunnels to this host; `None`: connect directly.
+    pub(super) fn tunnel_proxy(&self, host: &Host) -> Option<&Url> {
+        let url = Url::parse(&format!("https://{host}/")).ok()?;
+        self.proxy.as_ref().filter(|_| self.is_proxied(&url))
     }
 
     /// Returns the credentials from the URL or netrc, like the go command; they are sent over HTTPS only.
@@ -329,25 +415,19 @@ fn root_cause(error: &reqwest::Error) -> String {
     if std::ptr::addr_eq(cause, error) { "the host cannot be reached".to_owned() } else { cause.to_string() }
 }
 
-/// The netrc file that the go command reads.
-fn netrc_file(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
-    let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let name = if cfg!(windows) { "_netrc" } else { ".netrc" };
-    variable("NETRC").or_else(|| Some(variable("HOME").or_else(|| variable("USERPROFILE"))?.join(name)))
-}
-
-fn http_options(environment: &BTreeMap<String, String>) -> HttpOptions {
-    let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).cloned();
-    let either = |lower: &str, upper: &str| variable(lower).or_else(|| variable(upper));
-    HttpOptions {
-        ca_bundle: variable("SSL_CERT_FILE").map(PathBuf::from),
-        proxy: ProxySettings {
-            https: either("https_proxy", "HTTPS_PROXY"),
-            http: either("http_proxy", "HTTP_PROXY"),
-            no_proxy: either("no_proxy", "NO_PROXY"),
-        },
-        ..HttpOptions::default()
+/// The rules of the proxy variables, as reqwest applies them.
+fn proxy_rules(settings: &ProxySettings) -> Matcher {
+    let mut rules = Matcher::builder();
+    if let Some(https) = &settings.https {
+        rules = rules.https(https.clone());
     }
+    if let Some(http) = &settings.http {
+        rules = rules.http(http.clone());
+    }
+    if let Some(none) = &settings.no_proxy {
+        rules = rules.no(none.clone());
+    }
+    rules.build()
 }
 
 fn proxy_url(options: &HttpOptions) -> io::Result<Option<Url>> {

@@ -21,7 +21,7 @@ use super::{
     AppState,
     access::{Builder, Reader},
     body::{self, BuildPath, Query},
-    error::ApiError,
+    error::{ApiError, ApiErrorKind},
 };
 use crate::{build::BuildOutcome, store::Submission};
 
@@ -82,7 +82,14 @@ pub(crate) async fn create(
     body::Json(request): body::Json<SubmitRequest>,
 ) -> Result<Response, ApiError> {
     let has_build = request.build.is_some();
-    let (spec, force) = spec(request).map_err(ApiError::invalid)?;
+    let (spec, force) = if has_build {
+        spec(request)
+    } else {
+        // Parsing a large configuration takes long.
+        let parsed = tokio::task::spawn_blocking(move || spec(request)).await;
+        parsed.map_err(|error| ApiError::new(ApiErrorKind::Internal, error))?
+    }
+    .map_err(ApiError::invalid)?;
     let submission = state.service.submit(&caller, spec, force).await.map_err(|error| {
         ApiError::from(error).map_fields(|field| match field.as_str() {
             _ if !has_build => field,
@@ -202,9 +209,9 @@ pub(crate) async fn lock(
     BuildPath(id): BuildPath,
 ) -> Result<Response, ApiError> {
     let build = state.service.build(id).await?;
-    match build.outcome {
-        Some(BuildOutcome::Succeeded(result)) => Ok(attachment("velox.lock", result.lock)),
-        _ => Err(ApiError::not_found(format!("build {} has no lock yet", build.id))),
+    match state.service.store.lock(build.id).await? {
+        Some(lock) => Ok(attachment("velox.lock", lock)),
+        None => Err(ApiError::not_found(format!("build {} has no lock yet", build.id))),
     }
 }
 

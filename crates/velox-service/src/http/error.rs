@@ -23,6 +23,11 @@ const QUEUE_RETRY_SECONDS: u64 = 15;
 /// `Retry-After` in seconds for a store failure.
 const STORE_RETRY_SECONDS: u64 = 5;
 
+/// The maximum length of the message of a Connect error, which gRPC sends as a header.
+pub(super) const MAX_MESSAGE_BYTES: usize = 6 << 10;
+/// The maximum number of violations in a response.
+const MAX_VIOLATIONS: usize = 50;
+
 /// The kind of an [`ApiError`], which determines its status, problem type and title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ApiErrorKind {
@@ -107,7 +112,11 @@ impl ApiError {
         Self::new(ApiErrorKind::NotFound, message)
     }
 
-    pub(crate) fn invalid(violations: Vec<Violation>) -> Self {
+    pub(crate) fn invalid(mut violations: Vec<Violation>) -> Self {
+        if let more @ 1.. = violations.len().saturating_sub(MAX_VIOLATIONS) {
+            violations.truncate(MAX_VIOLATIONS);
+            violations.push(Violation::new("", format!("{more} more fields are invalid")));
+        }
         Self { violations, ..Self::new(ApiErrorKind::InvalidRequest, "") }
     }
 
@@ -184,7 +193,7 @@ impl IntoResponse for ApiError {
 
 impl From<ApiError> for ConnectError {
     fn from(error: ApiError) -> Self {
-        let message = error.detail();
+        let message = truncated(&error.detail(), "(the rest is omitted)");
         let converted = match error.kind {
             ApiErrorKind::InvalidRequest | ApiErrorKind::BrokenBody => Self::invalid_argument(message),
             ApiErrorKind::FailedPrecondition => Self::failed_precondition(message),
@@ -247,6 +256,9 @@ impl From<StoreError> for ApiError {
             StoreError::TenantLimit { .. } => {
                 Self::new(ApiErrorKind::TooManyBuilds, error).retry_after(QUEUE_RETRY_SECONDS)
             }
+            StoreError::DiskFull => {
+                Self::new(ApiErrorKind::Unavailable, error).retry_after(STORE_RETRY_SECONDS)
+            }
             StoreError::LeaseExpired(_) | StoreError::Failed(_) => {
                 // The cause may contain details for the operator only.
                 tracing::error!(%error, "a store failed");
@@ -255,6 +267,15 @@ impl From<StoreError> for ApiError {
             }
         }
     }
+}
+
+/// Shortens a message for a header; `rest` says where the rest is.
+pub(super) fn truncated(message: &str, rest: &str) -> String {
+    if message.len() <= MAX_MESSAGE_BYTES {
+        return message.to_owned();
+    }
+    let start = message.get(..message.floor_char_boundary(MAX_MESSAGE_BYTES)).unwrap_or_default();
+    format!("{start}…\n{rest}")
 }
 
 /// The error for an unknown path.

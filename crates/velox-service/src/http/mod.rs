@@ -30,12 +30,13 @@ use utoipa::{
 };
 
 use self::error::{ApiError, ApiErrorKind};
-use crate::{auth::TokenStore, releases::Releases, service::Service, telemetry::Telemetry};
+use crate::{auth::TokenStore, readiness::Readiness, releases::Releases, service::Service, telemetry::Telemetry};
 
 /// The shared state of the request handlers.
 pub(crate) struct AppState {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) service: Service,
+    pub(crate) readiness: Readiness,
     pub(crate) tokens: TokenStore,
     pub(crate) releases: Releases,
     /// Cancelled when the service shuts down: long-running responses end, and clients may retry them.
@@ -50,7 +51,7 @@ impl AppState {
         if self.draining.is_cancelled() {
             return Err(shutting_down());
         }
-        Ok(self.service.ready().await?)
+        Ok(self.readiness.check().await?)
     }
 }
 

@@ -26,7 +26,7 @@ use velox_manifest::{GoTarget, parse_target};
 use super::{
     AppState,
     body::{self, MAX_BODY_BYTES},
-    error::ApiError,
+    error::{ApiError, truncated},
 };
 use crate::{
     auth::Identity,
@@ -44,9 +44,6 @@ use crate::{
 
 /// The maximum size of a log in a response; gRPC clients accept messages of 4 MiB by default.
 const MAX_LOG_BYTES: usize = 1 << 20;
-
-/// The maximum length of an error message, which gRPC sends as a header.
-const MAX_MESSAGE_BYTES: usize = 6 << 10;
 
 /// The interval between health checks of a watched service.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
@@ -162,7 +159,8 @@ fn artifact_of(build: &Build) -> Result<String, ConnectError> {
     match &build.outcome {
         Some(BuildOutcome::Succeeded(result)) => Ok(artifact_path(&result.artifact.sha256)),
         Some(BuildOutcome::Failed(failure)) => {
-            let message = truncated(&failure.message, build.id);
+            let rest = format!("see the rest at /v1/builds/{}/log", build.id);
+            let message = truncated(&failure.message, &rest);
             Err(match failure.kind {
                 FailureKind::Invalid => ConnectError::invalid_argument(message),
                 FailureKind::Limit => ConnectError::resource_exhausted(message),
@@ -172,14 +170,6 @@ fn artifact_of(build: &Build) -> Result<String, ConnectError> {
         }
         None => Err(ConnectError::aborted(format!("build {} was cancelled", build.id))),
     }
-}
-
-fn truncated(message: &str, id: BuildId) -> String {
-    if message.len() <= MAX_MESSAGE_BYTES {
-        return message.to_owned();
-    }
-    let start = message.get(..message.floor_char_boundary(MAX_MESSAGE_BYTES)).unwrap_or_default();
-    format!("{start}…\nsee the rest at /v1/builds/{id}/log")
 }
 
 async fn log_tail(state: &AppState, id: BuildId) -> Result<String, ServiceError> {
@@ -202,37 +192,53 @@ async fn log_tail(state: &AppState, id: BuildId) -> Result<String, ServiceError>
 /// Converts a request. Applies the validation rules of Velox's protobuf files, with their field names;
 /// [`BuildSpec::normalized`] has further rules.
 pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
+    let platform = request.target_platform.as_option();
+    let platform = platform.map(|it| (it.os.clone(), it.arch.clone()));
+    let platform = platform.filter(|(os, arch)| !os.is_empty() || !arch.is_empty());
+    let replace = |it: crate::proto::api::request::v1::Replace| ReplaceSpec { old: it.old, new: it.new };
+    let exclude =
+        |it: crate::proto::api::request::v1::Exclude| ExcludeSpec { module: it.module, version: it.version };
+    let plugins = request.plugins.into_iter().map(|it| PluginSpec::new(it.module_name, it.tag)).collect();
+    let spec = BuildSpec {
+        replaces: request.replaces.into_iter().map(replace).collect(),
+        excludes: request.excludes.into_iter().map(exclude).collect(),
+        debug: request.debug,
+        race: request.race,
+        ..BuildSpec::new(request.rr_version, plugins)
+    };
+    let rename = |it: Violation| Violation { field: protobuf_field(it.field), ..it };
+    spec.check_size().map_err(|violations| violations.into_iter().map(rename).collect::<Vec<_>>())?;
+
     let mut violations = Vec::new();
     let mut require = |field: String, value: &str| {
         if value.is_empty() {
             violations.push(Violation::new(field, "missing"));
         }
     };
-    require("rr_version".to_owned(), &request.rr_version);
-    for (at, plugin) in request.plugins.iter().enumerate() {
-        require(format!("plugins[{at}].module_name"), &plugin.module_name);
-        require(format!("plugins[{at}].tag"), &plugin.tag);
+    require("rr_version".to_owned(), &spec.roadrunner);
+    for (at, plugin) in spec.plugins.iter().enumerate() {
+        require(format!("plugins[{at}].module_name"), &plugin.module);
+        require(format!("plugins[{at}].tag"), &plugin.reference);
     }
-    for (at, replace) in request.replaces.iter().enumerate() {
+    for (at, replace) in spec.replaces.iter().enumerate() {
         require(format!("replaces[{at}].new"), &replace.new);
         require(format!("replaces[{at}].old"), &replace.old);
     }
-    for (at, exclude) in request.excludes.iter().enumerate() {
+    for (at, exclude) in spec.excludes.iter().enumerate() {
         require(format!("excludes[{at}].module"), &exclude.module);
         require(format!("excludes[{at}].version"), &exclude.version);
     }
-    let platform = request.target_platform.as_option().filter(|it| !it.os.is_empty() || !it.arch.is_empty());
-    if let Some(platform) = platform {
-        require("target_platform.os".to_owned(), &platform.os);
-        require("target_platform.arch".to_owned(), &platform.arch);
+    if let Some((os, arch)) = &platform {
+        require("target_platform.os".to_owned(), os);
+        require("target_platform.arch".to_owned(), arch);
     }
-    if request.plugins.is_empty() {
+    if spec.plugins.is_empty() {
         violations.push(Violation::new("plugins", "at least one plugin is required"));
     }
     if !request.request_id.is_empty() && Uuid::try_parse(&request.request_id).is_err() {
         violations.push(Violation::new("request_id", "not a UUID"));
     }
-    if !request.rr_version.is_empty() && !is_version(&request.rr_version) {
+    if !spec.roadrunner.is_empty() && !is_version(&spec.roadrunner) {
         let message =
             "expected a version such as v2025.1.5, `master`, or a commit of 7 to 40 hexadecimal digits";
         violations.push(Violation::new("rr_version", message));
@@ -241,22 +247,11 @@ pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
         return Err(violations);
     }
     let target = match platform {
-        Some(platform) => parse_target(&format!("{}/{}", platform.os, platform.arch))
+        Some((os, arch)) => parse_target(&format!("{os}/{arch}"))
             .map_err(|message| vec![Violation::new("target_platform", message)])?,
         None => GoTarget::host(),
     };
-    let replace = |it: crate::proto::api::request::v1::Replace| ReplaceSpec { old: it.old, new: it.new };
-    let exclude =
-        |it: crate::proto::api::request::v1::Exclude| ExcludeSpec { module: it.module, version: it.version };
-    let plugins = request.plugins.into_iter().map(|it| PluginSpec::new(it.module_name, it.tag)).collect();
-    Ok(BuildSpec {
-        replaces: request.replaces.into_iter().map(replace).collect(),
-        excludes: request.excludes.into_iter().map(exclude).collect(),
-        target,
-        debug: request.debug,
-        race: request.race,
-        ..BuildSpec::new(request.rr_version, plugins)
-    })
+    Ok(BuildSpec { target, ..spec })
 }
 
 /// `^(v\d+\.\d+\.\d+.*|master|[a-f0-9]{7,40})$`, as in Velox.
@@ -349,11 +344,12 @@ mod tests {
 
     #[test]
     fn long_messages_are_truncated() {
-        let id = BuildId::new();
-        let long = truncated(&"é".repeat(MAX_MESSAGE_BYTES), id);
+        use super::super::error::MAX_MESSAGE_BYTES;
+
+        let long = truncated(&"é".repeat(MAX_MESSAGE_BYTES), "see the log");
         assert!(
-            long.starts_with('é') && long.len() < MAX_MESSAGE_BYTES + 100 && long.contains(&id.to_string())
+            long.starts_with('é') && long.len() < MAX_MESSAGE_BYTES + 100 && long.ends_with("see the log")
         );
-        assert_eq!(truncated("short", id), "short");
+        assert_eq!(truncated("short", "see the log"), "short");
     }
 }

@@ -1,4 +1,5 @@
-//! The module cache and build cache shared by all jobs; cleared when they exceed a size limit.
+//! The module cache and build cache shared by all jobs; cleared when they exceed a size limit or the disk is
+//! full.
 //!
 //! The go command does not detect missing files of a module, so a whole cache is renamed while no job runs,
 //! and then removed. New jobs wait for the running ones to end.
@@ -14,7 +15,7 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use velox_gomod::modzip;
 
 use super::{
-    disk::disk_usage,
+    disk::{Disk, disk_usage},
     environment::{BUILD_CACHE, MODULE_CACHE},
     format_size,
 };
@@ -26,19 +27,22 @@ const MEASURE_INTERVAL: Duration = Duration::from_secs(300);
 pub(super) struct SharedCaches {
     directories: Vec<PathBuf>,
     limit: u64,
+    disk: Disk,
     last_measured: Mutex<Option<Instant>>,
     /// Held by each job for reading.
     in_use: RwLock<()>,
+    /// Held while the caches are measured and cleared.
+    clearing: tokio::sync::Mutex<()>,
 }
 
 impl SharedCaches {
     /// The caches in `data`, limited to `limit` bytes in total. Completes an interrupted removal.
-    pub(super) fn new(data: &Path, is_configured: impl Fn(&str) -> bool, limit: u64) -> Self {
+    pub(super) fn new(data: &Path, is_configured: impl Fn(&str) -> bool, limit: u64, disk: Disk) -> Self {
         let own = [("GOMODCACHE", MODULE_CACHE), ("GOCACHE", BUILD_CACHE)];
         let own = own.into_iter().filter(|(variable, _)| !is_configured(variable));
         let directories: Vec<PathBuf> = own.map(|(_, path)| data.join(path)).collect();
         directories.iter().for_each(|directory| remove_retired(directory));
-        Self { directories, limit, last_measured: Mutex::default(), in_use: RwLock::default() }
+        Self { directories, limit, disk, last_measured: Mutex::default(), in_use: RwLock::default(), clearing: tokio::sync::Mutex::default() }
     }
 
     /// Prevents clearing of the caches while the guard is held.
@@ -46,24 +50,28 @@ impl SharedCaches {
         self.in_use.read().await
     }
 
-    /// Clears the caches if they exceed the limit.
+    /// Clears the caches if they exceed the limit, or if the disk is full and they occupy a part of it that
+    /// matters.
     pub(super) async fn enforce_limit(&self) {
-        if !self.is_due() {
+        if !self.is_due() && !self.disk.is_full() {
             return;
         }
+        let _turn = self.clearing.lock().await;
         let directories = self.directories.clone();
         let sum = move || directories.iter().map(|it| disk_usage(it).unwrap_or_default()).sum();
         let total: u64 = tokio::task::spawn_blocking(sum).await.unwrap_or_default();
-        if total <= self.limit {
+        let fills_disk = || self.disk.is_full() && total >= self.disk.reserve() / 2;
+        if total <= self.limit && !fills_disk() {
             return;
         }
-        tracing::info!(
-            "clearing the module cache and the build cache: {} exceed the limit of {}",
-            format_size(total),
-            format_size(self.limit)
-        );
         {
             let _exclusive = self.in_use.write().await;
+            tracing::info!(
+                size = format_size(total),
+                limit = format_size(self.limit),
+                disk_is_full = self.disk.is_full(),
+                "clearing the module cache and the build cache"
+            );
             for directory in &self.directories {
                 if let Err(error) = retire(directory) {
                     tracing::warn!(%error, cache = %directory.display(), "failed to clear a cache");
@@ -123,6 +131,10 @@ mod tests {
         data
     }
 
+    fn caches(data: &tempfile::TempDir, limit: u64) -> SharedCaches {
+        SharedCaches::new(data.path(), |_| false, limit, Disk::with_reserve(data.path(), 0))
+    }
+
     fn existing(data: &tempfile::TempDir) -> [bool; 4] {
         ["go/pkg", "cache/go-build", "go/pkg.old", "cache/go-build.old"]
             .map(|folder| data.path().join(folder).exists())
@@ -131,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn large_caches_are_cleared_when_unused() {
         let data = with_caches();
-        let caches = SharedCaches::new(data.path(), |_| false, 500_000);
+        let caches = caches(&data, 500_000);
         let job = caches.acquire().await;
         let mut enforcing = std::pin::pin!(caches.enforce_limit());
         // Measures the size, then waits for the job.
@@ -148,14 +160,24 @@ mod tests {
     #[tokio::test]
     async fn small_caches_are_kept() {
         let data = with_caches();
-        SharedCaches::new(data.path(), |_| false, 1 << 20).enforce_limit().await;
+        caches(&data, 1 << 20).enforce_limit().await;
         assert_eq!(existing(&data), [true, true, false, false]);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn full_disk_clears_caches_that_fill_it() {
+        let data = with_caches();
+        let small = Disk::with_reserve(data.path(), u64::MAX);
+        SharedCaches::new(data.path(), |_| false, 1 << 20, small).enforce_limit().await;
+        assert_eq!(existing(&data), [true, true, false, false], "they are a small part of the reserve");
     }
 
     #[tokio::test]
     async fn caches_of_the_operator_are_kept() {
         let data = with_caches();
-        SharedCaches::new(data.path(), |variable| variable == "GOMODCACHE", 1000).enforce_limit().await;
+        let disk = Disk::with_reserve(data.path(), 0);
+        SharedCaches::new(data.path(), |variable| variable == "GOMODCACHE", 1000, disk).enforce_limit().await;
         assert_eq!(existing(&data), [true, false, false, false]);
     }
 
@@ -163,7 +185,7 @@ mod tests {
     fn interrupted_removals_are_finished() {
         let data = with_caches();
         retire(&data.path().join("go/pkg")).unwrap();
-        SharedCaches::new(data.path(), |_| false, 1 << 20);
+        caches(&data, 1 << 20);
         assert_eq!(existing(&data), [false, true, false, false]);
     }
 }

@@ -14,7 +14,7 @@ use velox_build::{
     Blame, BuildOptions, BuildRequest, BuildSummary, CacheOptions, CompileOptions, Error, ErrorKind, Goal,
     NetworkAccess, Output, StampOptions, WorkspaceOptions, render,
 };
-use velox_manifest::Manifest;
+use velox_manifest::SourceFile;
 
 use super::{
     format_size,
@@ -85,7 +85,7 @@ async fn build(
 ) -> Result<JobMessage, Error> {
     let spec = &task.spec;
     let failed = |kind, message| Ok(JobMessage::Failed(BuildFailure { kind, message }));
-    let manifest = match Manifest::try_from(spec) {
+    let (manifest, source) = match spec.manifest_and_source() {
         Ok(read) => read,
         Err(violations) => {
             let lines: Vec<String> =
@@ -96,7 +96,7 @@ async fn build(
     let lock = task.directory.join("velox.lock");
     let request = BuildRequest {
         manifest,
-        source: None,
+        source: Some(source.clone()),
         base: task.directory.clone(),
         environment,
         options: BuildOptions {
@@ -112,11 +112,11 @@ async fn build(
         lock: Some(lock.clone()),
         updates_lock: true,
     };
-    let log = Arc::new(JobReporter::default());
+    let log = Arc::new(JobReporter::new(source.clone()));
     let summary = match velox_build::build(&request, log, cancel).await {
         Ok(summary) => summary,
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
-        Err(error) => return Ok(JobMessage::Failed(failure(&error, task.memory))),
+        Err(error) => return Ok(JobMessage::Failed(failure(&error, &source, task.memory))),
     };
     let lock = match std::fs::read_to_string(&lock) {
         Ok(lock) => lock,
@@ -147,9 +147,9 @@ fn build_result(task: &JobTask, summary: BuildSummary, lock: String) -> Option<J
 }
 
 /// Converts an error to the build's failure, with the diagnostics and the compiler's output.
-fn failure(error: &Error, memory: u64) -> BuildFailure {
-    let mut parts: Vec<String> =
-        error.diagnostics.iter().map(|diagnostic| render::plain(&render::render(diagnostic, None))).collect();
+fn failure(error: &Error, source: &SourceFile, memory: u64) -> BuildFailure {
+    let rendered = error.diagnostics.iter().map(|it| render::plain(&render::render(it, Some(source))));
+    let mut parts: Vec<String> = rendered.collect();
     if !error.output.is_empty() {
         parts.push(error.output.iter().map(|line| format!("{}\n", render::clean(line))).collect());
     }

@@ -1,49 +1,133 @@
-//! The disk limit of a job.
+//! The disk limit of a job, and the free space of the service's disk.
 
 use std::{
-    fs, io,
+    collections::HashMap,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::format_size;
+use crate::egress::ProxyAccess;
 
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// The free space reserved for the service itself.
-const RESERVED_BYTES: u64 = 256 << 20;
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// The prefix of files that only check whether a directory is writable.
+const PROBE_PREFIX: &str = ".put-";
 
-pub(super) struct DiskLimit {
-    directory: PathBuf,
-    data: PathBuf,
-    limit: u64,
+/// Watches the disk usage of a job: its own directory, and the modules that it unpacks in the shared cache.
+pub(super) struct DiskLimit<'a> {
+    pub(super) directory: &'a Path,
+    pub(super) access: &'a ProxyAccess,
+    /// GOMODCACHE.
+    pub(super) module_cache: PathBuf,
+    pub(super) limit: u64,
+    pub(super) disk: &'a Disk,
 }
 
-impl DiskLimit {
-    pub(super) fn new(directory: &Path, data: &Path, limit: u64) -> Self {
-        Self { directory: directory.to_owned(), data: data.to_owned(), limit }
-    }
+/// Why a job's disk usage ends it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum DiskEnd {
+    /// The job exceeded its limit.
+    Exceeded(String),
+    /// The disk is full, whoever filled it.
+    Full,
+}
 
-    /// Waits until the limit is exceeded and returns the error message.
-    pub(super) async fn exceeded(&self) -> String {
+impl DiskLimit<'_> {
+    /// Waits until the limit is exceeded or the disk is full.
+    pub(super) async fn exceeded(&self) -> DiskEnd {
+        // The sizes of modules, and whether they were unchanged at the last poll: those are unpacked.
+        let mut modules: HashMap<PathBuf, (u64, bool)> = HashMap::new();
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
-            let directory = self.directory.clone();
-            // Errors are ignored: the next poll tries again.
-            let used = tokio::task::spawn_blocking(move || disk_usage(&directory).unwrap_or_default()).await;
-            if used.unwrap_or_default() > self.limit {
-                return format!("the build exceeded the disk limit of {}", format_size(self.limit));
+            for place in self.access.modules() {
+                modules.entry(self.module_cache.join(place)).or_default();
             }
-            if free_space(&self.data).is_some_and(|free| free < RESERVED_BYTES) {
-                return "the disk of the service is full; try again later".to_owned();
+            let directory = self.directory.to_owned();
+            let measure = move || {
+                for (path, (size, is_settled)) in &mut modules {
+                    if !*is_settled {
+                        let now = disk_usage(path).unwrap_or_default();
+                        *is_settled = now == *size && now > 0;
+                        *size = now;
+                    }
+                }
+                let unpacked: u64 = modules.values().map(|(size, _)| size).sum();
+                (unpacked + disk_usage(&directory).unwrap_or_default(), modules)
+            };
+            // Errors are ignored: the next poll tries again.
+            let Ok((used, measured)) = tokio::task::spawn_blocking(measure).await else {
+                modules = HashMap::new();
+                continue;
+            };
+            modules = measured;
+            if used > self.limit {
+                let limit = format_size(self.limit);
+                return DiskEnd::Exceeded(format!("the build exceeded the disk limit of {limit}"));
+            }
+            if self.disk.is_full() {
+                return DiskEnd::Full;
             }
         }
     }
 }
 
-/// The disk usage of a directory in bytes, ignoring files that are removed concurrently.
-pub(super) fn disk_usage(directory: &Path) -> io::Result<u64> {
+/// The disk of the service's data directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk {
+    data: PathBuf,
+    /// The free space that is kept for the service itself.
+    reserve: u64,
+}
+
+impl Disk {
+    /// The maximum reserve. A small disk has a smaller one.
+    const MAX_RESERVE_BYTES: u64 = 512 << 20;
+
+    pub(crate) fn new(data: &Path) -> Self {
+        let size = sizes(data).map_or(u64::MAX, |(size, _)| size);
+        Self { data: data.to_owned(), reserve: Self::MAX_RESERVE_BYTES.min(size / 20) }
+    }
+
+    pub(crate) fn reserve(&self) -> u64 {
+        self.reserve
+    }
+
+    /// Whether the free space is below the reserve.
+    pub(crate) fn is_full(&self) -> bool {
+        sizes(&self.data).is_some_and(|(_, free)| free < self.reserve)
+    }
+
+    /// Writes a file and reads it back.
+    pub(crate) async fn probe(&self) -> io::Result<()> {
+        let data = self.data.clone();
+        tokio::task::spawn_blocking(move || probe(&data)).await.map_err(io::Error::other)?
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_reserve(data: &Path, reserve: u64) -> Self {
+        Self { data: data.to_owned(), reserve }
+    }
+}
+
+/// Writes a file to a directory, and reads it back.
+pub(crate) fn probe(directory: &Path) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(PROBE_PREFIX).tempfile_in(directory)?;
+    let text = file.path().to_string_lossy().repeat(20);
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    if fs::read(file.path())? == text.as_bytes() { Ok(()) } else { Err(io::Error::other("read other bytes than were written")) }
+}
+
+/// The disk usage of a file or a directory in bytes, ignoring files that are removed concurrently.
+pub(super) fn disk_usage(path: &Path) -> io::Result<u64> {
+    let data = fs::symlink_metadata(path)?;
+    if !data.is_dir() {
+        return Ok(allocated(&data));
+    }
     let mut sum = 0;
-    for entry in fs::read_dir(directory)?.flatten() {
+    for entry in fs::read_dir(path)?.flatten() {
         let Ok(data) = entry.metadata() else { continue };
         sum += if data.is_dir() { disk_usage(&entry.path()).unwrap_or_default() } else { allocated(&data) };
     }
@@ -60,14 +144,15 @@ fn allocated(data: &fs::Metadata) -> u64 {
     data.len()
 }
 
+/// The size and the free space of a file system.
 #[cfg(unix)]
-fn free_space(path: &Path) -> Option<u64> {
+fn sizes(path: &Path) -> Option<(u64, u64)> {
     let disk = rustix::fs::statvfs(path).ok()?;
-    Some(disk.f_bavail * disk.f_frsize)
+    Some((disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize))
 }
 
 #[cfg(not(unix))]
-fn free_space(_: &Path) -> Option<u64> {
+fn sizes(_: &Path) -> Option<(u64, u64)> {
     None
 }
 
@@ -75,14 +160,15 @@ fn free_space(_: &Path) -> Option<u64> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn disk_usage_is_recursive() {
+    #[test]
+    fn disk_usage_is_recursive() {
         let directory = tempfile::tempdir().unwrap();
         let folder = directory.path().join("a/b");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("c"), vec![1; 300_000]).unwrap();
         assert!(disk_usage(directory.path()).unwrap() >= 300_000);
-        let message = DiskLimit::new(directory.path(), directory.path(), 200 << 10).exceeded().await;
-        assert!(message.contains("disk limit of 200 KiB"), "{message}");
+        assert!(disk_usage(&folder.join("c")).unwrap() >= 300_000);
+        assert!(!Disk::with_reserve(directory.path(), 0).is_full());
+        assert!(cfg!(not(unix)) || Disk::with_reserve(directory.path(), u64::MAX).is_full());
     }
 }

@@ -9,6 +9,7 @@ use std::{
 
 use velox_api::{LogEntry, Severity};
 use velox_build::{Event, Phase, Reporter, render};
+use velox_manifest::SourceFile;
 
 use super::protocol::JobMessage;
 
@@ -17,12 +18,17 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 const MAX_LINE_BYTES: usize = 8 << 10;
 
 /// Writes the events of a build to standard output.
-#[derive(Default)]
 pub(super) struct JobReporter {
+    /// The configuration that warnings point to.
+    source: SourceFile,
     last_progress: Mutex<HashMap<Phase, Instant>>,
 }
 
 impl JobReporter {
+    pub(super) fn new(source: SourceFile) -> Self {
+        Self { source, last_progress: Mutex::default() }
+    }
+
     fn is_due(&self, phase: Phase, is_last: bool) -> bool {
         let mut last = self.last_progress.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_last && last.get(&phase).is_some_and(|when| when.elapsed() < PROGRESS_INTERVAL) {
@@ -61,7 +67,7 @@ impl Reporter for JobReporter {
             }
             Event::Raised(raised) => report(LogEntry::new(Severity::Warning, raised.to_string())),
             Event::Warning(warning) => {
-                report_lines(Severity::Warning, &render::plain(&render::render(&warning, None)));
+                report_lines(Severity::Warning, &render::plain(&render::render(&warning, Some(&self.source))));
             }
             Event::Note(note) => report(LogEntry::new(Severity::Info, note.to_string())),
             // Package names are reported as progress.

@@ -22,7 +22,7 @@
 mod caches;
 mod cgroup;
 mod child;
-mod disk;
+pub(crate) mod disk;
 mod environment;
 mod limits;
 mod log;
@@ -45,6 +45,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::Command,
     sync::mpsc,
+    task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 use velox_api::{BuildFailure, FailureKind, LogEntry, Severity};
@@ -54,7 +55,7 @@ pub use self::child::run;
 use self::{
     caches::SharedCaches,
     cgroup::{JobCgroup, ServiceCgroup},
-    disk::DiskLimit,
+    disk::{Disk, DiskEnd, DiskLimit},
     protocol::{JobMessage, JobTask},
 };
 use crate::{
@@ -71,6 +72,8 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_MESSAGE_BYTES: u64 = 64 << 20;
 /// The maximum length of a stored failure message; compilers quote names of any length.
 const MAX_FAILURE_BYTES: usize = 64 << 10;
+/// The message of ENOSPC, as Rust and Go spell it without the first letter.
+const NO_SPACE: &str = "o space left on device";
 /// The number of lines of a job's standard error kept for the service's log.
 const MAX_STDERR_LINES: usize = 20;
 
@@ -83,6 +86,7 @@ pub struct ProcessRunner {
     policy: BuildPolicy,
     egress: EgressProxy,
     caches: Arc<SharedCaches>,
+    disk: Disk,
     cgroups: Option<ServiceCgroup>,
     _lock: File,
 }
@@ -94,6 +98,15 @@ enum JobEnd {
     Cancelled,
     /// The job exceeded a limit, with the error message.
     Limit(String),
+    /// The disk of the service is full.
+    DiskFull,
+}
+
+/// The result of an attempt to run a build.
+enum AttemptEnd {
+    Outcome(RunOutcome),
+    /// The disk of the service was full: another attempt may succeed after a cleanup.
+    DiskFull,
 }
 
 impl ProcessRunner {
@@ -126,11 +139,13 @@ impl ProcessRunner {
         }
         let is_configured =
             |variable: &str| options.environment.get(variable).is_some_and(|value| !value.is_empty());
-        let caches = Arc::new(SharedCaches::new(&data, is_configured, options.limits.cache));
+        let disk = Disk::new(&data);
+        let caches = Arc::new(SharedCaches::new(&data, is_configured, options.limits.cache, disk.clone()));
         let egress = EgressProxy::start(&options.environment, &options.policy, downloaded)?;
         Ok(Self {
             egress,
             caches,
+            disk,
             cgroups: ServiceCgroup::find(),
             program: options.program.clone(),
             data,
@@ -146,13 +161,17 @@ impl ProcessRunner {
         build: &Build,
         log: &mpsc::Sender<LogEntry>,
         cancel: &CancellationToken,
-    ) -> io::Result<RunOutcome> {
+    ) -> io::Result<AttemptEnd> {
+        let ended = |outcome| Ok(AttemptEnd::Outcome(outcome));
         // The worker's policy may be stricter than that of the node that accepted the request.
         if let Err(violation) = self.policy.check_for(&build.spec, None) {
-            return Ok(RunOutcome::Failed(policy_failure(violation)));
+            return ended(RunOutcome::Failed(policy_failure(violation)));
+        }
+        if self.disk.is_full() {
+            return Ok(AttemptEnd::DiskFull);
         }
         let Some(_caches) = cancel.run_until_cancelled(self.caches.acquire()).await else {
-            return Ok(RunOutcome::Cancelled);
+            return ended(RunOutcome::Cancelled);
         };
         let directory = tempfile::Builder::new().prefix("job-").tempdir_in(self.data.join("jobs"))?;
         for folder in ["tmp", "work", "out"] {
@@ -200,7 +219,13 @@ impl ProcessRunner {
             let text = access.redact(text).replace(&job_directory, "");
             if modules.is_empty() { text } else { text.replace(&modules, "") }
         };
-        let disk = DiskLimit::new(directory.path(), &self.data, self.limits.disk);
+        let disk = DiskLimit {
+            directory: directory.path(),
+            access: &access,
+            module_cache: environment.get("GOMODCACHE").map(PathBuf::from).unwrap_or_default(),
+            limit: self.limits.disk,
+            disk: &self.disk,
+        };
         let end = tokio::select! {
             result = self.listen(stdout, log, &redact) => result?,
             () = cancel.cancelled() => JobEnd::Cancelled,
@@ -210,12 +235,15 @@ impl ProcessRunner {
             () = access.limit_exceeded() => {
                 JobEnd::Limit(format!("the build exceeded the download limit of {}", format_size(self.limits.download)))
             }
-            message = disk.exceeded() => JobEnd::Limit(message),
+            end = disk.exceeded() => match end {
+                DiskEnd::Exceeded(message) => JobEnd::Limit(message),
+                DiskEnd::Full => JobEnd::DiskFull,
+            },
         };
         let status = match &end {
             JobEnd::Result(_) => group.end(None, EXIT_TIMEOUT).await,
             JobEnd::Cancelled => group.end(Some(EndSignal::Terminate), EXIT_TIMEOUT).await,
-            JobEnd::Limit(_) => group.end(None, Duration::ZERO).await,
+            JobEnd::Limit(_) | JobEnd::DiskFull => group.end(None, Duration::ZERO).await,
         };
         // Not earlier: EOF cancels the job.
         drop(stdin);
@@ -224,18 +252,27 @@ impl ProcessRunner {
             let _ = log.send(LogEntry::new(Severity::Warning, denial)).await;
         }
         let failure = match end {
-            JobEnd::Cancelled => return Ok(RunOutcome::Cancelled),
+            JobEnd::Cancelled => return ended(RunOutcome::Cancelled),
             JobEnd::Limit(message) => limit(message),
+            JobEnd::DiskFull => return Ok(AttemptEnd::DiskFull),
             JobEnd::Result(Some(JobMessage::Made { made, file })) => {
                 match self.check_binary(&file, directory.path()) {
-                    Ok(()) => return Ok(RunOutcome::Succeeded { made, file, directory }),
+                    Ok(()) => return ended(RunOutcome::Succeeded { made, file, directory }),
                     Err(failure) => failure,
                 }
             }
             JobEnd::Result(_) if cgroup.is_some_and(|cgroup| cgroup.ran_out_of_memory()) => {
                 limit(child::out_of_memory(self.limits.memory))
             }
-            JobEnd::Result(Some(JobMessage::Failed(failure))) => return Ok(RunOutcome::Failed(failure)),
+            // Whatever failed while the disk was full may have failed because of it.
+            JobEnd::Result(Some(JobMessage::Failed(failure)))
+                if failure.kind != FailureKind::Invalid
+                    && (self.disk.is_full() || failure.message.contains(NO_SPACE)) =>
+            {
+                return Ok(AttemptEnd::DiskFull);
+            }
+            JobEnd::Result(Some(JobMessage::Failed(failure))) => return ended(RunOutcome::Failed(failure)),
+            JobEnd::Result(None) if self.disk.is_full() => return Ok(AttemptEnd::DiskFull),
             JobEnd::Result(_) => {
                 let status = status.map_or_else(|| "unknown status".to_owned(), |status| status.to_string());
                 tracing::error!(build = %build.id, status, stderr = stderr.join("\n"), "a job exited without a result");
@@ -245,7 +282,40 @@ impl ProcessRunner {
         for line in failure.message.lines() {
             let _ = log.send(LogEntry::new(Severity::Error, line)).await;
         }
-        Ok(RunOutcome::Failed(failure))
+        ended(RunOutcome::Failed(failure))
+    }
+
+    /// Runs the build, a second time if the disk was full and could be cleaned up.
+    async fn attempt_twice(
+        &self,
+        build: &Build,
+        log: &mpsc::Sender<LogEntry>,
+        cancel: &CancellationToken,
+    ) -> io::Result<RunOutcome> {
+        if let AttemptEnd::Outcome(outcome) = self.attempt(build, log, cancel).await? {
+            return Ok(outcome);
+        }
+        let text = "the disk of the service is full; clearing its caches, then building again";
+        tracing::warn!(build = %build.id, "{text}");
+        let _ = log.send(LogEntry::new(Severity::Warning, text)).await;
+        // A task: it isn't interrupted halfway.
+        if cancel.run_until_cancelled(self.enforce_limit()).await.is_none() {
+            return Ok(RunOutcome::Cancelled);
+        }
+        match self.attempt(build, log, cancel).await? {
+            AttemptEnd::Outcome(outcome) => Ok(outcome),
+            AttemptEnd::DiskFull => {
+                let message = "the disk of the service is full; try again later".to_owned();
+                let _ = log.send(LogEntry::new(Severity::Error, &message)).await;
+                Ok(RunOutcome::Failed(BuildFailure { kind: FailureKind::Unavailable, message }))
+            }
+        }
+    }
+
+    /// Enforces the limit of the caches in a task of its own.
+    fn enforce_limit(&self) -> JoinHandle<()> {
+        let caches = Arc::clone(&self.caches);
+        tokio::spawn(async move { caches.enforce_limit().await })
     }
 
     /// Moves the job to a control group, if possible.
@@ -318,11 +388,8 @@ impl ProcessRunner {
 #[async_trait]
 impl JobRunner for ProcessRunner {
     async fn run(&self, build: &Build, log: mpsc::Sender<LogEntry>, cancel: CancellationToken) -> RunOutcome {
-        let outcome = self.attempt(build, &log, &cancel).await;
-        tokio::spawn({
-            let caches = Arc::clone(&self.caches);
-            async move { caches.enforce_limit().await }
-        });
+        let outcome = self.attempt_twice(build, &log, &cancel).await;
+        drop(self.enforce_limit());
         outcome.unwrap_or_else(|error| {
             tracing::error!(build = %build.id, %error, "failed to run a job");
             let message = "the service failed to run the build; its log has the details".to_owned();

@@ -27,6 +27,8 @@ const MAX_LOG_BYTES: usize = 32 << 10;
 
 pub(super) struct BuildPage<'a> {
     pub(super) build: &'a Build,
+    /// The `velox.lock`, if the build succeeded.
+    pub(super) lock: Option<&'a str>,
     /// The log so far.
     pub(super) log: &'a [LogEntry],
     /// The position in the queue, if known.
@@ -71,7 +73,7 @@ pub(super) fn page(data: &BuildPage<'_>) -> Page {
                 None => (progress(data, &change)),
             }
             (log_panel(build, log))
-            @if let Some(BuildOutcome::Succeeded(result)) = &build.outcome { (versions(result)) }
+            @if let Some(lock) = data.lock { (versions(lock)) }
             (files(build, &change))
         }
     };
@@ -309,9 +311,9 @@ fn line(entry: &LogEntry, first: Option<Timestamp>) -> Markup {
     }
 }
 
-fn versions(result: &BuildResult) -> Markup {
+fn versions(lock: &str) -> Markup {
     // The table is omitted if the lock has an unknown format.
-    let Ok(lock) = Lock::parse("velox.lock", &result.lock) else { return html! {} };
+    let Ok(lock) = Lock::parse("velox.lock", lock) else { return html! {} };
     html! {
         details.panel {
             summary { h2 { "Exact versions" } span.hint { (lock.plugins.len() + 1) " modules" } }
@@ -342,27 +344,27 @@ fn versions(result: &BuildResult) -> Markup {
 /// The files that reproduce the build.
 fn files(build: &Build, change: &str) -> Markup {
     let of = |name: &str| format!("/v1/builds/{}/{name}", build.id);
-    let (configuration, lock) = match &build.outcome {
-        Some(BuildOutcome::Succeeded(result)) => (result.configuration.clone(), Some(result.lock.as_str())),
-        _ => (build.spec.configuration(), None),
+    let (configuration, has_lock) = match &build.outcome {
+        Some(BuildOutcome::Succeeded(result)) => (result.configuration.clone(), true),
+        _ => (build.spec.configuration(), false),
     };
     html! {
         section.panel aria-labelledby="again" {
             h2 id="again" { "Build it again" }
             p {
-                @if lock.is_some() { "Save these files in one directory and run " } @else { "Save this file in a directory and run " }
+                @if has_lock { "Save these files in one directory and run " } @else { "Save this file in a directory and run " }
                 code { "vx build" } ", or open the selection."
             }
             div.actions {
                 a.button href=(of("velox.toml")) download="velox.toml" data-configuration { "velox.toml" }
-                @if lock.is_some() { a.button href=(of("velox.lock")) download="velox.lock" data-lock { "velox.lock" } }
+                @if has_lock { a.button href=(of("velox.lock")) download="velox.lock" data-lock { "velox.lock" } }
                 a.button.quiet href=(change) data-again { "Open selection" }
             }
             details.file {
                 summary { "Show velox.toml" }
                 pre tabindex="0" role="group" aria-label="velox.toml" { code { (configuration) } }
             }
-            @if lock.is_some() {
+            @if has_lock {
                 details.file.script data-file=(of("velox.lock")) {
                     summary { "Show velox.lock" }
                     pre tabindex="0" role="group" aria-label="velox.lock" { code { "…" } }

@@ -141,8 +141,9 @@ async fn show(
         None => 0,
     };
     let is_own = caller.is_ok_and(|Builder(caller)| build.wanted_by.contains(&caller.tenant));
+    let lock = state.service.store.lock(id).await?;
     let now = Timestamp::now();
-    let data = BuildPage { build: &build, log: &log, position, running, is_own, now };
+    let data = BuildPage { build: &build, lock: lock.as_deref(), log: &log, position, running, is_own, now };
     Ok(build_page::page(&data).respond(StatusCode::OK))
 }
 

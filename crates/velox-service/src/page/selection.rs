@@ -1,6 +1,6 @@
 //! The selection on the form page: parsed from forms and links, converted to links and build specs.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::form_urlencoded;
@@ -47,6 +47,16 @@ pub(super) struct Selection {
     pub(super) stamp_time: String,
 }
 
+/// The maximum number of fields of a form, more than the plugins of any release.
+const MAX_FIELDS: usize = 2000;
+/// The maximum number of lines of a text field: one more than the items of a list, so that the list is
+/// rejected.
+const MAX_LINES: usize = 501;
+/// The maximum number of violations for invalid lines.
+const MAX_INVALID_LINES: usize = 10;
+/// The maximum length of a quoted line.
+const MAX_SHOWN_BYTES: usize = 200;
+
 /// A submitted form or a followed link, before its values are resolved with the catalogue.
 #[derive(Debug, Default)]
 pub(super) struct SubmittedForm {
@@ -55,7 +65,7 @@ pub(super) struct SubmittedForm {
     /// to those of the selected one.
     pub(super) previous_roadrunner: Option<String>,
     /// Versions from the version fields of plugins.
-    versions: Vec<(String, String)>,
+    versions: HashMap<String, String>,
     set: Option<PluginSet>,
     /// Whether the form contains a plugin list, possibly empty.
     has_plugins: bool,
@@ -68,11 +78,11 @@ enum PluginSet {
 }
 
 impl SubmittedForm {
-    /// Parses a query or a form body; unknown fields are ignored.
+    /// Parses a query or a form body; unknown fields and those after the first [`MAX_FIELDS`] are ignored.
     pub(super) fn parse(encoded: &[u8]) -> Self {
         let mut form = Self::default();
         let mut other_ref = String::new();
-        for (name, value) in form_urlencoded::parse(encoded) {
+        for (name, value) in form_urlencoded::parse(encoded).take(MAX_FIELDS) {
             let text = value.trim().replace("\r\n", "\n");
             match &*name {
                 "rr" => form.selection.roadrunner = text,
@@ -90,7 +100,7 @@ impl SubmittedForm {
                 "target" => form.selection.target = text,
                 other => {
                     if let Some(module) = other.strip_prefix("v.") {
-                        form.versions.push((module.to_owned(), text));
+                        form.versions.entry(module.to_owned()).or_insert(text);
                     } else if let Some(field) = named(form.selection.texts(), other) {
                         *field = text;
                     } else if let Some(field) = named(form.selection.flags(), other) {
@@ -128,19 +138,26 @@ impl SubmittedForm {
         if selection.target.is_empty() {
             selection.target.clone_from(&catalogue.target);
         }
+        let mut by_module: HashMap<&str, &CataloguePlugin> = HashMap::new();
+        let mut by_base: HashMap<&str, &CataloguePlugin> = HashMap::new();
+        for plugin in catalogue.plugins() {
+            by_module.entry(&plugin.module).or_insert(plugin);
+            by_base.entry(base(&plugin.module)).or_insert(plugin);
+        }
+        let before: HashMap<&str, &CataloguePlugin> = previous
+            .into_iter()
+            .flat_map(|previous| previous.plugins().map(|plugin| (plugin.module.as_str(), plugin)))
+            .collect();
         let at_release = |plugin: &CataloguePlugin| PluginSpec::new(&plugin.module, plugin.reference());
         let mut plugins: Vec<PluginSpec> = Vec::new();
         for PluginSpec { module, mut reference } in std::mem::take(&mut selection.plugins) {
             if reference.is_empty() {
-                let version = self.versions.iter().find(|(of, _)| *of == module);
-                reference = version.map(|(_, version)| version.clone()).unwrap_or_default();
+                reference = self.versions.get(&module).cloned().unwrap_or_default();
             }
-            let before = previous.and_then(|previous| previous.plugins().find(|it| it.module == module));
-            let follows_release =
-                before.is_some_and(|before| reference.is_empty() || reference == before.reference());
-            let any_major = catalogue.plugins().find(|it| base(&it.module) == base(&module));
-            let same_major = catalogue.plugins().find(|it| it.module == module);
-            match (any_major, same_major) {
+            let follows_release = before
+                .get(module.as_str())
+                .is_some_and(|before| reference.is_empty() || reference == before.reference());
+            match (by_base.get(base(&module)), by_module.get(module.as_str())) {
                 (Some(plugin), _) if follows_release => plugins.push(at_release(plugin)),
                 (_, Some(plugin)) if reference.is_empty() => plugins.push(at_release(plugin)),
                 (_, Some(_)) => plugins.push(PluginSpec::new(&module, &reference)),
@@ -316,11 +333,20 @@ fn parse_lines<T>(
     parse: impl Fn(&str) -> Option<T>,
 ) -> Vec<T> {
     let mut parsed = Vec::new();
-    for line in lines(text) {
+    let mut invalid = Vec::new();
+    for line in lines(text).take(MAX_LINES) {
         match parse(line) {
             Some(value) => parsed.push(value),
-            None => violations.push(Violation::new(field, format!("expected `{expected}`, found `{line}`"))),
+            None => invalid.push(line),
         }
+    }
+    for line in invalid.iter().take(MAX_INVALID_LINES) {
+        let end = line.floor_char_boundary(MAX_SHOWN_BYTES);
+        let shown = line.get(..end).unwrap_or_default();
+        violations.push(Violation::new(field, format!("expected `{expected}`, found `{shown}`")));
+    }
+    if let more @ 1.. = invalid.len().saturating_sub(MAX_INVALID_LINES) {
+        violations.push(Violation::new(field, format!("{more} more lines are invalid")));
     }
     parsed
 }

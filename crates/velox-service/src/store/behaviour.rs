@@ -104,6 +104,12 @@ pub(crate) fn made(sha256: &str) -> BuildOutcome {
     }))
 }
 
+/// As [`made`], without the lock.
+pub(crate) fn stored(sha256: &str) -> BuildOutcome {
+    let BuildOutcome::Succeeded(result) = made(sha256) else { unreachable!() };
+    BuildOutcome::Succeeded(Box::new(BuildResult { lock: String::new(), ..*result }))
+}
+
 fn failed() -> BuildOutcome {
     BuildOutcome::Failed(BuildFailure { kind: FailureKind::Failed, message: "it doesn't compile".to_owned() })
 }
@@ -185,7 +191,9 @@ pub(crate) async fn what_succeeded_answers_the_next_request(store: &impl BuildSt
     let leased = lease(store).await;
     store.finish(&leased, made("0b")).await.expect("it ends");
     let Ok(Submission::Finished(build)) = store.submit(new("a", "bob")).await else { panic!("it is made") };
-    assert_eq!((build.id, build.state, &build.outcome), (id, BuildState::Succeeded, &Some(made("0b"))));
+    assert_eq!((build.id, build.state, &build.outcome), (id, BuildState::Succeeded, &Some(stored("0b"))));
+    assert_eq!(store.lock(id).await.expect("it can be looked for").as_deref(), Some("lock\n"));
+    assert_eq!(store.lock(BuildId::new()).await.expect("it can be looked for"), None);
     assert_eq!(get(store, id).await, *build);
     let artifact = store.artifact(&"0b".repeat(32)).await.expect("it can be looked for");
     assert_eq!(artifact.map(|artifact| artifact.size), Some(7));
@@ -376,7 +384,7 @@ pub(crate) async fn a_lease_that_is_not_extended_ends(store: &impl BuildStore) {
 
     store.append_log(&second, vec![entry("from the second")]).await.expect("it is kept");
     store.finish(&second, made("0f")).await.expect("it ends");
-    assert_eq!(get(store, id).await.outcome, Some(made("0f")));
+    assert_eq!(get(store, id).await.outcome, Some(stored("0f")));
     let log = store.log(id, 0, 10).await.expect("it can be read");
     assert!(log.iter().zip(1..).all(|(entry, seq)| entry.seq == seq), "{log:?}");
     let texts: Vec<&str> = log.iter().map(|entry| entry.text.as_str()).collect();

@@ -64,6 +64,9 @@ pub enum StoreError {
     /// The lease expired, or another worker has the build.
     #[error("the lease of build {0} expired")]
     LeaseExpired(BuildId),
+    /// The disk has no more space than the service needs for itself.
+    #[error("the disk of the service is full")]
+    DiskFull,
     /// The store itself failed.
     #[error("{0}")]
     Failed(String),
@@ -135,8 +138,11 @@ pub trait BuildStore: Send + Sync {
     /// [`StoreError::QueueFull`] and [`StoreError::TenantLimit`], for new builds only.
     async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError>;
 
-    /// The build of this id.
+    /// The build of this id, without its lock.
     async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError>;
+
+    /// The `velox.lock` of a successful build.
+    async fn lock(&self, id: BuildId) -> Result<Option<String>, StoreError>;
 
     /// The newest builds, newest first.
     async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError>;

@@ -174,6 +174,16 @@ impl BuildStore for SqliteStore {
         self.database.read(move |connection| Ok(find(connection, id)?.map(|row| row.build))).await
     }
 
+    async fn lock(&self, id: BuildId) -> Result<Option<String>, StoreError> {
+        let look = move |connection: &Connection| {
+            let mut select = connection.prepare_cached("SELECT lock FROM builds WHERE id = ?")?;
+            let found: Option<Option<String>> =
+                select.query_row([id.to_string()], |row| row.get(0)).optional()?;
+            Ok(found.flatten())
+        };
+        self.database.read(look).await
+    }
+
     async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError> {
         let look = move |connection: &Connection| {
             let mut select = connection.prepare_cached(&format!("{SELECT} ORDER BY number DESC LIMIT ?"))?;
@@ -219,7 +229,23 @@ impl BuildStore for SqliteStore {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.database.write(|_| Ok(()), |()| {}).await
+        let value = Uuid::new_v4().to_string();
+        let written = value.clone();
+        let write = move |connection: &Connection| {
+            let replace = "INSERT OR REPLACE INTO probe (number, value) VALUES (1, ?)";
+            connection.prepare_cached(replace)?.execute([&written])?;
+            Ok(())
+        };
+        self.database.write(write, |()| {}).await?;
+        let read = move |connection: &Connection| {
+            let found: String = connection.query_row("SELECT value FROM probe", [], |row| row.get(0))?;
+            one(connection, "ORDER BY number DESC LIMIT 1", [])?;
+            Ok(found == value)
+        };
+        match self.database.read_anew(read).await? {
+            true => Ok(()),
+            false => Err(StoreError::Failed("the database returned other data than was written".to_owned())),
+        }
     }
 
     async fn lease(&self, worker: &str) -> Result<Lease, StoreError> {
@@ -368,14 +394,14 @@ struct BuildRow {
 struct RawRow {
     number: i64,
     build: String,
-    lock: Option<String>,
 }
 
-const SELECT: &str = "SELECT builds.number, builds.build, builds.lock FROM builds";
+/// Without the lock, which is large.
+const SELECT: &str = "SELECT builds.number, builds.build FROM builds";
 
 impl BuildRow {
     fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<RawRow> {
-        Ok(RawRow { number: row.get(0)?, build: row.get(1)?, lock: row.get(2)? })
+        Ok(RawRow { number: row.get(0)?, build: row.get(1)? })
     }
 
     fn is_wanted(&self) -> bool {
@@ -384,19 +410,17 @@ impl BuildRow {
 
     /// Inserts or updates the row.
     fn write(&self, connection: &Connection) -> Result<(), StoreError> {
-        // The lock is large, and parsing it as JSON would be slow.
         let mut build = self.build.clone();
-        let made = match &mut build.outcome {
-            Some(BuildOutcome::Succeeded(made)) => Some(made),
+        let lock = build.take_lock();
+        let artifact = match &build.outcome {
+            Some(BuildOutcome::Succeeded(made)) => Some(&made.artifact),
             _ => None,
         };
-        let (artifact, lock) =
-            made.map(|made| (made.artifact.clone(), std::mem::take(&mut made.lock))).unzip();
         let mut update = connection.prepare_cached(
             "INSERT INTO builds (number, id, key, tenant, state, wanted, finished, sha256, artifact, build, lock)
              VALUES (:number, :id, :key, :tenant, :state, :wanted, :finished, :sha256, :artifact, :build, :lock)
              ON CONFLICT (number) DO UPDATE SET state = :state, wanted = :wanted, finished = :finished,
-             sha256 = :sha256, artifact = :artifact, build = :build, lock = :lock",
+             sha256 = :sha256, artifact = :artifact, build = :build, lock = coalesce(nullif(:lock, ''), lock)",
         )?;
         update.execute(named_params! {
             ":number": self.number,
@@ -406,8 +430,8 @@ impl BuildRow {
             ":state": word(build.state),
             ":wanted": build.wanted_by.len(),
             ":finished": build.finished.map(Timestamp::as_second),
-            ":sha256": artifact.as_ref().map(|artifact| &artifact.sha256),
-            ":artifact": artifact.as_ref().map(text).transpose()?,
+            ":sha256": artifact.map(|artifact| &artifact.sha256),
+            ":artifact": artifact.map(text).transpose()?,
             ":build": text(&build)?,
             ":lock": lock,
         })?;
@@ -457,11 +481,7 @@ impl BuildRow {
 
 impl RawRow {
     fn parsed(self) -> Result<BuildRow, StoreError> {
-        let mut build: Build = parse(&self.build)?;
-        if let (Some(BuildOutcome::Succeeded(made)), Some(lock)) = (&mut build.outcome, self.lock) {
-            made.lock = lock;
-        }
-        Ok(BuildRow { number: self.number, build })
+        Ok(BuildRow { number: self.number, build: parse(&self.build)? })
     }
 }
 

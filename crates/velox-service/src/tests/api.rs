@@ -288,3 +288,109 @@ async fn builds_are_cancelled_by_their_callers() {
     let cancelled = answer(service.send(cancel()).await).await;
     assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
 }
+
+/// The worst bodies of a mebibyte: each takes linear time, and is rejected with a short response.
+#[tokio::test]
+async fn large_bodies_are_rejected_with_short_responses() {
+    const MIB: usize = 1 << 20;
+    let service = TestService::start().await;
+    let repeat = |start: &str, part: &str, separator: &str, end: &str| {
+        let count = (MIB - start.len() - end.len()) / (part.len() + separator.len());
+        format!("{start}{}{end}", vec![part; count].join(separator))
+    };
+    let numbered = |part: &dyn Fn(usize) -> String| {
+        let mut text = String::from("[roadrunner]\nref = 'v2025.1.5'\n");
+        for at in 0.. {
+            let next = part(at);
+            if text.len() + next.len() > MIB * 9 / 10 {
+                break;
+            }
+            text.push_str(&next);
+        }
+        json!({ "configuration": text }).to_string()
+    };
+    let plugin = |at: usize| format!("[plugins.x{at}]\nmodule_name = 'example.com/{at}/x'\ntag = 'v1'\n");
+    let json = [("content-type", "application/json")];
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let rest = "/v1/builds";
+    let rpc = "/api.service.v1.BuildService/Build";
+    for (name, path, headers, body) in [
+        ("plugins", rest, &json, repeat("{\"build\":{\"roadrunner\":\"v1.0.0\",\"plugins\":[", "{\"module\":\"\",\"ref\":\"\"}", ",", "]}}")),
+        ("tags", rest, &json, repeat("{\"build\":{\"roadrunner\":\"v1.0.0\",\"plugins\":[],\"tags\":[", "\"\"", ",", "]}}")),
+        ("text", rest, &json, repeat("{\"build\":{\"plugins\":[],\"roadrunner\":\"", "x y", " ", "\"}}")),
+        ("calls", rpc, &json, repeat("{\"rr_version\":\"\",\"plugins\":[", "{}", ",", "]}")),
+        ("replaces of calls", rpc, &json, repeat("{\"rr_version\":\"\",\"replaces\":[", "{}", ",", "]}")),
+        ("version of calls", rpc, &json, repeat("{\"plugins\":[{}],\"rr_version\":\"", "x", "", "\"}")),
+        ("tables", rest, &json, numbered(&plugin)),
+        ("errors", rest, &json, numbered(&|at| format!("[plugins.x{at}]\nbad = {at}\n"))),
+        ("keys", rest, &json, numbered(&|at| format!("k{at} = 1\n"))),
+        ("dotted keys", rest, &json, numbered(&|at| format!("a.b{at} = 1\n"))),
+        ("targets", rest, &json, numbered(&|_| "[[targets]]\nos = 'linux'\narch = 'amd64'\n".to_owned())),
+        ("replaces", rest, &json, numbered(&|at| format!("[[replaces]]\nold = 'example.com/{at}'\nnew = 'x'\n"))),
+        ("brackets", rest, &json, numbered(&|_| "[".to_owned())),
+        ("arrays", rest, &json, format!("{{\"configuration\":\"x = [{}\"}}", "1,".repeat(MIB / 4))),
+        ("variables", rest, &json, numbered(&|_| "a = '${X}'\n".to_owned())),
+        ("equal plugins", "/build", &form, repeat("rr=v2025.1.5&", "p=a", "&", "")),
+        ("known plugins", "/build", &form, repeat("", "p=github.com/roadrunner-server/rpc/v5", "&", "")),
+        ("long plugin", "/build", &form, repeat("p=", "a/", "", "")),
+        ("versions", "/build", &form, repeat("p=a&", "p=b&v.a=1", "&", "")),
+        ("lines", "/build", &form, repeat("more=", "x", "%0a", "")),
+        ("more", "/build", &form, repeat("more=", "a.b/x@1", "%0a", "")),
+        ("replaced lines", "/build", &form, repeat("p=a@1&replaces=", "x", "%0a", "")),
+        ("form tags", "/build", &form, repeat("p=a@1&tags=", "-", ",", "")),
+    ] {
+        let start = std::time::Instant::now();
+        let answer = service.request("POST", path, headers, &body).await;
+        println!("{name}: {} in {:?}, {} bytes", answer.status, start.elapsed(), answer.text.len());
+        assert!(matches!(answer.status, 400 | 422), "{name}: {}", answer.status);
+        // The form is shown again with its values.
+        let most = if path == "/build" { 8 * MIB } else { MIB / 8 };
+        assert!(answer.text.len() < most, "{name}: {} bytes", answer.text.len());
+    }
+}
+
+#[tokio::test]
+async fn readiness_notices_a_broken_disk_and_database() {
+    type Break = fn(&std::path::Path);
+    let cases: [(&str, Break); 4] = [
+        ("moved", |data| {
+            for suffix in ["", "-wal", "-shm"] {
+                let file = |folder: &str| data.join(folder).join(format!("builds.sqlite{suffix}"));
+                std::fs::create_dir_all(data.join("away")).unwrap();
+                std::fs::rename(file(""), file("away")).unwrap();
+            }
+        }),
+        ("replaced", |data| {
+            let file = data.join("builds.sqlite");
+            std::fs::copy(&file, data.join("copy")).unwrap();
+            std::fs::rename(data.join("copy"), file).unwrap();
+        }),
+        ("noise", |data| {
+            let file = data.join("builds.sqlite");
+            let noise: Vec<u8> = (0..std::fs::metadata(&file).unwrap().len()).map(|at| (at * 7 + at / 251) as u8).collect();
+            let mut database = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+            std::io::Write::write_all(&mut database, &noise).unwrap();
+        }),
+        ("artifacts", |data| std::fs::remove_dir_all(data.join("artifacts")).unwrap()),
+    ];
+    for (name, broken) in cases {
+        let service = TestService::start().await;
+        service.submit(VERSION).await;
+        assert_eq!(service.get("/readyz").await.status, 200, "{name}");
+        broken(service.directory.path());
+        assert_eq!(service.get("/readyz").await.status, 503, "{name}");
+        if matches!(name, "moved" | "replaced") {
+            let answer = service.post("/v1/builds", &submission("v5.0.0")).await;
+            assert_eq!(answer.status, 503, "a build would be lost: {answer:?}");
+        }
+    }
+    let service = TestService::start().await;
+    let full = crate::job::disk::Disk::with_reserve(service.directory.path(), u64::MAX);
+    let state = &service.state.service;
+    let readiness = crate::readiness::Readiness::new(
+        std::sync::Arc::clone(&state.store),
+        std::sync::Arc::clone(&state.artifacts),
+        full,
+    );
+    assert!(matches!(readiness.check().await, Err(crate::store::StoreError::DiskFull)));
+}

@@ -28,7 +28,9 @@ use crate::{
     auth::TokenStore,
     build::{BuildOutcome, BuildResult},
     http::{AppState, access::AccessConfig},
+    job::disk::Disk,
     policy::BuildPolicy,
+    readiness::Readiness,
     releases::Releases,
     router::router,
     service::Service,
@@ -73,12 +75,18 @@ impl TestService {
         let store = SqliteStore::open(&directory.path().join("builds.sqlite"), options).await.unwrap();
         let (store, telemetry) = (Arc::new(store), Telemetry::new(None).unwrap());
         let artifacts = ArtifactBucket::open_directory(&directory.path().join("artifacts")).unwrap();
+        let artifacts = Arc::new(artifacts);
         let state = Arc::new(AppState {
+            readiness: Readiness::new(
+                Arc::clone(&store) as _,
+                Arc::clone(&artifacts),
+                Disk::with_reserve(directory.path(), 0),
+            ),
             telemetry: Arc::clone(&telemetry),
             service: Service {
                 telemetry,
                 store: Arc::clone(&store) as _,
-                artifacts: Arc::new(artifacts),
+                artifacts,
                 policy: BuildPolicy::default(),
                 rates: Arc::default(),
             },

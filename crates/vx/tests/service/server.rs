@@ -156,7 +156,7 @@ fn build_is_made_once_and_survives_a_crash() {
     let same = service.ask("GET", path, &[("If-None-Match", binary.header("etag"))], b"");
     assert_eq!((same.status, same.body.len()), (304, 0));
 
-    download_without_reading(&sandbox, &service, path);
+    download_without_reading(&proxy, &service);
 
     // The accompanying files reproduce the binary elsewhere.
     for file in ["velox.toml", "velox.lock"] {
@@ -182,15 +182,20 @@ fn build_is_made_once_and_survives_a_crash() {
 }
 
 /// Clients that request an artifact without reading it use little memory and block no other client.
-fn download_without_reading(sandbox: &Sandbox, service: &Service, path: &str) {
-    // More than the socket buffers hold.
-    const SIZE: u64 = 64 << 20;
+fn download_without_reading(proxy: &ModuleProxy, service: &Service) {
     let clients = long(64, 256) as u64;
-    let sha256 = path.rsplit('/').next().unwrap();
-    let file = sandbox.at("data/artifacts").join(&sha256[..2]).join(sha256);
-    let file = std::fs::File::options().write(true).open(file).unwrap();
-    let size = file.metadata().unwrap().len();
-    file.set_len(SIZE).unwrap();
+    let mut files = plugin("example.com/acme/large", "large").files();
+    let code = "package large\n\nimport _ \"embed\"\n\n//go:embed large.bin\nvar content string\n\n\
+                func init() {\n\tif len(content) == 1 {\n\t\tpanic(content)\n\t}\n}\n";
+    files.insert("large.go".to_owned(), code.into());
+    // More than the socket buffers hold.
+    files.insert("large.bin".to_owned(), vec![0; 48 << 20]);
+    proxy.module("example.com/acme/large", "v1.0.0", files);
+    let asked = service.post("/v1/builds", &json!({ "build": build("large") }));
+    let view = service.built(&id(&asked));
+    let path = view["artifact"]["path"].as_str().unwrap_or_else(|| panic!("{view:#}"));
+    let size = view["artifact"]["size"].as_u64().unwrap();
+    assert!(size > 48 << 20, "{size}");
 
     let before = service.memory();
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -206,12 +211,49 @@ fn download_without_reading(sandbox: &Sandbox, service: &Service, path: &str) {
         .collect();
     // Other clients are served meanwhile.
     for _ in 0..3 {
-        assert_eq!(service.get(path).body.len() as u64, SIZE);
+        assert_eq!(service.get(path).body.len() as u64, size);
     }
     let more = service.memory().saturating_sub(before);
     assert!(more < clients * (128 << 10), "{clients} clients that take nothing cost {more} bytes");
     drop(idle);
-    file.set_len(size).unwrap();
+}
+
+#[test]
+fn damaged_binary_is_built_again() {
+    let proxy = proxy();
+    let sandbox = Sandbox::behind(&proxy);
+    let service = Service::start(&mut server(&sandbox, &[]));
+    let request = json!({ "build": build("hello") });
+    let first = id(&service.post("/v1/builds", &request));
+    let view = service.built(&first);
+    let path = view["artifact"]["path"].as_str().unwrap().to_owned();
+    let whole = service.get(&path).body;
+    let sha256 = path.rsplit('/').next().unwrap();
+    let file = sandbox.at("data/artifacts").join(&sha256[..2]).join(sha256);
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    std::fs::write(&file, damaged).unwrap();
+    assert_eq!(service.get(&path).status, 404);
+    let again = service.post("/v1/builds", &request);
+    assert_eq!(again.status, 202, "{again:?}");
+    assert_eq!(service.built(&id(&again))["artifact"]["path"], path);
+    assert_eq!(service.get(&path).body, whole);
+
+    // Found by the next process.
+    service.kill();
+    std::fs::write(&file, &whole[..100]).unwrap();
+    let service = Service::start(&mut server(&sandbox, &[]));
+    let again = service.post("/v1/builds", &request);
+    assert_eq!(again.status, 202, "{again:?}");
+    service.built(&id(&again));
+    assert_eq!(service.get(&path).body, whole);
+
+    // A forced build writes it anew.
+    let modified = |file: &Path| std::fs::metadata(file).unwrap().modified().unwrap();
+    let before = modified(&file);
+    let forced = service.post("/v1/builds", &json!({ "build": build("hello"), "force": true }));
+    service.built(&id(&forced));
+    assert!(modified(&file) > before);
 }
 
 #[test]
@@ -266,6 +308,8 @@ fn failure_kind_says_who_can_act() {
         proxy.fail(&format!("/acme/{name}/"), fault);
     }
     module("leaning", made("leaning").imports("example.com/acme/down", "v1.0.0").files());
+    module("corrupt", made("corrupt").files());
+    proxy.serve("/example.com/acme/corrupt/@v/v1.0.0.zip", "no zip");
 
     let sandbox = Sandbox::new().own_module_cache();
     // Only this test's proxy, the last one, has its modules, so its response decides.
@@ -310,6 +354,7 @@ fn failure_kind_says_who_can_act() {
         (build("busy"), "unavailable", "429"),
         (build("resetter-locked"), "unavailable", "403"),
         (build("leaning"), "unavailable", "example.com/acme/down"),
+        (build("corrupt"), "unavailable", "invalid zip for module example.com/acme/corrupt"),
     ];
     let asked: Vec<String> =
         cases.iter().map(|(build, ..)| id(&service.post("/v1/builds", &json!({ "build": build })))).collect();

@@ -239,6 +239,28 @@ fn roadrunner_branch_is_resolved_by_proxies() {
 }
 
 #[test]
+fn module_paths_with_capitals_are_built() {
+    const LOUD: &str = "example.com/Acme/Loud";
+    const ONE: &str = "example.com/One/Of/One";
+    let machine = Machine::new();
+    machine.proxy.plugin(ONE, "v1.0.0").plugin("example.com/Two", "v1.2.0");
+    let quiet = plugin(HELLO, "hello").imports(ONE, "v1.0.0").imports("example.com/Two", "v1.2.0");
+    machine.proxy.module(HELLO, "v1.1.0", quiet.files());
+    machine.proxy.module(LOUD, "v1.0.0", plugin(LOUD, "loud").imports(ONE, "v1.0.0").files());
+    machine.proxy.query(LOUD, "Main", "v1.0.0");
+    // A module outside of RoadRunner's graph makes the go command load the whole graph.
+    let goproxy = format!("{},{}", machine.proxy.url(), Sandbox::new().own_module_cache().value("GOPROXY"));
+    let machine = machine.env("GOPROXY", &goproxy);
+    for reference in ["v1.0.0", "latest", "Main"] {
+        let ended = machine.run(spec(&[(HELLO, "v1.1.0"), (LOUD, reference)]));
+        let lock = &ended.made().0.lock;
+        for module in [LOUD, "example.com/One/Of/One v1.0.0", "example.com/Two v1.2.0"] {
+            assert!(lock.contains(module), "{reference}: {module} in {lock}");
+        }
+    }
+}
+
+#[test]
 fn job_errors_name_the_place_and_hide_the_service() {
     let machine = Machine::new();
     let ended = machine.run(spec(&[(HELLO, "v1.0.9")]));
@@ -246,6 +268,12 @@ fn job_errors_name_the_place_and_hide_the_service() {
     assert_eq!(failure.kind, FailureKind::Invalid, "{failure:?}");
     for text in ["plugin hello", "404 Not Found"] {
         assert!(failure.message.contains(text), "{}", failure.message);
+    }
+    // The place in the configuration that the build's page offers.
+    let configuration = spec(&[(HELLO, "v1.0.9")]).configuration();
+    let line = configuration.lines().position(|line| line == "tag = \"v1.0.9\"").unwrap() + 1;
+    for place in [format!("--> velox.toml:{line}:7"), format!("{line} | tag = \"v1.0.9\""), "^".repeat(8)] {
+        assert!(failure.message.contains(&place), "{place} in {}", failure.message);
     }
     let all = ended.log() + &failure.message;
     assert!(ended.log().contains("plugin hello"), "{all}");
@@ -557,6 +585,87 @@ fn every_limit_ends_a_build() {
         assert!(!is_running(&machine.home().join("pid")));
         assert!(machine.jobs().is_empty());
     }
+}
+
+/// A file system of its own in memory, unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` if this user may not mount it.
+    fn mount(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "vx-test"])
+            .arg(directory.path())
+            .output();
+        if mounted.is_ok_and(|mounted| mounted.status.success()) {
+            return Some(Self(directory));
+        }
+        println!("skipped: only root can mount a small disk");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+/// Adds versions v1.0.1 … of a module that are small zips and large when unpacked.
+fn large_modules(proxy: &ModuleProxy, count: usize, bytes: usize) -> Vec<String> {
+    let module = |at: usize| format!("example.com/acme/large{at}");
+    for at in 0..count {
+        let mut files = plugin(&module(at), &format!("large{at}")).files();
+        files.insert("large.bin".to_owned(), vec![0; bytes]);
+        proxy.module(&module(at), "v1.0.0", files);
+    }
+    (0..count).map(module).collect()
+}
+
+#[test]
+fn unpacked_modules_count_against_the_disk_limit() {
+    const MIB: usize = 1 << 20;
+    let mut machine = Machine::new().limits(|limits| limits.disk = 100 << 20);
+    machine.options.environment.remove("GOMODCACHE");
+    let modules = large_modules(&machine.proxy, 6, 40 * MIB);
+    let plugins: Vec<(&str, &str)> = modules.iter().map(|module| (module.as_str(), "v1.0.0")).collect();
+    let ended = machine.run(spec(&plugins));
+    let failure = ended.failed();
+    assert_eq!(failure.kind, FailureKind::Limit, "{failure:?}");
+    assert!(failure.message.contains("disk limit of 100 MiB"), "{failure:?}");
+    // Its downloads don't count against later builds.
+    machine.run(spec(&[(HELLO, "v1.0.0")])).made();
+    machine.run(spec(&plugins[..1])).made();
+}
+
+#[test]
+fn full_disk_is_cleaned_up_and_the_build_gets_another_try() {
+    const MIB: u64 = 1 << 20;
+    let Some(disk) = SmallDisk::mount("400m") else { return };
+    let mut machine = Machine::new().limits(|limits| limits.disk = 300 * MIB);
+    machine.options.data = disk.0.path().join("data");
+    machine.options.environment.remove("GOMODCACHE");
+    // As left by earlier builds, less than the limit of the caches.
+    let cache = machine.options.data.join("go/pkg/mod/example.com/acme/old@v1.0.0");
+    fs::create_dir_all(&cache).unwrap();
+    fs::write(cache.join("large.bin"), vec![1; 390 << 20]).unwrap();
+    let ended = machine.run(spec(&[(HELLO, "v1.0.0")]));
+    ended.made();
+    assert!(ended.log().contains("the disk of the service is full; clearing its caches"), "{}", ended.log());
+    assert!(!cache.exists());
+
+    // Nothing to clean up.
+    let filled = disk.0.path().join("filled");
+    let mut large = fs::File::create(&filled).unwrap();
+    while large.write_all(&[1; 1 << 20]).is_ok() {}
+    let ended = machine.run(spec(&[(HELLO, "v1.0.0")]));
+    let failure = ended.failed();
+    assert_eq!(failure.kind, FailureKind::Unavailable, "{failure:?}");
+    assert!(failure.message.contains("disk of the service is full; try again later"), "{failure:?}");
+    fs::remove_file(&filled).unwrap();
+    machine.run(spec(&[(HELLO, "v1.0.0")])).made();
 }
 
 #[test]

@@ -191,7 +191,17 @@ impl BuildStore for JetStreamStore {
 
     async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError> {
         Ok(match self.state.record(id).await? {
-            RecordLookup::There(record, _) => Some(record.build),
+            RecordLookup::There(mut record, _) => {
+                record.build.take_lock();
+                Some(record.build)
+            }
+            RecordLookup::Absent | RecordLookup::Removed => None,
+        })
+    }
+
+    async fn lock(&self, id: BuildId) -> Result<Option<String>, StoreError> {
+        Ok(match self.state.record(id).await? {
+            RecordLookup::There(mut record, _) => record.build.take_lock(),
             RecordLookup::Absent | RecordLookup::Removed => None,
         })
     }

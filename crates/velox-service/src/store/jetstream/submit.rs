@@ -138,7 +138,8 @@ impl JetStreamState {
                     (over, _) => over,
                 };
                 Ok(match made {
-                    Some(made) if !new.force && self.is_reusable(&made).await? => {
+                    Some(mut made) if !new.force && self.is_reusable(&made).await? => {
+                        made.take_lock();
                         JoinResult::Accepted(Box::new(Submission::Finished(Arc::new(made))))
                     }
                     made => JoinResult::Finished(made.map(|made| made.id)),

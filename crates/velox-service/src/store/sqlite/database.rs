@@ -4,6 +4,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -26,7 +27,10 @@ const MAX_READERS: usize = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The schema migrations, counted by `user_version`.
-const MIGRATIONS: [&str; 1] = [include_str!("1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("1.sql"), include_str!("2.sql")];
+
+/// The start of each database file (<https://www.sqlite.org/fileformat2.html#the_database_header>).
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// The temporary tables: leases and turns.
 const TEMPORARY_TABLES: &str = include_str!("temporary.sql");
@@ -38,6 +42,7 @@ type After = Box<dyn FnOnce(Result<(), &str>)>;
 /// An open database. Dropping it waits for pending writes.
 pub(super) struct Database {
     path: PathBuf,
+    files: DatabaseFiles,
     writes: Option<mpsc::Sender<Write>>,
     writer: Option<JoinHandle<()>>,
     readers: Mutex<Vec<Connection>>,
@@ -56,18 +61,26 @@ impl Database {
         let failed = |error: rusqlite::Error| {
             StoreError::Failed(format!("the database {} can't be opened: {error}", path.display()))
         };
+        make_private(path).map_err(|error| {
+            StoreError::Failed(format!("failed to open the database {}: {error}", path.display()))
+        })?;
         let mut connection = Connection::open(path).map_err(failed)?;
         set_up(&mut connection, path).map_err(|error| match error {
             OpenError::Sqlite(error) => failed(error),
             OpenError::Newer(message) => StoreError::Failed(message),
         })?;
+        let files = DatabaseFiles::of(path);
         let (writes, inbox) = mpsc::channel();
         let writer = thread::Builder::new()
             .name("database".to_owned())
-            .spawn(move || write(connection, &inbox, tick, &regular))
+            .spawn({
+                let files = files.clone();
+                move || write(connection, &files, &inbox, tick, &regular)
+            })
             .map_err(|error| StoreError::Failed(format!("no thread for the database: {error}")))?;
         Ok(Self {
             path: path.to_owned(),
+            files,
             writes: Some(writes),
             writer: Some(writer),
             readers: Mutex::default(),
@@ -114,6 +127,26 @@ impl Database {
             Ok(found) => found,
             Err(error) => Err(StoreError::Failed(format!("a look into the database broke off: {error}"))),
         }
+    }
+
+    /// Runs `look` on a new connection, which reads the file and not what others have in memory.
+    pub(super) async fn read_anew<T: Send + 'static>(
+        self: &Arc<Self>,
+        look: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let this = Arc::clone(self);
+        let work = move || {
+            this.files.check().map_err(StoreError::Failed)?;
+            let mut start = [0; MAGIC.len()];
+            let read = File::open(&this.path).and_then(|mut file| file.read_exact(&mut start));
+            read.map_err(|error| StoreError::Failed(format!("failed to read the database: {error}")))?;
+            if start != *MAGIC {
+                return Err(StoreError::Failed("the database file is damaged".to_owned()));
+            }
+            look(&this.reader()?)
+        };
+        let failed = |error| StoreError::Failed(format!("failed to read the database: {error}"));
+        tokio::task::spawn_blocking(work).await.map_err(failed)?
     }
 
     fn reader(&self) -> Result<Connection, StoreError> {
@@ -171,6 +204,7 @@ fn run_in_savepoint<T>(
 /// Runs writes until the channel is closed.
 fn write(
     mut connection: Connection,
+    files: &DatabaseFiles,
     inbox: &mpsc::Receiver<Write>,
     tick: Duration,
     regular: &dyn Fn() -> Write,
@@ -188,11 +222,17 @@ fn write(
             due = Instant::now() + tick;
         }
         group.extend(inbox.try_iter().take(MAX_GROUP_WRITES - group.len()));
-        write_group(&mut connection, group);
+        write_group(&mut connection, files, group);
     }
 }
 
-fn write_group(connection: &mut Connection, group: Vec<Write>) {
+fn write_group(connection: &mut Connection, files: &DatabaseFiles, group: Vec<Write>) {
+    if let Err(message) = files.check() {
+        // What SQLite would write to the moved files is lost at the next start.
+        let after: Vec<After> = group.into_iter().map(|write| write(Err(&message))).collect();
+        after.into_iter().for_each(|then| then(Ok(())));
+        return;
+    }
     let (after, kept): (Vec<After>, _) =
         match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => {
@@ -213,6 +253,70 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
     for then in after {
         then(kept.as_ref().copied().map_err(String::as_str));
     }
+}
+
+/// The device and inode of the database and its log when they were opened.
+#[derive(Debug, Clone)]
+struct DatabaseFiles(Vec<(PathBuf, (u64, u64))>);
+
+impl DatabaseFiles {
+    fn of(path: &Path) -> Self {
+        let files = [path.to_owned(), beside(path, "-wal")];
+        Self(files.into_iter().filter_map(|file| Some((file.clone(), identity(&file)?))).collect())
+    }
+
+    /// Fails if a file was moved, removed or replaced: SQLite continues with the old one, which the next start
+    /// would not find.
+    fn check(&self) -> Result<(), String> {
+        match self.0.iter().find(|(file, opened)| identity(file) != Some(*opened)) {
+            Some((file, _)) => Err(format!(
+                "the database file {} was moved or replaced; restore it, or restart the service",
+                file.display()
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn identity(file: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata(file).ok().map(|data| (data.dev(), data.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_: &Path) -> Option<(u64, u64)> {
+    None
+}
+
+/// A file of the database: `builds.sqlite-wal`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Creates the database for its owner only; logs of builds may be private. SQLite gives its other files the same
+/// permissions.
+#[cfg(unix)]
+fn make_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    const OWNER_ONLY: u32 = 0o600;
+    OpenOptions::new().create(true).truncate(false).write(true).mode(OWNER_ONLY).open(path)?;
+    for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")] {
+        match fs::metadata(&file) {
+            Ok(data) if data.permissions().mode() & 0o077 != 0 => {
+                fs::set_permissions(&file, fs::Permissions::from_mode(OWNER_ONLY))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn make_private(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// Locks the database for this process, which has the leases in memory.
@@ -273,5 +377,7 @@ fn set_up(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     transaction.pragma_update(None, "user_version", MIGRATIONS.len())?;
     transaction.execute_batch(TEMPORARY_TABLES)?;
     transaction.commit()?;
+    // From now on, the file itself has a header.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     Ok(())
 }

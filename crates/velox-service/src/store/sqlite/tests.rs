@@ -436,7 +436,9 @@ async fn branches_are_good_for_a_while() {
     let Submission::Finished(again) = place.store().submit(asked()).await.unwrap() else {
         panic!("it is fresh")
     };
-    assert_eq!((again.id, again.outcome.as_ref()), (first, Some(&outcome("aa"))));
+    let Some(BuildOutcome::Succeeded(mut made)) = again.outcome.clone() else { panic!("{again:?}") };
+    made.lock = place.store().lock(again.id).await.unwrap().unwrap();
+    assert_eq!((again.id, BuildOutcome::Succeeded(made)), (first, outcome("aa")));
     place.options.time_to_live = Duration::ZERO;
     place.reopen().await;
     assert!(matches!(place.store().submit(asked()).await.unwrap(), Submission::Queued(_)));
@@ -530,4 +532,19 @@ async fn a_full_disk_loses_nothing_that_was_answered() {
     place.store().append_log(&lease, vec![line("hello")]).await.unwrap();
     place.store().finish(&lease, outcome("aa")).await.unwrap();
     assert!(matches!(place.store().submit(new(0, 10_000)).await, Ok(Submission::Queued(_))));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn database_is_readable_by_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mut place = Place::new(SqliteOptions::default()).await;
+    let files = ["", "-wal", "-shm"].map(|suffix| PathBuf::from(format!("{}{suffix}", place.path.display())));
+    assert_eq!(files.each_ref().map(|file| mode(file)), [0o600; 3]);
+    // One of an earlier version.
+    std::fs::set_permissions(&place.path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    place.reopen().await;
+    assert_eq!(files.each_ref().map(|file| mode(file)), [0o600; 3]);
 }

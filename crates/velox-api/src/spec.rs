@@ -171,7 +171,8 @@ impl BuildSpec {
         }
         let mut wrong = Vec::new();
         let mut texts = |field: &dyn Fn() -> String, texts: &[&str]| {
-            if let Some(length) = texts.iter().map(|text| text.len()).find(|length| *length > MAX_TEXT_BYTES) {
+            if let Some(length) = texts.iter().map(|text| text.len()).find(|length| *length > MAX_TEXT_BYTES)
+            {
                 let message = format!("expected at most {MAX_TEXT_BYTES} bytes, found {length}");
                 wrong.push(Violation::new(field(), message));
             }

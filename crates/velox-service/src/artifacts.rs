@@ -240,9 +240,10 @@ impl ArtifactBucket {
                 self.verified().insert(sha256.to_owned(), version);
                 Ok(())
             }
-            StoredObject::Absent | StoredObject::Foreign => {
-                Err(StoreError::Failed(format!("{}: an artifact is not a file after it was stored", self.name)))
-            }
+            StoredObject::Absent | StoredObject::Foreign => Err(StoreError::Failed(format!(
+                "{}: an artifact is not a file after it was stored",
+                self.name
+            ))),
         }
     }
 
@@ -376,7 +377,11 @@ impl ArtifactBucket {
 
     /// Removes a damaged artifact, unless it was replaced meanwhile.
     async fn remove_damaged(&self, sha256: &str, damaged: &StoredObject) {
-        tracing::error!(sha256, store = self.name, "removing a damaged artifact; its build runs again when requested");
+        tracing::error!(
+            sha256,
+            store = self.name,
+            "removing a damaged artifact; its build runs again when requested"
+        );
         self.verified().remove(sha256);
         let removed = async {
             let Some(location) = self.location(sha256) else { return Ok(()) };
@@ -481,7 +486,8 @@ impl ArtifactBucket {
         let (chunk, tag) = if let Some(directory) = self.directory.clone() {
             let name = Arc::clone(&sha256);
             let read = move || read_range(open_file(&directory, &name)?, range);
-            let failed = |error| StoreError::Failed(format!("failed to read an artifact: {}: {error}", self.name));
+            let failed =
+                |error| StoreError::Failed(format!("failed to read an artifact: {}: {error}", self.name));
             (spawn_blocking(read).await.map_err(io::Error::other).flatten().map_err(failed)?, None)
         } else {
             let failed = |error| self.failed("read an artifact", &error);

@@ -36,7 +36,8 @@ impl Readiness {
             return Err(StoreError::DiskFull);
         }
         let disk = async {
-            let failed = |error| StoreError::Failed(format!("failed to write to the data directory: {error}"));
+            let failed =
+                |error| StoreError::Failed(format!("failed to write to the data directory: {error}"));
             self.disk.probe().await.map_err(failed)
         };
         tokio::try_join!(self.store.ready(), self.artifacts.ready(), disk)?;

@@ -65,11 +65,11 @@ impl Network {
             ..plain.clone()
         };
         let reporter = Arc::clone(&plain.reporter);
-        let http = ForgeClient::new(HttpOptions::from_environment(&request.environment)).map_err(no_https)?.on_wait(Arc::new(
-            move |host, seconds| {
+        let http = ForgeClient::new(HttpOptions::from_environment(&request.environment))
+            .map_err(no_https)?
+            .on_wait(Arc::new(move |host, seconds| {
                 reporter.report(Event::Note(Note::RateLimitWait { host: host.to_owned(), seconds }));
-            },
-        ));
+            }));
         let environment = children
             .inherited
             .iter()

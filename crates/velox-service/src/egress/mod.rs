@@ -480,7 +480,10 @@ mod tests {
     fn escapes_are_decoded_once() {
         for (path, decoded) in [
             ("github.com/%21acme/x/@v/list", Some("github.com/!acme/x/@v/list")),
-            ("github.com/!acme/x/@v/v1.0.0%2Bincompatible.mod", Some("github.com/!acme/x/@v/v1.0.0+incompatible.mod")),
+            (
+                "github.com/!acme/x/@v/v1.0.0%2Bincompatible.mod",
+                Some("github.com/!acme/x/@v/v1.0.0+incompatible.mod"),
+            ),
             ("%67ithub.com/a/%40v/list", Some("github.com/a/@v/list")),
             ("github.com/%2521acme", Some("github.com/%21acme")),
             ("github.com/%zz", Some("github.com/%zz")),
@@ -496,7 +499,11 @@ mod tests {
         ] {
             assert_eq!(decode_path(path).as_deref(), decoded, "{path}");
         }
-        for path in ["github.com/%2521acme/x/@v/list", "github.com/%zz/@v/list", "sumdb/sum.golang.org/lookup/%252e%252e"] {
+        for path in [
+            "github.com/%2521acme/x/@v/list",
+            "github.com/%zz/@v/list",
+            "sumdb/sum.golang.org/lookup/%252e%252e",
+        ] {
             assert_eq!(decode_path(path).as_deref().and_then(GoProxyRequest::parse), None, "{path}");
         }
     }

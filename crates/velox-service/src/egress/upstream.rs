@@ -161,7 +161,10 @@ struct SumDbSource {
 }
 
 impl Upstream {
-    pub(super) fn new(environment: &BTreeMap<String, String>, response_timeout: Duration) -> io::Result<Self> {
+    pub(super) fn new(
+        environment: &BTreeMap<String, String>,
+        response_timeout: Duration,
+    ) -> io::Result<Self> {
         let operator = GoEnv::read(environment, None);
         let proxies = ProxyList::parse(&operator.value("GOPROXY")).map_err(io::Error::other)?;
         let sum_db = SumDbSource::parse(&operator.value("GOSUMDB"))?;
@@ -259,7 +262,8 @@ impl Upstream {
         }
         let host = base.host_str().unwrap_or_default();
         let late = || {
-            let message = format!("{host} did not respond within {} seconds", self.response_timeout.as_secs());
+            let message =
+                format!("{host} did not respond within {} seconds", self.response_timeout.as_secs());
             UpstreamResponse::Status(StatusCode::GATEWAY_TIMEOUT, message)
         };
         if timeouts.is_unresponsive(host) {

@@ -30,7 +30,9 @@ use utoipa::{
 };
 
 use self::error::{ApiError, ApiErrorKind};
-use crate::{auth::TokenStore, readiness::Readiness, releases::Releases, service::Service, telemetry::Telemetry};
+use crate::{
+    auth::TokenStore, readiness::Readiness, releases::Releases, service::Service, telemetry::Telemetry,
+};
 
 /// The shared state of the request handlers.
 pub(crate) struct AppState {

@@ -42,7 +42,14 @@ impl SharedCaches {
         let own = own.into_iter().filter(|(variable, _)| !is_configured(variable));
         let directories: Vec<PathBuf> = own.map(|(_, path)| data.join(path)).collect();
         directories.iter().for_each(|directory| remove_retired(directory));
-        Self { directories, limit, disk, last_measured: Mutex::default(), in_use: RwLock::default(), clearing: tokio::sync::Mutex::default() }
+        Self {
+            directories,
+            limit,
+            disk,
+            last_measured: Mutex::default(),
+            in_use: RwLock::default(),
+            clearing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Prevents clearing of the caches while the guard is held.

@@ -117,7 +117,11 @@ pub(crate) fn probe(directory: &Path) -> io::Result<()> {
     let text = file.path().to_string_lossy().repeat(20);
     file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
-    if fs::read(file.path())? == text.as_bytes() { Ok(()) } else { Err(io::Error::other("read other bytes than were written")) }
+    if fs::read(file.path())? == text.as_bytes() {
+        Ok(())
+    } else {
+        Err(io::Error::other("read other bytes than were written"))
+    }
 }
 
 /// The disk usage of a file or a directory in bytes, ignoring files that are removed concurrently.

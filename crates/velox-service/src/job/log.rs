@@ -67,7 +67,10 @@ impl Reporter for JobReporter {
             }
             Event::Raised(raised) => report(LogEntry::new(Severity::Warning, raised.to_string())),
             Event::Warning(warning) => {
-                report_lines(Severity::Warning, &render::plain(&render::render(&warning, Some(&self.source))));
+                report_lines(
+                    Severity::Warning,
+                    &render::plain(&render::render(&warning, Some(&self.source))),
+                );
             }
             Event::Note(note) => report(LogEntry::new(Severity::Info, note.to_string())),
             // Package names are reported as progress.

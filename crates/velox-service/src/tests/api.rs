@@ -315,8 +315,23 @@ async fn large_bodies_are_rejected_with_short_responses() {
     let rest = "/v1/builds";
     let rpc = "/api.service.v1.BuildService/Build";
     for (name, path, headers, body) in [
-        ("plugins", rest, &json, repeat("{\"build\":{\"roadrunner\":\"v1.0.0\",\"plugins\":[", "{\"module\":\"\",\"ref\":\"\"}", ",", "]}}")),
-        ("tags", rest, &json, repeat("{\"build\":{\"roadrunner\":\"v1.0.0\",\"plugins\":[],\"tags\":[", "\"\"", ",", "]}}")),
+        (
+            "plugins",
+            rest,
+            &json,
+            repeat(
+                "{\"build\":{\"roadrunner\":\"v1.0.0\",\"plugins\":[",
+                "{\"module\":\"\",\"ref\":\"\"}",
+                ",",
+                "]}}",
+            ),
+        ),
+        (
+            "tags",
+            rest,
+            &json,
+            repeat("{\"build\":{\"roadrunner\":\"v1.0.0\",\"plugins\":[],\"tags\":[", "\"\"", ",", "]}}"),
+        ),
         ("text", rest, &json, repeat("{\"build\":{\"plugins\":[],\"roadrunner\":\"", "x y", " ", "\"}}")),
         ("calls", rpc, &json, repeat("{\"rr_version\":\"\",\"plugins\":[", "{}", ",", "]}")),
         ("replaces of calls", rpc, &json, repeat("{\"rr_version\":\"\",\"replaces\":[", "{}", ",", "]}")),
@@ -326,7 +341,12 @@ async fn large_bodies_are_rejected_with_short_responses() {
         ("keys", rest, &json, numbered(&|at| format!("k{at} = 1\n"))),
         ("dotted keys", rest, &json, numbered(&|at| format!("a.b{at} = 1\n"))),
         ("targets", rest, &json, numbered(&|_| "[[targets]]\nos = 'linux'\narch = 'amd64'\n".to_owned())),
-        ("replaces", rest, &json, numbered(&|at| format!("[[replaces]]\nold = 'example.com/{at}'\nnew = 'x'\n"))),
+        (
+            "replaces",
+            rest,
+            &json,
+            numbered(&|at| format!("[[replaces]]\nold = 'example.com/{at}'\nnew = 'x'\n")),
+        ),
         ("brackets", rest, &json, numbered(&|_| "[".to_owned())),
         ("arrays", rest, &json, format!("{{\"configuration\":\"x = [{}\"}}", "1,".repeat(MIB / 4))),
         ("variables", rest, &json, numbered(&|_| "a = '${X}'\n".to_owned())),
@@ -367,7 +387,8 @@ async fn readiness_notices_a_broken_disk_and_database() {
         }),
         ("noise", |data| {
             let file = data.join("builds.sqlite");
-            let noise: Vec<u8> = (0..std::fs::metadata(&file).unwrap().len()).map(|at| (at * 7 + at / 251) as u8).collect();
+            let noise: Vec<u8> =
+                (0..std::fs::metadata(&file).unwrap().len()).map(|at| (at * 7 + at / 251) as u8).collect();
             let mut database = std::fs::OpenOptions::new().write(true).open(file).unwrap();
             std::io::Write::write_all(&mut database, &noise).unwrap();
         }),

@@ -12,7 +12,7 @@ use crate::{
     event::{BuildSummary, Event, Note, Reporter},
     lock::{Lock, LockFile, LockedPlugin, RequestedVersions, TargetVariant},
     process::CommandRunner,
-    request::{BuildRequest, Goal, Upgrade},
+    request::{BuildRequest, Goal, Output, Upgrade},
     resolve::{Resolver, forge::Forges, network::Network, roadrunner_release},
     settings::BuildSettings,
     stamp::Stamp,
@@ -46,10 +46,10 @@ impl<'a> BuildContext<'a> {
         request: &'a BuildRequest,
         reporter: Arc<dyn Reporter>,
         cancel: CancellationToken,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let manifest = request.manifest.with_plugin_replacements();
-        let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
-        Self {
+        let settings = BuildSettings::new(&manifest, &request.options, &request.environment)?;
+        Ok(Self {
             requested: RequestedVersions::new(&manifest, &settings, &request.base),
             variants: settings.targets.iter().map(|target| TargetVariant::new(target, &settings)).collect(),
             request,
@@ -57,7 +57,7 @@ impl<'a> BuildContext<'a> {
             settings,
             reporter,
             cancel,
-        }
+        })
     }
 
     pub(crate) fn note(&self, text: String) {
@@ -131,8 +131,13 @@ impl<'a> BuildContext<'a> {
         }
     }
 
-    /// Reports the versions of a lock. With `--strict`, a raised plugin is an error.
+    /// Reports the versions of a lock, and a stamp that contradicts them. With `--strict`, a raised plugin is an error.
     pub(crate) fn report_versions(&self, lock: &Lock) -> Result<(), Error> {
+        if let Goal::Build(Output::Directory(_) | Output::File(_)) | Goal::DryRun(_) = &self.request.goal
+            && let Some(contradiction) = self.stamp(lock).contradiction(&lock.roadrunner.version)
+        {
+            self.reporter.report(Event::Warning(contradiction));
+        }
         if !self.settings.strict || lock.raised.is_empty() {
             report_versions(lock, &*self.reporter);
             return Ok(());
@@ -185,7 +190,7 @@ pub(crate) fn report_versions(lock: &Lock, reporter: &dyn Reporter) {
     });
 }
 
-fn stamp(request: &BuildRequest, settings: &BuildSettings, lock: &Lock) -> Stamp {
+pub(crate) fn stamp(request: &BuildRequest, settings: &BuildSettings, lock: &Lock) -> Stamp {
     let (options, environment) = (&request.options.stamp, &request.environment);
     let roadrunner = &lock.roadrunner;
     Stamp::choose(options, &settings.arguments, environment, &roadrunner.version, roadrunner.time)
@@ -205,9 +210,12 @@ pub(crate) fn summary(
         plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
         raised: lock.raised.clone(),
         targets: settings.targets.clone(),
+        variables: settings.variables.clone(),
         go_version: lock.go_version.clone(),
         stamp_version: stamp.version,
+        stamp_version_source: stamp.version_source,
         stamp_time: stamp.time,
+        stamp_time_source: stamp.time_source,
         go_mod: lock.go_mod.clone(),
         lock: place,
         binaries: Vec::new(),

@@ -7,7 +7,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use velox_manifest::{Diagnostic, GoTarget};
 
-use crate::error::Error;
+use crate::{error::Error, go_variables::GoVariable, stamp::StampSource};
 
 /// The phases of a build, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -200,12 +200,18 @@ pub struct BuildSummary {
     /// The targets.
     #[serde(serialize_with = "as_os_arch")]
     pub targets: Vec<GoTarget>,
+    /// The Go variables that decided about the binaries.
+    pub variables: Vec<GoVariable>,
     /// The Go version (`go1.26.8`).
     pub go_version: String,
     /// `internal/meta.version` in the binary.
     pub stamp_version: String,
+    /// Where it is from.
+    pub stamp_version_source: StampSource,
     /// `internal/meta.buildTime` in the binary.
     pub stamp_time: String,
+    /// Where it is from.
+    pub stamp_time_source: StampSource,
     /// The composed go.mod.
     pub go_mod: String,
     /// The lock file; `None`: there is none.

@@ -17,6 +17,7 @@ mod download_failure;
 mod environment;
 mod error;
 mod event;
+mod go_variables;
 mod imports;
 mod lock;
 mod pipeline;
@@ -44,6 +45,7 @@ pub use error::{Blame, Error, ErrorKind};
 pub use event::{
     BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, PluginRow, RaisedPlugin, Reporter,
 };
+pub use go_variables::{GoVariable, InstructionSet, target_of_environment};
 pub use lock::{
     Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, LockedVersions, SelectedModule,
     TargetVariant, carry_over_lock, locked_go_version, locked_versions,
@@ -62,4 +64,4 @@ pub use resolve::{
     versions::{MajorVersions, Versions},
 };
 pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
-pub use stamp::Stamp;
+pub use stamp::{Stamp, StampSource};

@@ -7,7 +7,7 @@ use velox_fetch::download::Fetcher;
 use velox_manifest::GoTarget;
 
 use crate::{
-    compile::{compile_cache, go_build::linker_flags, precompile},
+    compile::{c_compiler, compile_cache, go_build::linker_flags, precompile},
     context::{BuildContext, BuildTools},
     error::Error,
     event::{BuildSummary, Event, Phase, Reporter, phase},
@@ -30,12 +30,15 @@ pub async fn build(
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<BuildSummary, Error> {
-    let context = BuildContext::new(request, reporter, cancel);
+    let context = BuildContext::new(request, reporter, cancel)?;
     let output = match &request.goal {
         Goal::Build(output) | Goal::DryRun(output) => Some(output),
         Goal::Plan | Goal::Lock | Goal::CheckLock | Goal::Fetch => None,
     };
     check(&context, output)?;
+    if let Some(ignored) = &context.settings.ignored {
+        context.reporter.report(Event::Warning(ignored.clone()));
+    }
 
     let found = LockFile::read(request)?;
     let locked = context.matching_lock(&found)?;
@@ -67,7 +70,11 @@ fn check(context: &BuildContext<'_>, output: Option<&Output>) -> Result<(), Erro
     let BuildRequest { options, environment, .. } = context.request;
     if let Some(output) = output {
         output.check(&context.settings)?;
+        if options.archive {
+            output.check_archive()?;
+        }
         compile_cache::check(context.request)?;
+        c_compiler::check(context)?;
         let stamp = Stamp::choose(&options.stamp, &context.manifest.build_args, environment, "", 0);
         linker_flags(&context.settings, "", &stamp)?;
     }
@@ -179,10 +186,10 @@ async fn with_precompile<T>(
     tools: &BuildTools,
     work: impl Future<Output = T>,
 ) -> T {
-    match (&context.request.goal, context.settings.targets.first()) {
+    match (&context.request.goal, context.variants.first()) {
         // A shared compile cache usually has the standard library.
-        (Goal::Build(_), Some(target)) if !compile_cache::is_wanted(context.request) => {
-            precompile::beside(work, &tools.go, &context.settings, target, tools.scratch.path()).await
+        (Goal::Build(_), Some(variant)) if !compile_cache::is_wanted(context.request) => {
+            precompile::beside(work, &tools.go, &context.settings, variant, tools.scratch.path()).await
         }
         _ => work.await,
     }

@@ -3,15 +3,16 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use velox_gomod::pseudo::is_pseudo_version;
-use velox_manifest::{Dependencies, GoTarget, Manifest};
+use velox_manifest::{Dependencies, Diagnostic, GoTarget, Manifest};
 
 use crate::{
     artifact::publish::{TEMPORARY_PREFIX, is_executable, unwritable},
     atomic_file::{AtomicFile, FileMode},
-    context::{report_versions, summary},
+    context::{report_versions, stamp, summary},
     digest,
     error::Error,
-    event::{BuildSummary, RaisedPlugin, Reporter},
+    event::{BuildSummary, Event, RaisedPlugin, Reporter},
+    go_variables::GoVariable,
     lock::{Lock, LockFile, RequestedVersions},
     request::{BuildRequest, Goal, Output},
     settings::BuildSettings,
@@ -79,7 +80,8 @@ impl<'a> RemoteBuild<'a> {
             return Err(Error::configuration("only builds can run on a build service"));
         };
         let manifest = request.manifest.with_plugin_replacements();
-        let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
+        let settings = BuildSettings::new(&manifest, &request.options, &request.environment)?;
+        check_variables(&settings)?;
         output.check(&settings)?;
         output.probe(&settings)?;
         let requested = RequestedVersions::new(&manifest, &settings, &request.base);
@@ -90,6 +92,12 @@ impl<'a> RemoteBuild<'a> {
             Err(_) => false,
         };
         Ok(Self { request, output, settings, requested, found, is_matching })
+    }
+
+    /// A warning about Go variables without an effect.
+    #[must_use]
+    pub fn ignored_variables(&self) -> Option<Diagnostic> {
+        self.settings.ignored.clone()
     }
 
     /// The effective settings.
@@ -103,8 +111,8 @@ impl<'a> RemoteBuild<'a> {
             race: self.settings.race,
             strict: self.settings.strict,
             dependencies: self.settings.dependencies,
-            stamp_version,
-            stamp_time,
+            stamp_version: stamp_version.map(|(version, _)| version),
+            stamp_time: stamp_time.map(|(time, _)| time),
         }
     }
 
@@ -176,6 +184,10 @@ impl<'a> RemoteBuild<'a> {
 
     /// Reports the versions of the lock.
     pub fn report_versions(&self, lock: &Lock, reporter: &dyn Reporter) {
+        let stamp = stamp(self.request, &self.settings, lock);
+        if let Some(contradiction) = stamp.contradiction(&lock.roadrunner.version) {
+            reporter.report(Event::Warning(contradiction));
+        }
         report_versions(lock, reporter);
     }
 
@@ -244,6 +256,18 @@ impl<'a> RemoteBuild<'a> {
         }
         lock.settings.clone_from(&self.requested.settings);
         lock
+    }
+}
+
+/// A build service compiles for an operating system and an architecture: the rest of the environment can't
+/// reach it, and must not be lost silently.
+fn check_variables(settings: &BuildSettings) -> Result<(), Error> {
+    let rest = |variable: &&GoVariable| !matches!(variable.name, "GOOS" | "GOARCH");
+    match settings.variables.iter().find(rest) {
+        None => Ok(()),
+        Some(variable) => Err(Error::configuration(format!("{variable} is not supported by remote builds"))
+            .help("a build service compiles for an operating system and an architecture, without cgo")
+            .help(format!("unset {}, or build on this machine with `--remote off`", variable.name))),
     }
 }
 

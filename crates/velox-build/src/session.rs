@@ -79,9 +79,15 @@ pub enum VersionSubject {
 
 impl<'a> QuerySession<'a> {
     /// The goal and the output options of the request are ignored.
-    #[must_use]
-    pub fn new(request: &'a BuildRequest, reporter: Arc<dyn Reporter>, cancel: CancellationToken) -> Self {
-        Self { context: BuildContext::new(request, reporter, cancel) }
+    ///
+    /// # Errors
+    /// An invalid Go variable, such as GOOS.
+    pub fn new(
+        request: &'a BuildRequest,
+        reporter: Arc<dyn Reporter>,
+        cancel: CancellationToken,
+    ) -> Result<Self, Error> {
+        Ok(Self { context: BuildContext::new(request, reporter, cancel)? })
     }
 
     /// The manifest, with each `[[replaces]]` of a plugin moved to that plugin.

@@ -1,10 +1,14 @@
 use std::collections::BTreeMap;
 
-use velox_manifest::{BuildArgs, Dependencies, GoTarget, Manifest};
+use velox_manifest::{BuildArgs, Dependencies, Diagnostic, GoTarget, Manifest};
 
-use crate::request::BuildOptions;
+use crate::{
+    error::Error,
+    go_variables::{GoVariable, GoVariables, InstructionSet},
+    request::BuildOptions,
+};
 
-/// The effective settings: the manifest, overridden by the options.
+/// The effective settings: the manifest, overridden by the options. The environment has the defaults.
 #[derive(Debug, Clone)]
 pub(crate) struct BuildSettings {
     /// Not empty, without duplicates.
@@ -15,6 +19,12 @@ pub(crate) struct BuildSettings {
     pub(crate) cgo: bool,
     pub(crate) dependencies: Option<Dependencies>,
     pub(crate) arguments: BuildArgs,
+    /// The instruction sets that are not the default.
+    pub(crate) instruction_sets: Vec<InstructionSet>,
+    /// The Go variables that decided about the binaries.
+    pub(crate) variables: Vec<GoVariable>,
+    /// A warning about Go variables without an effect.
+    pub(crate) ignored: Option<Diagnostic>,
 }
 
 impl BuildSettings {
@@ -22,10 +32,12 @@ impl BuildSettings {
         manifest: &Manifest,
         options: &BuildOptions,
         environment: &BTreeMap<String, String>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
+        let go_variables = GoVariables::read(environment);
+        let mut variables = Vec::new();
         let race = options.compile.race || manifest.build_args.race || manifest.debug.race;
         // The race detector is a C library: https://go.dev/doc/articles/race_detector#Requirements
-        let cgo = race || environment.get("CGO_ENABLED").is_some_and(|value| value == "1");
+        let cgo = go_variables.cgo()?;
         let mut targets: Vec<GoTarget> = Vec::new();
         let requested = if options.compile.targets.is_empty() {
             manifest.targets.iter().map(|target| target.value.clone()).collect()
@@ -38,17 +50,32 @@ impl BuildSettings {
             }
         }
         if targets.is_empty() {
-            targets.push(GoTarget::host());
+            let (target, decided) =
+                go_variables.target()?.unwrap_or_else(|| (GoTarget::host(), Vec::new()));
+            targets.push(target);
+            variables.extend(decided);
         }
-        Self {
+        let mut instruction_sets = Vec::new();
+        for (set, variable) in go_variables.instruction_sets()? {
+            if targets.iter().any(|target| set.applies_to(target)) {
+                instruction_sets.push(set);
+                variables.push(variable);
+            }
+        }
+        let with_cgo = race || cgo.is_some();
+        variables.extend(cgo.filter(|_| !race));
+        Ok(Self {
             targets,
             debug: options.compile.debug || manifest.debug.enabled,
             race,
             strict: options.versions.strict || manifest.strict,
-            cgo,
+            cgo: with_cgo,
             dependencies: options.versions.dependencies.or(manifest.roadrunner.dependencies),
             arguments: manifest.build_args.clone(),
-        }
+            instruction_sets,
+            variables,
+            ignored: go_variables.ignored(),
+        })
     }
 
     /// Symbols are removed unless debugging is enabled.
@@ -59,8 +86,8 @@ impl BuildSettings {
     /// The compiler flags, as one argument of `go build`.
     pub(crate) fn compiler_flags(&self) -> Option<&'static str> {
         if self.debug {
-            // As Velox does: a main package that can be debugged step by step.
-            Some("-gcflags=-N -l")
+            // All packages: breakpoints are mostly set in plugins.
+            Some("-gcflags=all=-N -l")
         } else if self.strip() {
             // The linker would drop the debug information; generating it takes a third of the compile.
             Some("-gcflags=all=-dwarf=false")

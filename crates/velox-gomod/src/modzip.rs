@@ -271,8 +271,8 @@ pub fn check_zip(module: &ModuleVersion, zip: &Path) -> Result<CheckedFiles, Mod
     open(module, zip).map(|(_, checked)| checked)
 }
 
-/// Unpacks a module zip into a new or empty directory (`zip.Unzip`) and makes everything read-only, as in the
-/// module cache. [`remove_all`] removes such a tree.
+/// Unpacks a module zip into a new or empty directory (`zip.Unzip`), with read-only files. As in Go, the
+/// directories stay writable: the module cache decides about them (`-modcacherw`).
 pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZipError> {
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(ModZipError::NotEmpty(dir.to_owned()));
@@ -304,10 +304,10 @@ pub fn unzip(dir: &Path, module: &ModuleVersion, zip: &Path) -> Result<(), ModZi
         }
         make_read_only(&target).map_err(unwritable)?;
     }
-    make_directories_read_only(dir)
+    Ok(())
 }
 
-/// Removes a read-only directory of [`unzip`] or the go command, if it exists.
+/// Removes a directory of the module cache, if it exists, even if it is read-only.
 pub fn remove_all(dir: &Path) -> Result<(), ModZipError> {
     let unremovable = |source| file_error("remove", dir, source);
     let metadata = match fs::symlink_metadata(dir) {
@@ -669,18 +669,6 @@ fn make_read_only(path: &Path) -> io::Result<()> {
     let mut permissions = fs::metadata(path)?.permissions();
     permissions.set_readonly(true);
     fs::set_permissions(path, permissions)
-}
-
-/// Makes directories read-only, bottom-up because changing the content requires a writable directory.
-fn make_directories_read_only(dir: &Path) -> Result<(), ModZipError> {
-    let unwritable = |source| file_error("write", dir, source);
-    for entry in fs::read_dir(dir).map_err(unwritable)? {
-        let entry = entry.map_err(unwritable)?;
-        if entry.file_type().map_err(unwritable)?.is_dir() {
-            make_directories_read_only(&entry.path())?;
-        }
-    }
-    make_read_only(dir).map_err(unwritable)
 }
 
 #[cfg(unix)]

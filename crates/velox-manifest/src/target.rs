@@ -4,7 +4,13 @@ use crate::{GoTarget, reader::nearest};
 pub(crate) const TARGETS: &[(&str, &[&str])] = &[
     ("darwin", &["amd64", "arm64"]),
     ("freebsd", &["386", "amd64", "arm", "arm64"]),
-    ("linux", &["386", "amd64", "arm", "arm64", "loong64", "ppc64le", "riscv64", "s390x"]),
+    (
+        "linux",
+        &[
+            "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64le", "riscv64",
+            "s390x",
+        ],
+    ),
     ("netbsd", &["amd64", "arm64"]),
     ("openbsd", &["amd64", "arm64"]),
     ("windows", &["386", "amd64", "arm64"]),

@@ -35,7 +35,7 @@ impl ModuleGraph {
         reporter: Arc<dyn Reporter>,
         cancel: CancellationToken,
     ) -> Result<Self, Error> {
-        Ok(Self { resolved: QuerySession::new(request, reporter, cancel).resolve().await? })
+        Ok(Self { resolved: QuerySession::new(request, reporter, cancel)?.resolve().await? })
     }
 
     /// The lock: velox.lock if it matches the configuration, else a new one.

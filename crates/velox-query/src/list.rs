@@ -56,7 +56,7 @@ pub async fn list(
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<PluginList, Error> {
-    let session = QuerySession::new(request, reporter, cancel);
+    let session = QuerySession::new(request, reporter, cancel)?;
     let status = session.lock_status()?;
     let (release, release_unknown) = match session.release().await {
         Ok(release) => (Some(release), None),

@@ -75,7 +75,7 @@ pub async fn available_versions(
             false => VersionSubject::Plugin(row.name.clone()),
         })
         .collect();
-    let versions = QuerySession::new(request, reporter, cancel).versions(&subjects).await?;
+    let versions = QuerySession::new(request, reporter, cancel)?.versions(&subjects).await?;
     for (row, versions) in rows.iter_mut().zip(versions) {
         row.versions = versions;
     }

@@ -229,7 +229,8 @@ impl Source for Proxies {
     async fn versions(&self) -> Result<Vec<String>, String> {
         let request = self.request(None);
         run_query(move || async move {
-            let session = QuerySession::new(&request, Arc::new(SilentReporter), CancellationToken::new());
+            let session = QuerySession::new(&request, Arc::new(SilentReporter), CancellationToken::new())
+                .map_err(error_text)?;
             let mut answers = session.versions(&[VersionSubject::RoadRunner]).await.map_err(error_text)?;
             let answer = answers.pop().unwrap_or_default();
             match answer.error {
@@ -243,7 +244,8 @@ impl Source for Proxies {
     async fn plugins(&self, version: &str) -> Result<Vec<Released>, String> {
         let request = self.request(Some(version));
         run_query(move || async move {
-            let session = QuerySession::new(&request, Arc::new(SilentReporter), CancellationToken::new());
+            let session = QuerySession::new(&request, Arc::new(SilentReporter), CancellationToken::new())
+                .map_err(error_text)?;
             let release = session.release().await.map_err(error_text)?;
             Ok(release.plugins.into_iter().map(|plugin| (plugin.path, plugin.version)).collect())
         })

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     artifact::store::StoredArtifact,
-    atomic_file::{AtomicFile, FileMode, directory_of, probe},
+    atomic_file::{AtomicFile, FileMode, OutputKind, directory_of, probe},
     digest,
     error::Error,
     request::Output,
@@ -34,6 +34,16 @@ impl Output {
         settings.targets.iter().try_for_each(|target| self.check_file(&settings.binary_name(target)))
     }
 
+    /// Fails if release archives have no directory beside the binary.
+    pub(crate) fn check_archive(&self) -> Result<(), Error> {
+        match self {
+            Self::File(file) if matches!(OutputKind::of(file), Ok(OutputKind::Stream)) => {
+                Err(Error::configuration("--archive requires a directory for the archive").help("use -o DIRECTORY"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The path of the binary.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         match self {
@@ -45,7 +55,9 @@ impl Output {
     /// Fails before the compile if the output directory can't be written.
     pub(crate) fn probe(&self, settings: &BuildSettings) -> Result<(), Error> {
         settings.targets.iter().try_for_each(|target| {
-            let file = self.file(&settings.binary_name(target));
+            let Ok(OutputKind::File(file)) = OutputKind::of(&self.file(&settings.binary_name(target))) else {
+                return Ok(());
+            };
             let existing = directory_of(&file).ancestors().find(|ancestor| ancestor.exists());
             let probe = existing.map_or(Ok(()), |directory| probe(directory, TEMPORARY_PREFIX));
             probe.map_err(|error| unwritable(&file, &error))
@@ -54,22 +66,37 @@ impl Output {
 
     fn check_file(&self, name: &str) -> Result<(), Error> {
         let file = self.file(name);
+        let kind = OutputKind::of(&file);
         // As for `go build -o`: a mistyped name must not overwrite a text file.
-        if matches!(self, Self::File(_)) && is_something_else(&file) {
+        if matches!((self, &kind), (Self::File(_), Ok(OutputKind::File(_)))) && is_something_else(&file) {
             return Err(Error::configuration(format!(
                 "{} already exists and is not an executable",
                 file.display()
             ))
             .help("choose another file, or remove this one"));
         }
-        if file.is_dir() {
-            return Err(Error::configuration(format!("{} is a directory", file.display()))
-                .help("-o takes the directory that gets the binary, --output-file the file itself"));
+        match (self, kind) {
+            (Self::Directory(_), Err(error)) if error.kind() == io::ErrorKind::IsADirectory => {
+                return Err(Error::configuration(format!(
+                    "a directory is in the way of the binary: {}",
+                    file.display()
+                ))
+                .help("move or remove it, or name another file with --output-file FILE"));
+            }
+            (_, Err(error)) if error.kind() == io::ErrorKind::IsADirectory => {
+                return Err(Error::configuration(format!("{} is a directory", file.display()))
+                    .help("-o takes the directory that gets the binary, --output-file the file itself"));
+            }
+            (_, Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Err(Error::configuration(format!("failed to write {}: {error}", file.display()))
+                    .help("choose another file for the binary"));
+            }
+            _ => {}
         }
         let parent = directory_of(&file);
         match parent.ancestors().find(|ancestor| ancestor.exists()) {
             Some(existing) if !existing.is_dir() => {
-                Err(Error::configuration(format!("{} is a file, not a directory", existing.display()))
+                Err(Error::configuration(format!("{} is not a directory", existing.display()))
                     .help("-o takes the directory that gets the binary, --output-file the file itself"))
             }
             _ => Ok(()),

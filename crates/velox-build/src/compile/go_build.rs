@@ -42,8 +42,8 @@ pub(crate) async fn go_build(
     let main_package = format!("{}/cmd/rr", lock.roadrunner.module);
     let progress = CompileProgress::new(&*context.reporter, locked.packages, main_package);
     let on_line = |line: &str| progress.line(line);
-    let (target, directory) = (Some(&variant.target), workspace.directory());
-    let run = go.run(ModuleMode::ReadOnly, target, &arguments, directory, settings.cgo, Some(&on_line));
+    let directory = workspace.directory();
+    let run = go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, Some(&on_line));
     let finished = run.await?;
     progress.finish(finished.status.success());
     if finished.status.success() {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Changed when vx compiles or verifies the same input in another way.
-const GENERATION: &str = "vx-artifact-2";
+const GENERATION: &str = "vx-artifact-3";
 
 /// The key in hexadecimal; `None` with cgo, since the lock doesn't identify the C compiler.
 pub(crate) fn of(
@@ -39,6 +39,7 @@ pub(crate) fn of(
     field(&lock.roadrunner.version);
     field(&lock.go_mod);
     field(&variant.target.to_string());
+    field(&variant.instruction_set.as_ref().map(ToString::to_string).unwrap_or_default());
     field(&stamp.version);
     field(&stamp.time);
     field(&format!("debug={} race={} strip={}", settings.debug, settings.race, settings.strip()));

@@ -1,5 +1,6 @@
 //! From a workspace to a verified binary.
 
+pub(crate) mod c_compiler;
 pub(crate) mod compile_cache;
 pub(crate) mod go_build;
 pub(crate) mod key;

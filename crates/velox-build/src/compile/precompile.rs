@@ -3,9 +3,9 @@
 use std::{future::Future, path::Path, time::Duration};
 
 use tokio_util::sync::CancellationToken;
-use velox_manifest::GoTarget;
 
 use crate::{
+    lock::TargetVariant,
     settings::BuildSettings,
     toolchain::{ModuleMode, Toolchain},
 };
@@ -32,12 +32,12 @@ const PACKAGES: [&str; 15] = [
     "text/tabwriter",
 ];
 
-/// Runs `work`, and compiles the standard library for `target` into GOCACHE until `work` is done.
+/// Runs `work`, and compiles the standard library for `variant` into GOCACHE until `work` is done.
 pub(crate) async fn beside<T>(
     work: impl Future<Output = T>,
     go: &Toolchain,
     settings: &BuildSettings,
-    target: &GoTarget,
+    variant: &TargetVariant,
     directory: &Path,
 ) -> T {
     let stop = CancellationToken::new();
@@ -54,7 +54,7 @@ pub(crate) async fn beside<T>(
         }
         arguments.extend(PACKAGES);
         // This only warms the cache; `go build` reports errors.
-        let _ = go.run(ModuleMode::ReadOnly, Some(target), &arguments, directory, settings.cgo, None).await;
+        let _ = go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, None).await;
     };
     let work = async {
         let done = work.await;

@@ -24,7 +24,7 @@ pub struct LockedVersions {
 pub fn locked_versions(request: &BuildRequest) -> Result<LockedVersions, Error> {
     let found = LockFile::read(request)?;
     let Some(lock) = found.lock else { return Ok(LockedVersions::default()) };
-    let requested = requested_versions(request);
+    let requested = requested_versions(request)?;
     let roadrunner = Some(lock.roadrunner()).filter(|_| lock.roadrunner.from == requested.roadrunner);
     let plugins = lock
         .plugins
@@ -48,8 +48,8 @@ pub fn locked_go_version(request: &BuildRequest) -> Option<String> {
 /// The lock can't be read.
 pub fn carry_over_lock(old: &BuildRequest, new: &Manifest) -> Result<Option<String>, Error> {
     let found = LockFile::read(old)?;
-    let Ok(lock) = found.matching(&requested_versions(old)) else { return Ok(None) };
-    let renamed = requested_versions(&BuildRequest { manifest: new.clone(), ..old.clone() });
+    let Ok(lock) = found.matching(&requested_versions(old)?) else { return Ok(None) };
+    let renamed = requested_versions(&BuildRequest { manifest: new.clone(), ..old.clone() })?;
     let mut lock = lock.clone();
     for plugin in lock.plugins.iter_mut().filter(|plugin| plugin.from.is_some()) {
         plugin.from = renamed.plugins.get(&plugin.name).cloned();
@@ -58,8 +58,8 @@ pub fn carry_over_lock(old: &BuildRequest, new: &Manifest) -> Result<Option<Stri
     Ok(Some(lock.to_string()))
 }
 
-fn requested_versions(request: &BuildRequest) -> RequestedVersions {
+fn requested_versions(request: &BuildRequest) -> Result<RequestedVersions, Error> {
     let manifest = request.manifest.with_plugin_replacements();
-    let settings = BuildSettings::new(&manifest, &request.options, &request.environment);
-    RequestedVersions::new(&manifest, &settings, &request.base)
+    let settings = BuildSettings::new(&manifest, &request.options, &request.environment)?;
+    Ok(RequestedVersions::new(&manifest, &settings, &request.base))
 }

@@ -16,6 +16,11 @@ impl LockFile {
     /// Reads the lock file; a missing one is not an error.
     pub(crate) fn read(request: &BuildRequest) -> Result<Self, Error> {
         let Some(path) = request.lock.clone() else { return Ok(Self::default()) };
+        // A pipe would wait for ever; a device has no lock.
+        let is_special = |data: fs::Metadata| !data.is_file() && !data.is_dir();
+        if fs::metadata(&path).is_ok_and(is_special) {
+            return Ok(Self { path: Some(path), text: None, lock: None });
+        }
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

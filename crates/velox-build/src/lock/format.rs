@@ -13,7 +13,7 @@ use velox_manifest::parse_target;
 use super::model::{
     self, Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, TargetVariant,
 };
-use crate::{error::Error, event::RaisedPlugin};
+use crate::{error::Error, event::RaisedPlugin, go_variables::InstructionSet};
 
 /// The format that is written, and the newest that is read.
 const FORMAT: u32 = 1;
@@ -81,6 +81,7 @@ struct TargetSection {
     cgo: bool,
     #[serde(default)]
     tags: Vec<String>,
+    instruction_set: Option<String>,
     packages: u64,
     modules: Vec<String>,
     #[serde(default)]
@@ -148,8 +149,11 @@ impl LockDocument {
         }
         let mut targets = std::collections::BTreeMap::new();
         for target in self.targets {
+            let platform = parse_target(&target.platform)?;
+            let instruction_set =
+                target.instruction_set.map(|text| InstructionSet::parse(&text, &platform.arch)).transpose()?;
             let variant =
-                TargetVariant { target: parse_target(&target.platform)?, cgo: target.cgo, tags: target.tags };
+                TargetVariant { target: platform, cgo: target.cgo, tags: target.tags, instruction_set };
             let locked = LockedTarget {
                 modules: target.modules.iter().map(version).collect::<Result<_, _>>()?,
                 looked_into: target.looked_into.iter().map(version).collect::<Result<_, _>>()?,
@@ -288,13 +292,16 @@ impl fmt::Display for Lock {
             writeln!(f, "asked = {}\nselected = {}", quoted(asked), quoted(selected))?;
             writeln!(f, "demanded_by = {}", list(demanded_by))?;
         }
-        for (TargetVariant { target, cgo, tags }, locked) in &self.targets {
+        for (TargetVariant { target, cgo, tags, instruction_set }, locked) in &self.targets {
             writeln!(f, "\n[[target]]\nplatform = {}", quoted(&target.to_string()))?;
             if *cgo {
                 writeln!(f, "cgo = true")?;
             }
             if !tags.is_empty() {
                 writeln!(f, "tags = {}", list(tags))?;
+            }
+            if let Some(set) = instruction_set {
+                writeln!(f, "instruction_set = {}", quoted(&set.to_string()))?;
             }
             let lines = |modules: &std::collections::BTreeSet<ModuleVersion>| {
                 list(&modules.iter().map(|m| format!("{} {}", m.path, m.version)).collect::<Vec<_>>())
@@ -398,6 +405,7 @@ mod tests {
                     target: GoTarget { os: "linux".into(), arch: "amd64".into() },
                     cgo: true,
                     tags: vec!["debug".into()],
+                    instruction_set: Some(InstructionSet { variable: "GOAMD64", value: "v3".into() }),
                 },
                 LockedTarget {
                     modules: [version(http, "v5.3.0")].into(),

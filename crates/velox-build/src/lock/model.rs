@@ -14,6 +14,7 @@ use velox_manifest::{GoTarget, Manifest, Replacement};
 use crate::{
     error::Error,
     event::{PluginRow, RaisedPlugin},
+    go_variables::InstructionSet,
     settings::BuildSettings,
 };
 
@@ -103,6 +104,8 @@ pub struct TargetVariant {
     pub cgo: bool,
     /// Build tags, sorted.
     pub tags: Vec<String>,
+    /// The instruction set: Go has build tags for it, too (`amd64.v3`).
+    pub instruction_set: Option<InstructionSet>,
 }
 
 /// The modules that are compiled for one target.
@@ -163,7 +166,8 @@ impl TargetVariant {
         let mut tags = settings.tags();
         tags.sort();
         tags.dedup();
-        Self { target: target.clone(), cgo: settings.cgo, tags }
+        let instruction_set = settings.instruction_sets.iter().find(|set| set.applies_to(target)).cloned();
+        Self { target: target.clone(), cgo: settings.cgo, tags, instruction_set }
     }
 }
 

@@ -176,7 +176,7 @@ impl ModuleProxies<'_> {
         };
         let finished = self
             .go
-            .run(ModuleMode::Complete, None, &arguments, outside.path(), false, Some(&on_line))
+            .run(ModuleMode::Complete, None, &arguments, outside.path(), Some(&on_line))
             .await?;
 
         let mut downloads: Vec<GoDownload> = Vec::new();

@@ -79,7 +79,7 @@ impl PackageList {
             }
         };
         let finished = go
-            .run(mode, Some(&variant.target), &arguments, workspace.directory(), variant.cgo, Some(&on_line))
+            .run(mode, Some(variant), &arguments, workspace.directory(), Some(&on_line))
             .await?;
         if !finished.status.success() {
             return Err(list_error(without_progress(finished.stderr)));
@@ -173,7 +173,7 @@ pub(crate) struct GoModGraph {
 
 pub(crate) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<GoModGraph, Error> {
     let finished =
-        go.run(ModuleMode::Complete, None, &["mod", "graph"], workspace.directory(), false, None).await?;
+        go.run(ModuleMode::Complete, None, &["mod", "graph"], workspace.directory(), None).await?;
     if !finished.status.success() {
         return Err(Error::build("`go mod graph` failed").output(without_progress(finished.stderr)));
     }

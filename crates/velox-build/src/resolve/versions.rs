@@ -259,7 +259,7 @@ async fn list_by_go(
         .map_err(|error| Error::file("create a directory in", &std::env::temp_dir(), &error))?;
     let arguments: Vec<&str> =
         ["list", "-m", "-e", "-versions", "-json", "--"].into_iter().chain(modules.iter().copied()).collect();
-    let finished = go.run(ModuleMode::Complete, None, &arguments, outside.path(), false, None).await?;
+    let finished = go.run(ModuleMode::Complete, None, &arguments, outside.path(), None).await?;
     let mut results = BTreeMap::new();
     for listed in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<ListedModule>() {
         let ListedModule { path, versions, error } = listed.map_err(|error| {

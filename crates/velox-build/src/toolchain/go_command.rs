@@ -12,6 +12,8 @@ use velox_manifest::GoTarget;
 use super::{go_env::GoSettings, policy::ToolchainSwitching};
 use crate::{
     error::Error,
+    go_variables::{self, InstructionSet},
+    lock::TargetVariant,
     process::{CommandOutput, CommandRunner, Invocation},
 };
 
@@ -72,26 +74,29 @@ impl Toolchain {
         Self { children, ..self.clone() }
     }
 
-    /// Runs `go ARGUMENTS` in `directory`.
+    /// Runs `go ARGUMENTS` in `directory`; without a variant, for the host.
     ///
     /// Sets every variable that could change the bytes of the binary, for reproducible builds. GOENV stays:
     /// it may have GOPRIVATE and GOPROXY.
     pub(crate) async fn run(
         &self,
         mode: ModuleMode,
-        target: Option<&GoTarget>,
+        variant: Option<&TargetVariant>,
         arguments: &[&str],
         directory: &Path,
-        cgo: bool,
         on_line: Option<&(dyn Fn(&str) + Sync)>,
     ) -> Result<CommandOutput, Error> {
-        let target = target.cloned().unwrap_or_else(GoTarget::host);
-        let flags = match (mode, self.settings.writable_modules()) {
-            (ModuleMode::Complete, false) => "-mod=mod",
-            (ModuleMode::ReadOnly, false) => "-mod=readonly",
-            (ModuleMode::Complete, true) => "-mod=mod -modcacherw",
-            (ModuleMode::ReadOnly, true) => "-mod=readonly -modcacherw",
+        let target = variant.map_or_else(GoTarget::host, |variant| variant.target.clone());
+        let mode = match mode {
+            ModuleMode::Complete => "-mod=mod",
+            ModuleMode::ReadOnly => "-mod=readonly",
         };
+        let modules = self.settings.writable_modules().then(|| "-modcacherw".to_owned());
+        let flags: Vec<String> = std::iter::once(mode.to_owned())
+            .chain(modules)
+            .chain(go_variables::parallelism(&self.settings.goflags))
+            .collect();
+        let flags = flags.join(" ");
         let switching = match (self.fixed, self.others) {
             (true, _) | (false, ToolchainSwitching::None) => "local",
             (false, ToolchainSwitching::Path) => "path",
@@ -99,25 +104,17 @@ impl Toolchain {
         };
         let environment = [
             ("GOTOOLCHAIN", switching),
-            ("GOFLAGS", flags),
+            ("GOFLAGS", flags.as_str()),
             ("GOWORK", "off"),
             ("GO111MODULE", "on"),
             ("GOOS", &target.os),
             ("GOARCH", &target.arch),
-            ("CGO_ENABLED", if cgo { "1" } else { "0" }),
+            ("CGO_ENABLED", if variant.is_some_and(|variant| variant.cgo) { "1" } else { "0" }),
             // Empty is the default of the Go version; `none` would disable what releases are built with.
             ("GOEXPERIMENT", ""),
             // `1` would link with a C compiler.
             ("GO_EXTLINK_ENABLED", ""),
             ("GOFIPS140", "off"),
-            ("GO386", "sse2"),
-            ("GOAMD64", "v1"),
-            ("GOARM", "7"),
-            ("GOARM64", "v8.0"),
-            ("GOMIPS", "hardfloat"),
-            ("GOMIPS64", "hardfloat"),
-            ("GOPPC64", "power8"),
-            ("GORISCV64", "rva20u64"),
             ("GIT_TERMINAL_PROMPT", "0"),
             ("LC_ALL", "C"),
         ];
@@ -130,6 +127,9 @@ impl Toolchain {
                 environment: environment
                     .into_iter()
                     .map(|(name, value)| (name, value.to_owned()))
+                    .chain(InstructionSet::variables(
+                        variant.and_then(|variant| variant.instruction_set.as_ref()),
+                    ))
                     // As the go command does when it switches toolchains.
                     .chain(self.root.iter().map(|root| ("GOROOT", root.to_string_lossy().into_owned())))
                     .chain(
@@ -144,7 +144,7 @@ impl Toolchain {
     /// The Go version that compiles in `directory`, possibly a newer one that its go.mod requires.
     pub(crate) async fn version_in(&self, directory: &Path) -> Result<String, Error> {
         let finished =
-            self.run(ModuleMode::ReadOnly, None, &["env", "GOVERSION"], directory, false, None).await?;
+            self.run(ModuleMode::ReadOnly, None, &["env", "GOVERSION"], directory, None).await?;
         if !finished.status.success() {
             return Err(Error::build("`go env GOVERSION` failed").output(finished.stderr));
         }

@@ -13,6 +13,7 @@ use velox_gomod::{goversion, module::match_prefix_patterns};
 
 use crate::{
     error::Error,
+    go_variables,
     process::{CommandRunner, Invocation},
 };
 
@@ -139,7 +140,7 @@ impl GoSettings {
 
     /// Whether the user wants a writable module cache.
     pub(crate) fn writable_modules(&self) -> bool {
-        self.goflags.split_ascii_whitespace().any(|flag| flag.trim_start_matches('-') == "modcacherw")
+        go_variables::has_writable_modules(&self.goflags)
     }
 
     /// Whether GOPRIVATE or GONOPROXY match the module path.

@@ -100,7 +100,7 @@ impl Session {
         report::print(text)
     }
 
-    pub(crate) fn query(&self) -> QuerySession<'_> {
+    pub(crate) fn query(&self) -> Result<QuerySession<'_>, Error> {
         QuerySession::new(&self.request, self.reporter(), self.cancel.clone())
     }
 

@@ -11,7 +11,7 @@ use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, Prog
 use jiff::Timestamp;
 use serde::Serialize;
 use velox_build::{
-    BuildSummary, BuiltBinary, CompileCacheStats, Event, Goal, Note, Output, Phase, PluginRow, Reporter,
+    BuildSummary, BuiltBinary, CompileCacheStats, Event, Goal, Note, Output, Phase, PluginRow, Reporter, StampSource,
 };
 use velox_manifest::{Diagnostic, Level, LogLevel, SourceFile};
 
@@ -363,23 +363,30 @@ impl Report for HumanReport {
 
 impl HumanReport {
     fn summarize(&self, state: &mut HumanState, goal: &Goal, summary: &BuildSummary, time: Duration) {
-        let BuildSummary { version, targets, go_version, stamp_version, stamp_time, .. } = summary;
+        let BuildSummary { version, targets, go_version, .. } = summary;
+        let variables: Vec<String> = summary.variables.iter().map(ToString::to_string).collect();
+        let targets = targets.iter().map(|target| target.to_string()).collect::<Vec<_>>().join(", ");
+        let targets = match variables.as_slice() {
+            [] => targets,
+            variables => format!("{targets} ({})", variables.join(", ")),
+        };
+        // The target is only worth a mention where something hidden selected it.
+        let selected = if variables.is_empty() { String::new() } else { format!(" for {targets}") };
         let time = elapsed(time);
         let lock = summary.lock.as_ref().map_or("the lock".into(), |lock| lock.to_string_lossy());
         let done = match goal {
-            Goal::Plan | Goal::DryRun(_) => format!("dry run in {time}, without compiling"),
-            Goal::Lock => format!("{} in {time}", clean(&lock)),
-            Goal::CheckLock => format!("{} is up to date", clean(&lock)),
-            Goal::Fetch => format!("fetching in {time}; `vx build --offline` can run now"),
+            Goal::Plan | Goal::DryRun(_) => format!("dry run{selected} in {time}, without compiling"),
+            Goal::Lock => format!("{}{selected} in {time}", clean(&lock)),
+            Goal::CheckLock => format!("{} is up to date{selected}", clean(&lock)),
+            Goal::Fetch => format!("fetching{selected} in {time}; `vx build --offline` can run now"),
             Goal::Build(_) => {
                 let plugins = count(summary.plugins.len() as u64, "plugin");
-                let targets = targets.iter().map(|target| target.to_string()).collect::<Vec<_>>().join(", ");
                 let text = format!("RoadRunner {version} with {plugins} for {targets} with {go_version}");
-                self.row(state, DONE_STYLE, "Built", &text);
+                self.row(state, DONE_STYLE, "Built", &clean(&text));
                 if matches!(goal, Goal::Build(Output::Store(_))) {
                     return;
                 }
-                self.row(state, DONE_STYLE, "Stamped", &clean(&format!("{stamp_version}, {stamp_time}")));
+                self.row(state, DONE_STYLE, "Stamped", &clean(&stamp(summary)));
                 if let Some(cache) = &summary.compile_cache {
                     self.row(state, DONE_STYLE, "Cached", &clean(&cached(cache)));
                 }
@@ -409,6 +416,16 @@ impl HumanReport {
 fn rate(bytes: u64, time: Duration) -> String {
     let each = bytes as f64 / time.as_secs_f64().max(0.001);
     format!("{}, {}/s", HumanBytes(bytes), HumanBytes(each as u64))
+}
+
+/// `1.0.0 (APP_VERSION), 2024-09-12T10:00:00Z`
+fn stamp(summary: &BuildSummary) -> String {
+    let part = |value: &str, source: StampSource| match source.surprising() {
+        Some(source) => format!("{value} ({source})"),
+        None => value.to_owned(),
+    };
+    let version = part(&summary.stamp_version, summary.stamp_version_source);
+    format!("{version}, {}", part(&summary.stamp_time, summary.stamp_time_source))
 }
 
 /// Describes the use of a shared compile cache.

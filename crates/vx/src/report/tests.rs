@@ -12,6 +12,7 @@ use indicatif::{InMemoryTerm, ProgressDrawTarget, TermLike};
 use jiff::Timestamp;
 use velox_build::{
     BuildSummary, BuiltBinary, Event, Goal, Note, Output, Phase, PluginRow, RaisedPlugin, Reporter,
+    StampSource,
 };
 use velox_manifest::{Diagnostic, GoTarget, Level, SourceFile};
 
@@ -92,9 +93,12 @@ fn summary(binary: bool) -> BuildSummary {
         plugins: plugins(),
         raised: vec![raised()],
         targets: vec![GoTarget { os: "linux".into(), arch: "amd64".into() }],
+        variables: Vec::new(),
         go_version: "go1.26.8".into(),
         stamp_version: "2024.2.1".into(),
+        stamp_version_source: StampSource::Release,
         stamp_time: "2024-09-12T10:00:00Z".into(),
+        stamp_time_source: StampSource::Variable("BUILD_TIME"),
         go_mod: "module github.com/roadrunner-server/roadrunner/v2024\n\ngo 1.23\n".into(),
         lock: Some("/work/velox.lock".into()),
         binaries: binary

@@ -272,7 +272,7 @@ fn user_environment_changes_no_byte() {
     let other =
         Sandbox::behind(&proxy).plugins("hello@v1.0.0").file("velox.lock", one.read("velox.lock")).file(
             "home/goenv",
-            "GOAMD64=v3\nGOARM64=v9.0\nGOEXPERIMENT=nogreenteagc\nCGO_ENABLED=1\nGOOS=windows\n",
+            "GOARM=5\nGOEXPERIMENT=nogreenteagc\nGOFIPS140=latest\n",
         );
     let goenv = other.at("home/goenv");
     let mut other = other

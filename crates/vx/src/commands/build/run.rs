@@ -1,6 +1,8 @@
-use std::{ffi::OsString, path::Path, process::Command, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, path::Path, process::Command, time::Duration};
 
-use velox_build::{BuildOptions, CacheOptions, CompileOptions, Goal, Output, cache_directory};
+use velox_build::{
+    BuildOptions, CacheOptions, CompileOptions, Error, Goal, Output, cache_directory, target_of_environment,
+};
 use velox_manifest::GoTarget;
 
 use crate::{
@@ -31,6 +33,7 @@ pub(crate) async fn run(settings: Settings, arguments: RunCommand) -> CommandRes
     let is_default = settings.format() == OutputFormat::Human && settings.verbosity(log) <= Verbosity::Normal;
     let delay = if is_default { PROGRESS_DELAY } else { Duration::ZERO };
     let report = DelayedReport::new(report::open_stderr(&settings, log, loaded.source.clone()), delay);
+    check_host(&settings.environment).map_err(|error| report::failed(&settings, &error))?;
     let binary_name = format!("rr{}", std::env::consts::EXE_SUFFIX);
     let uncached = cache_directory(&settings.environment).join(UNCACHED_DIRECTORY).join(binary_name);
     let options = BuildOptions {
@@ -49,6 +52,18 @@ pub(crate) async fn run(settings: Settings, arguments: RunCommand) -> CommandRes
     match summary.binaries.first() {
         Some(binary) => execute(&binary.path, &arguments),
         None => Err(report::complain("internal error: the build has no binary")),
+    }
+}
+
+/// Fails if the environment selects a target that this machine can't run.
+fn check_host(environment: &BTreeMap<String, String>) -> Result<(), Error> {
+    match target_of_environment(environment)? {
+        Some(target) if target != GoTarget::host() => Err(Error::configuration(format!(
+            "GOOS and GOARCH select {target}, but `vx run` runs the binary on {}",
+            GoTarget::host()
+        ))
+        .help("unset GOOS and GOARCH, or use `vx build`")),
+        _ => Ok(()),
     }
 }
 

@@ -19,7 +19,9 @@ pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandRes
         let error = Diagnostic::error("--name and --replace apply to a single plugin");
         return Err(editing.session.invalid(error.help("run `vx add` once for each plugin")));
     }
-    let selected = select_plugins(&editing.session.query(), &plugins, editing.manifest().github.host()).await;
+    let query = editing.session.query().map_err(|error| editing.session.failed(&error))?;
+    let selected = select_plugins(&query, &plugins, editing.manifest().github.host()).await;
+    drop(query);
     let selected = selected.map_err(|error| editing.session.failed(&error))?;
     for plugin in &selected {
         add_plugin(&mut editing, plugin, name.as_deref(), replace.as_ref())

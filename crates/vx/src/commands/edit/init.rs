@@ -116,11 +116,11 @@ async fn configuration(
 
     let reference = match &arguments.roadrunner {
         Some(reference) => reference.clone(),
-        None => select_roadrunner(&session.query(), settings, !by_flags).await?,
+        None => select_roadrunner(&session.query()?, settings, !by_flags).await?,
     };
     let mut request = session.request.clone();
     request.manifest = manifest(Some(&reference)).unwrap_or(request.manifest);
-    let query = QuerySession::new(&request, session.reporter(), session.cancel.clone());
+    let query = QuerySession::new(&request, session.reporter(), session.cancel.clone())?;
     let release = query.release().await?;
     let mut entries: Vec<PluginEntry> = Vec::new();
     let mut selectors = arguments.plugins.clone();

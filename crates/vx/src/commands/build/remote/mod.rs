@@ -87,6 +87,9 @@ impl RemoteService {
             return Err(session.failed(&Error::many(ErrorKind::Configuration, unsupported)));
         }
         let local = RemoteBuild::new(&session.request).map_err(|error| session.failed(&error))?;
+        if let Some(ignored) = local.ignored_variables() {
+            session.report.report(Event::Warning(ignored));
+        }
         let modules = match spec::module_paths(&session.request.manifest) {
             Some(modules) => modules,
             None => session.module_paths().await?,

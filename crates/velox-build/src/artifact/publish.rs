@@ -87,7 +87,10 @@ impl Output {
                 return Err(Error::configuration(format!("{} is a directory", file.display()))
                     .help("-o takes the directory that gets the binary, --output-file the file itself"));
             }
-            (_, Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+            // The others are found below and by the probe.
+            (_, Err(error))
+                if !matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied) =>
+            {
                 return Err(Error::configuration(format!("failed to write {}: {error}", file.display()))
                     .help("choose another file for the binary"));
             }

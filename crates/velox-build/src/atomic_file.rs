@@ -52,12 +52,15 @@ impl OutputKind {
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         match fs::metadata(path) {
             Ok(data) if data.is_file() => follow(path).map(Self::File),
-            Ok(data) if data.is_dir() => Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory")),
+            Ok(data) if data.is_dir() => {
+                Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"))
+            }
             Ok(data) => match special_file(data.file_type()) {
                 None => Ok(Self::Stream),
-                Some(kind) => {
-                    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}, not a regular file")))
-                }
+                Some(kind) => Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("it is {kind}, not a regular file"),
+                )),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => follow(path).map(Self::File),
             Err(error) => Err(error),

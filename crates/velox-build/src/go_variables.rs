@@ -401,7 +401,10 @@ mod tests {
             warning.map(|warning| warning.message)
         };
         assert_eq!(ignored("-modcacherw -mod=mod --trimpath -p=2 -buildvcs=false"), None);
-        assert_eq!(ignored("'-ldflags=-s -w' -modcacherw=true").unwrap(), "GOFLAGS=-ldflags=-s -w is ignored");
+        assert_eq!(
+            ignored("'-ldflags=-s -w' -modcacherw=true").unwrap(),
+            "GOFLAGS=-ldflags=-s -w is ignored"
+        );
         assert_eq!(
             ignored("-tags=a  -mod=vendor").unwrap(),
             "GOFLAGS=-tags=a, GOFLAGS=-mod=vendor are ignored"

@@ -50,8 +50,7 @@ impl BuildSettings {
             }
         }
         if targets.is_empty() {
-            let (target, decided) =
-                go_variables.target()?.unwrap_or_else(|| (GoTarget::host(), Vec::new()));
+            let (target, decided) = go_variables.target()?.unwrap_or_else(|| (GoTarget::host(), Vec::new()));
             targets.push(target);
             variables.extend(decided);
         }

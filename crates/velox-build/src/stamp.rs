@@ -70,7 +70,8 @@ impl Stamp {
         time: i64,
     ) -> Self {
         let (version, given) = Self::given(options, arguments, environment);
-        let (version, version_source) = version.unwrap_or_else(|| (reference.to_owned(), StampSource::Release));
+        let (version, version_source) =
+            version.unwrap_or_else(|| (reference.to_owned(), StampSource::Release));
         let (time, time_source) =
             given.unwrap_or_else(|| (rfc3339(time).unwrap_or_default(), StampSource::Release));
         Self { version: without_v(&version).to_owned(), time, version_source, time_source }
@@ -199,7 +200,9 @@ mod tests {
         for version in ["1.0.0", "v2024.2.1", "2025.1.1", "3", "2026-11-27"] {
             assert!(warns(version, "v2025.1.15"), "{version}");
         }
-        for version in ["2025.1.15", "v2025.1.15-acme.1", "2025.1", "nightly", "1a2b3c4", "undefined", "2025.1.15.1"] {
+        for version in
+            ["2025.1.15", "v2025.1.15-acme.1", "2025.1", "nightly", "1a2b3c4", "undefined", "2025.1.15.1"]
+        {
             assert!(!warns(version, "v2025.1.15"), "{version}");
         }
         let options = StampOptions { version: Some("1.0.0".into()), ..StampOptions::default() };

@@ -7,8 +7,8 @@ pub(crate) const TARGETS: &[(&str, &[&str])] = &[
     (
         "linux",
         &[
-            "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64le", "riscv64",
-            "s390x",
+            "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64le",
+            "riscv64", "s390x",
         ],
     ),
     ("netbsd", &["amd64", "arm64"]),

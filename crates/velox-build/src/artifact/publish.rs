@@ -38,7 +38,8 @@ impl Output {
     pub(crate) fn check_archive(&self) -> Result<(), Error> {
         match self {
             Self::File(file) if matches!(OutputKind::of(file), Ok(OutputKind::Stream)) => {
-                Err(Error::configuration("--archive requires a directory for the archive").help("use -o DIRECTORY"))
+                Err(Error::configuration("--archive requires a directory for the archive")
+                    .help("use -o DIRECTORY"))
             }
             _ => Ok(()),
         }
@@ -89,7 +90,10 @@ impl Output {
             }
             // The others are found below and by the probe.
             (_, Err(error))
-                if !matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied) =>
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
+                ) =>
             {
                 return Err(Error::configuration(format!("failed to write {}: {error}", file.display()))
                     .help("choose another file for the binary"));

@@ -55,6 +55,7 @@ pub(crate) fn check(context: &BuildContext<'_>) -> Result<(), Error> {
         return Ok(());
     }
     let purpose = if settings.race { "the race detector" } else { "CGO_ENABLED=1" };
-    Err(Error::build(format!("{purpose} requires a C compiler, but `{compiler}` was not found"))
-        .help("install one (Debian: apt-get install gcc libc6-dev; Alpine: apk add gcc musl-dev), or name it in CC"))
+    Err(Error::build(format!("{purpose} requires a C compiler, but `{compiler}` was not found")).help(
+        "install one (Debian: apt-get install gcc libc6-dev; Alpine: apk add gcc musl-dev), or name it in CC",
+    ))
 }

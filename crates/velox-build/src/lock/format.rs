@@ -150,8 +150,10 @@ impl LockDocument {
         let mut targets = std::collections::BTreeMap::new();
         for target in self.targets {
             let platform = parse_target(&target.platform)?;
-            let instruction_set =
-                target.instruction_set.map(|text| InstructionSet::parse(&text, &platform.arch)).transpose()?;
+            let instruction_set = target
+                .instruction_set
+                .map(|text| InstructionSet::parse(&text, &platform.arch))
+                .transpose()?;
             let variant =
                 TargetVariant { target: platform, cgo: target.cgo, tags: target.tags, instruction_set };
             let locked = LockedTarget {

@@ -174,10 +174,8 @@ impl ModuleProxies<'_> {
                 self.children.reporter.report(event);
             }
         };
-        let finished = self
-            .go
-            .run(ModuleMode::Complete, None, &arguments, outside.path(), Some(&on_line))
-            .await?;
+        let finished =
+            self.go.run(ModuleMode::Complete, None, &arguments, outside.path(), Some(&on_line)).await?;
 
         let mut downloads: Vec<GoDownload> = Vec::new();
         for result in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<GoDownload>() {

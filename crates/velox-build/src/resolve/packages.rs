@@ -78,9 +78,7 @@ impl PackageList {
                 children.reporter.report(event);
             }
         };
-        let finished = go
-            .run(mode, Some(variant), &arguments, workspace.directory(), Some(&on_line))
-            .await?;
+        let finished = go.run(mode, Some(variant), &arguments, workspace.directory(), Some(&on_line)).await?;
         if !finished.status.success() {
             return Err(list_error(without_progress(finished.stderr)));
         }
@@ -172,8 +170,7 @@ pub(crate) struct GoModGraph {
 }
 
 pub(crate) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<GoModGraph, Error> {
-    let finished =
-        go.run(ModuleMode::Complete, None, &["mod", "graph"], workspace.directory(), None).await?;
+    let finished = go.run(ModuleMode::Complete, None, &["mod", "graph"], workspace.directory(), None).await?;
     if !finished.status.success() {
         return Err(Error::build("`go mod graph` failed").output(without_progress(finished.stderr)));
     }

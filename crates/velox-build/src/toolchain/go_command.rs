@@ -143,8 +143,7 @@ impl Toolchain {
 
     /// The Go version that compiles in `directory`, possibly a newer one that its go.mod requires.
     pub(crate) async fn version_in(&self, directory: &Path) -> Result<String, Error> {
-        let finished =
-            self.run(ModuleMode::ReadOnly, None, &["env", "GOVERSION"], directory, None).await?;
+        let finished = self.run(ModuleMode::ReadOnly, None, &["env", "GOVERSION"], directory, None).await?;
         if !finished.status.success() {
             return Err(Error::build("`go env GOVERSION` failed").output(finished.stderr));
         }

@@ -11,7 +11,8 @@ use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, Prog
 use jiff::Timestamp;
 use serde::Serialize;
 use velox_build::{
-    BuildSummary, BuiltBinary, CompileCacheStats, Event, Goal, Note, Output, Phase, PluginRow, Reporter, StampSource,
+    BuildSummary, BuiltBinary, CompileCacheStats, Event, Goal, Note, Output, Phase, PluginRow, Reporter,
+    StampSource,
 };
 use velox_manifest::{Diagnostic, Level, LogLevel, SourceFile};
 

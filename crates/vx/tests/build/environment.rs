@@ -46,7 +46,8 @@ fn goos_and_goarch_select_the_target_unless_a_flag_or_the_file_does() {
     let log = logged(&sandbox.vx(&format!("build -o flag --target {os}/{arch}")));
     assert!(!log.contains("GOOS"), "{log}");
     assert_eq!(sandbox.entries("flag"), [if os == "windows" { "rr.exe" } else { "rr" }]);
-    let text = sandbox.read("velox.toml") + &format!("\n[target_platform]\nos = \"{os}\"\narch = \"{arch}\"\n");
+    let text =
+        sandbox.read("velox.toml") + &format!("\n[target_platform]\nos = \"{os}\"\narch = \"{arch}\"\n");
     let log = logged(&sandbox.file("velox.toml", text).vx("build -o file"));
     assert!(!log.contains("GOOS"), "{log}");
 }
@@ -60,10 +61,10 @@ fn the_go_env_file_selects_the_target_too() {
     let named = format!("GOARM=5 in {}", file.display());
     sandbox.vx("build -o out").succeeds_with(&["for linux/arm (GOOS=linux in", &named]);
     assert_eq!(setting(&sandbox, "out/rr", "GOARM").as_deref(), Some("5"));
-    sandbox.file("go.env", "GOARCH=amd46\n").vx("build -o out").fails_with(
-        2,
-        &["invalid GOARCH=amd46 in", "did you mean `amd64`?", "go env -u GOARCH"],
-    );
+    sandbox
+        .file("go.env", "GOARCH=amd46\n")
+        .vx("build -o out")
+        .fails_with(2, &["invalid GOARCH=amd46 in", "did you mean `amd64`?", "go env -u GOARCH"]);
 }
 
 #[test]
@@ -84,7 +85,10 @@ fn an_instruction_set_is_compiled_locked_and_another_artifact() {
     let log = logged(&sandbox.vx("build -o arm --target linux/arm64"));
     assert!(!log.contains("GOAMD64"), "{log}");
     let lock = sandbox.read("velox.lock").replace("GOAMD64=v3", "GOFLAGS=-toolexec=/bin/sh");
-    sandbox.file("velox.lock", lock).vx("build").fails_with(2, &["velox.lock", "`GOFLAGS` is not a variable"]);
+    sandbox
+        .file("velox.lock", lock)
+        .vx("build")
+        .fails_with(2, &["velox.lock", "`GOFLAGS` is not a variable"]);
 }
 
 #[test]
@@ -176,8 +180,13 @@ fn modcacherw_leaves_the_module_cache_writable() {
 fn a_stamp_of_something_else_is_honored_and_warned_of() {
     let proxy = acme_proxy();
     let sandbox = machine(&proxy).env("APP_VERSION", "1.0.0");
-    let warning = format!("`rr --version` will print 1.0.0, from APP_VERSION, but this is RoadRunner {RELEASE}");
-    sandbox.vx("build -o out").succeeds_with(&[&warning, "Stamped 1.0.0 (APP_VERSION), ", "unset APP_VERSION"]);
+    let warning =
+        format!("`rr --version` will print 1.0.0, from APP_VERSION, but this is RoadRunner {RELEASE}");
+    sandbox.vx("build -o out").succeeds_with(&[
+        &warning,
+        "Stamped 1.0.0 (APP_VERSION), ",
+        "unset APP_VERSION",
+    ]);
     // Also when the store has the binary.
     sandbox.vx("build -o again").succeeds_with(&[&warning, "cached"]);
 

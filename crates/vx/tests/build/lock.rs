@@ -269,11 +269,10 @@ fn user_environment_changes_no_byte() {
     let one = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
     one.vx("build -o out").ok();
 
-    let other =
-        Sandbox::behind(&proxy).plugins("hello@v1.0.0").file("velox.lock", one.read("velox.lock")).file(
-            "home/goenv",
-            "GOARM=5\nGOEXPERIMENT=nogreenteagc\nGOFIPS140=latest\n",
-        );
+    let other = Sandbox::behind(&proxy)
+        .plugins("hello@v1.0.0")
+        .file("velox.lock", one.read("velox.lock"))
+        .file("home/goenv", "GOARM=5\nGOEXPERIMENT=nogreenteagc\nGOFIPS140=latest\n");
     let goenv = other.at("home/goenv");
     let mut other = other
         .env("GOENV", goenv)

@@ -23,7 +23,11 @@ fn devices_and_pipes_are_written_to() {
     let sandbox = machine(&proxy);
     sandbox.vx("build -o out").ok();
     let binary = sandbox.bytes("out/rr");
-    for command in ["build --output-file /dev/null", "build --output-file null", "build --dry-run --output-file /dev/null"] {
+    for command in [
+        "build --output-file /dev/null",
+        "build --output-file null",
+        "build --dry-run --output-file /dev/null",
+    ] {
         let _ = symlink("/dev/null", sandbox.at("null"));
         sandbox.vx(command).ok();
         assert!(fs::symlink_metadata("/dev/null").unwrap().file_type().is_char_device(), "{command}");
@@ -50,7 +54,9 @@ fn other_things_are_refused_before_anything_is_built() {
     sandbox.vx("build --output-file socket").fails_with(2, &["socket: it is a socket, not a regular file"]);
     fs::create_dir_all(sandbox.at("here/rr")).unwrap();
     for command in ["build -o here", "build --dry-run -o here"] {
-        sandbox.vx(command).fails_with(2, &["a directory is in the way of the binary", "here/rr", "--output-file"]);
+        sandbox
+            .vx(command)
+            .fails_with(2, &["a directory is in the way of the binary", "here/rr", "--output-file"]);
     }
     sandbox.vx("build --output-file here").fails_with(2, &["here is a directory", "-o takes"]);
     sandbox.vx("build -o /dev/null").fails_with(2, &["/dev/null is not a directory"]);

@@ -36,7 +36,12 @@ pub fn render_explained(diagnostic: &Diagnostic, notes: &[String], source: Optio
             let mark = AnnotationKind::Primary
                 .span(within(&source.text, span))
                 .label(diagnostic.label.as_deref().map(clean));
-            let snippet = Snippet::source(source.text.as_str()).path(clean(&source.name)).annotation(mark);
+            let related = diagnostic.related.as_ref().map(|related| {
+                let span = within(&source.text, &related.span);
+                AnnotationKind::Context.span(span).label(clean(&related.label))
+            });
+            let snippet = Snippet::source(source.text.as_str()).path(clean(&source.name));
+            let snippet = snippet.annotation(mark).annotations(related);
             let group = title
                 .primary_title(clean(&diagnostic.message))
                 .element(snippet)

@@ -4,7 +4,7 @@ use std::{iter::Peekable, ops::Range, vec::IntoIter};
 
 use crate::{
     BuildArgs, Diagnostic, Spanned,
-    interpolate::interpolate,
+    interpolate::{interpolate, is_placeholder},
     reader::{ParseContext, nearest},
     refs::semver_major,
 };
@@ -220,8 +220,8 @@ impl ArgumentParser<'_> {
         if let Some(stamp) = stamp {
             let value = match raw {
                 // The default stamp reads these variables itself and has fallbacks.
-                "${VERSION}" | "${TIME}" => None,
-                raw => interpolate(raw, self.reader.environment).ok().filter(|value| !value.is_empty()),
+                "${VERSION}" | "${TIME}" | "$VERSION" | "$TIME" => None,
+                raw => interpolate(raw, self.reader.environment).ok().filter(|value| !is_placeholder(value)),
             };
             match stamp {
                 StampField::Version => self.result.stamp_version = value,

@@ -1,4 +1,4 @@
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, path::Path};
 
 /// A configuration text and its name in diagnostics.
 #[derive(Clone, PartialEq, Eq)]
@@ -9,7 +9,27 @@ pub struct SourceFile {
     pub text: String,
 }
 
+/// The syntax of a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum ConfigSyntax {
+    Toml,
+    Yaml,
+    Json,
+}
+
 impl SourceFile {
+    /// The syntax that the extension of the name selects: TOML, except for `.yaml`, `.yml` and `.json`.
+    #[must_use]
+    pub fn syntax(&self) -> ConfigSyntax {
+        let extension = Path::new(&self.name).extension().and_then(|extension| extension.to_str());
+        match extension.map(str::to_ascii_lowercase).as_deref() {
+            Some("yaml" | "yml") => ConfigSyntax::Yaml,
+            Some("json") => ConfigSyntax::Json,
+            _ => ConfigSyntax::Toml,
+        }
+    }
+
     /// The 1-based line and column, in characters, of a byte offset, which is clamped to the text.
     #[must_use]
     pub fn line_column(&self, offset: usize) -> (usize, usize) {
@@ -46,15 +66,46 @@ pub struct Diagnostic {
     pub span: Option<Range<usize>>,
     /// A short label beside the caret.
     pub label: Option<String>,
+    /// Another place that belongs to it, such as the first of two definitions.
+    pub related: Option<RelatedSpan>,
     /// Help messages.
     pub help: Vec<String>,
+    /// What it is about, if that matters to a caller.
+    pub kind: DiagnosticKind,
+}
+
+/// A second place of a [`Diagnostic`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelatedSpan {
+    /// The byte range in [`SourceFile::text`].
+    pub span: Range<usize>,
+    /// A short label.
+    pub label: String,
+}
+
+/// What a [`Diagnostic`] is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DiagnosticKind {
+    /// Anything that no caller treats differently.
+    #[default]
+    Other,
+    /// A key or table that has no meaning, and is ignored: `--strict` makes an error of it.
+    UnknownKey,
 }
 
 impl Diagnostic {
     /// An error without a span.
     #[must_use]
     pub fn error(message: impl Into<String>) -> Self {
-        Self { level: Level::Error, message: message.into(), span: None, label: None, help: Vec::new() }
+        Self {
+            level: Level::Error,
+            message: message.into(),
+            span: None,
+            label: None,
+            related: None,
+            help: Vec::new(),
+            kind: DiagnosticKind::Other,
+        }
     }
 
     /// A warning without a span.
@@ -73,6 +124,12 @@ impl Diagnostic {
     #[must_use]
     pub fn label(self, label: impl Into<String>) -> Self {
         Self { label: Some(label.into()), ..self }
+    }
+
+    /// Sets a second place.
+    #[must_use]
+    pub fn related(self, span: Range<usize>, label: impl Into<String>) -> Self {
+        Self { related: Some(RelatedSpan { span, label: label.into() }), ..self }
     }
 
     /// Adds a help text.

@@ -1,4 +1,8 @@
-//! Interpolation of `${NAME}` and `${NAME:-default}`. `$$` is a dollar sign, and so is any other `$`.
+//! Interpolation of `$NAME`, `${NAME}` and `${NAME:-default}`. `$$` is a dollar sign.
+//!
+//! A name is what Go's [os.Expand](https://pkg.go.dev/os#Expand) takes for one: letters, digits and `_`. Go also expands
+//! the special variables of a shell (`$*`, `$#`, `$@`, `$!`, `$?`, `$-`, `$0` to `$9`), which no environment has, and so
+//! removes them. Here they stay as they are, as every other `$` does.
 
 /// Why a value can't be interpolated.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,11 +32,32 @@ pub(crate) fn interpolate(
             result.push_str(&value(variable, environment)?);
             rest = after;
         } else {
-            result.push('$');
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let (name, after) = rest.split_at(end);
+            if is_name(name) {
+                result.push_str(&value(name, environment)?);
+                rest = after;
+            } else {
+                result.push('$');
+            }
         }
     }
     result.push_str(rest);
     Ok(result)
+}
+
+/// The name of the only variable of which a text consists: `$NAME` or `${NAME}`.
+pub(crate) fn only_variable(text: &str) -> Option<&str> {
+    let name = text.strip_prefix('$')?;
+    let name = name.strip_prefix('{').map_or(Some(name), |name| name.strip_suffix('}'))?;
+    is_name(name).then_some(name)
+}
+
+/// Whether a value only says that there is none, such as the default of an `ARG` in a Dockerfile.
+pub(crate) fn is_placeholder(value: &str) -> bool {
+    const PLACEHOLDERS: [&str; 8] =
+        ["", "undefined", "null", "nil", "none", "unset", "changeme", "placeholder"];
+    PLACEHOLDERS.iter().any(|placeholder| placeholder.eq_ignore_ascii_case(value.trim()))
 }
 
 /// The value of a variable. As in a shell, the default also applies to an empty value.

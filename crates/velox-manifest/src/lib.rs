@@ -8,6 +8,7 @@ mod build_args;
 pub mod catalogue;
 pub mod check;
 mod diagnostic;
+mod document;
 pub mod edit;
 mod findings;
 mod flags;
@@ -23,7 +24,7 @@ mod refs;
 mod schema;
 mod target;
 
-pub use diagnostic::{Diagnostic, Level, SourceFile};
+pub use diagnostic::{ConfigSyntax, Diagnostic, DiagnosticKind, Level, RelatedSpan, SourceFile};
 pub use flags::{ManifestOverrides, PluginOverride};
 pub use manifest::{
     Architecture, BuildArgs, CacheConfig, DebugConfig, Dependencies, ExcludeDirective, Forge, ForgeKind,

@@ -15,6 +15,8 @@ pub struct Spanned<T> {
 /// The format version of a `velox.toml`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ManifestFormat {
+    /// Alpha releases: `[github_token]`, and repositories in `[plugins]`.
+    First,
     /// Releases v1.x: like [`ManifestFormat::Manual`], with `[velox] build_args`.
     Ancestor,
     /// Releases up to v2025.1.x, and the manual: `[github.plugins]`, `[gitlab.plugins]`.
@@ -97,7 +99,7 @@ impl FromStr for Dependencies {
 /// `[roadrunner]`.
 #[derive(Debug, Clone)]
 pub struct RoadRunnerConfig {
-    /// Tag, branch or commit; `None`: the default branch.
+    /// Tag, branch or commit; `None`: the default branch. A configuration without a ref has `master`.
     pub reference: Option<Spanned<String>>,
     /// `dependencies = "release" | "minimal"`; `None`: the default (see go.mod composition in velox-build).
     pub dependencies: Option<Dependencies>,

@@ -16,12 +16,21 @@ const REPOSITORY: &str = "the repository's name, such as repository = \"http\"";
 const REFERENCE: &str = "a tag, a branch or a commit, such as ref = \"v5.0.2\"";
 
 pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
-    read(root, ForgeKind::GitHub, &["github.com", "www.github.com", "api.github.com"], |section| {
-        let owner = required(section, "owner", OWNER, refs::github_name);
-        let repository = required(section, "repository", REPOSITORY, refs::github_name);
-        let folder = folder(section);
-        Some(Origin::GitHub { owner: owner?, repository: repository?, folder: folder? })
-    })
+    read(root, ForgeKind::GitHub, &["github.com", "www.github.com", "api.github.com"], github_origin)
+}
+
+/// `[plugins]` of the first format: the same as `[github.plugins]`.
+pub(crate) fn first(root: &Section<'_>) -> Vec<Plugin> {
+    let plugins = root.field("plugins").and_then(|plugins| plugins.like("github.plugins").section());
+    let plugins = plugins.map_or_else(Vec::new, |plugins| plugins.fields());
+    plugins.into_iter().filter_map(|field| plugin(field, github_origin)).collect()
+}
+
+fn github_origin(section: &Section<'_>) -> Option<Origin> {
+    let owner = required(section, "owner", OWNER, refs::github_name);
+    let repository = required(section, "repository", REPOSITORY, refs::github_name);
+    let folder = folder(section);
+    Some(Origin::GitHub { owner: owner?, repository: repository?, folder: folder? })
 }
 
 pub(crate) fn gitlab(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
@@ -42,10 +51,19 @@ fn read(
         ForgeKind::GitHub => "github",
         ForgeKind::GitLab => "gitlab",
     };
-    let Some(section) = root.section(name) else {
-        return (Forge::public(kind), Vec::new());
+    // The first format had the token of GitHub outside.
+    let first_token = || match kind {
+        ForgeKind::GitHub => root.section("github_token").and_then(|section| token(&section)),
+        ForgeKind::GitLab => None,
     };
-    let forge = Forge { kind, endpoint: endpoint(&section, public), token: token(&section) };
+    let Some(section) = root.section(name) else {
+        return (Forge { token: first_token(), ..Forge::public(kind) }, Vec::new());
+    };
+    let forge = Forge {
+        kind,
+        endpoint: endpoint(&section, public),
+        token: section.section("token").and_then(|section| token(&section)).or_else(first_token),
+    };
     let plugins = section.section("plugins").map_or_else(Vec::new, |plugins| {
         plugins.fields().into_iter().filter_map(|field| plugin(field, &origin)).collect()
     });
@@ -63,14 +81,14 @@ fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> 
 
 /// The `replace` of a plugin: `None` if it is invalid, `Some(None)` if it is missing.
 pub(crate) fn replace(section: &Section<'_>) -> Option<Option<Spanned<crate::Replacement>>> {
-    let Some(field) = section.field("replace") else { return Some(None) };
-    Some(Some(converted(section, "replace", &field.text()?, refs::replacement)?))
+    let Some(text) = section.optional("replace")? else { return Some(None) };
+    Some(Some(converted(section, "replace", &text, refs::replacement)?))
 }
 
 /// The folder: `None` if it is invalid, `Some(None)` for the repository root.
 fn folder(section: &Section<'_>) -> Option<Option<Spanned<String>>> {
-    let Some(field) = section.field("folder") else { return Some(None) };
-    let Spanned { value, span } = converted(section, "folder", &field.text()?, refs::folder)?;
+    let Some(text) = section.optional("folder")? else { return Some(None) };
+    let Spanned { value, span } = converted(section, "folder", &text, refs::folder)?;
     Some(value.map(|value| Spanned { value, span }))
 }
 
@@ -111,10 +129,9 @@ fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
     Some(Spanned { value: Project::Path(path), span: repository.span })
 }
 
-fn token(forge: &Section<'_>) -> Option<SecretString> {
-    let section = forge.section("token")?;
+fn token(section: &Section<'_>) -> Option<SecretString> {
     let field = section.field("token")?;
-    let token = field.reader.secret(field.raw()?)?;
+    let token = field.reader.secret(field.raw_secret()?)?;
     if token.chars().all(|c| c.is_ascii_graphic()) {
         return Some(SecretString::from(token));
     }
@@ -153,7 +170,7 @@ fn endpoint(forge: &Section<'_>, public: &[&str]) -> Option<Spanned<Url>> {
 }
 
 fn url(field: &Field<'_>) -> Option<Spanned<Url>> {
-    let text = field.text()?;
+    let text = field.text().filter(|text| !text.value.trim().is_empty())?;
     let invalid = |why: &str| {
         field.error(
             Diagnostic::error(format!("invalid endpoint: {why}"))

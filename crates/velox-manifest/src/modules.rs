@@ -73,10 +73,10 @@ pub(crate) fn excludes(root: &Section<'_>) -> Vec<ExcludeDirective> {
 
 /// `[target_platform]` or `[[targets]]`; an empty table is ignored.
 pub(crate) fn targets(root: &Section<'_>) -> Vec<Spanned<GoTarget>> {
-    let one = root.section("target_platform").and_then(platform);
+    let one = root.section("target_platform").and_then(|section| platform(section, Some(GoTarget::host())));
     let Some(field) = root.field("targets") else { return one.into_iter().collect() };
     let mut targets: Vec<Spanned<GoTarget>> = Vec::new();
-    for target in field.sections().into_iter().filter_map(platform) {
+    for target in field.sections().into_iter().filter_map(|section| platform(section, None)) {
         if targets.iter().all(|known| known.value != target.value) {
             targets.push(target);
         }
@@ -92,11 +92,15 @@ pub(crate) fn targets(root: &Section<'_>) -> Vec<Spanned<GoTarget>> {
     targets
 }
 
-fn platform(section: Section<'_>) -> Option<Spanned<GoTarget>> {
-    let (os, arch) = (section.text("os"), section.text("arch"));
-    match (section.has("os"), section.has("arch")) {
-        (true, false) => section.missing("arch", "a target needs both keys, such as arch = \"amd64\""),
-        (false, true) => section.missing("os", "a target needs both keys, such as os = \"linux\""),
+/// The target of a table. `host` has the value of a missing key: as in Velox, the rest is that of the host.
+fn platform(section: Section<'_>, host: Option<GoTarget>) -> Option<Spanned<GoTarget>> {
+    let (mut os, mut arch) = (section.text("os"), section.text("arch"));
+    let is_given = |key| section.field(key).is_some_and(|field| !field.is_unset());
+    match (is_given("os"), is_given("arch"), host) {
+        (true, false, Some(host)) => arch = Some(Spanned { value: host.arch, span: os.as_ref()?.span.clone() }),
+        (false, true, Some(host)) => os = Some(Spanned { value: host.os, span: arch.as_ref()?.span.clone() }),
+        (true, false, None) => section.missing("arch", "a target needs both keys, such as arch = \"amd64\""),
+        (false, true, None) => section.missing("os", "a target needs both keys, such as os = \"linux\""),
         _ => {}
     }
     let (os, arch) = (os?, arch?);

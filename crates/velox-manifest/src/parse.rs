@@ -1,41 +1,53 @@
 use std::{collections::HashMap, ops::Range};
 
 use secrecy::ExposeSecret;
-use toml_edit::{Document, TomlError};
 
 use crate::{
-    BuildArgs, DebugConfig, Diagnostic, LogConfig, Manifest, ManifestFormat, Origin, Plugin,
-    RoadRunnerConfig, SourceFile, build_args,
+    BuildArgs, DebugConfig, Diagnostic, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin,
+    Plugin, RoadRunnerConfig, SourceFile, Spanned, build_args,
+    check::can_be_token,
+    document::{self, ConfigNode, ConfigValue},
     findings::DiagnosticSink,
     manual, modules,
     reader::{Field, ParseContext, Section, nearest},
     reference, refs,
 };
 
-/// Shorter tokens are placeholders such as `x`, which occur in many words.
-const MIN_TOKEN_LENGTH: usize = 8;
+/// The branch of RoadRunner that is built without a ref, as Velox does.
+const DEFAULT_BRANCH: &str = "master";
 
 const EXAMPLE: &str = r#"[github.plugins]
 http = { ref = "v5.0.2", owner = "roadrunner-server", repository = "http" }"#;
 
 impl Manifest {
-    /// Parses a text in any format. `environment` returns the value of a variable, `None` if it is not set.
+    /// Parses a text in any format, as TOML, YAML or JSON: see [`SourceFile::syntax`]. `environment` returns the value
+    /// of a variable, `None` if it is not set.
     ///
     /// # Errors
-    /// All errors and warnings in text order, or the first TOML syntax error.
+    /// All errors and warnings in text order, or the first syntax error.
     pub fn parse(
         source: &SourceFile,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
         let findings = DiagnosticSink::new(source);
-        let document = match Document::parse(source.text.as_str()) {
+        let mut document = match document::parse(source) {
             Ok(document) => document,
-            Err(error) => {
-                findings.push(not_toml(&source.text, &error));
+            Err(errors) => {
+                errors.into_iter().for_each(|error| findings.push(error));
                 return Err(findings.finish());
             }
         };
-        let root = Section::root(ParseContext { findings: &findings, environment }, document.as_table());
+        match document.value {
+            ConfigValue::Table(_) => {}
+            ConfigValue::Null => document = ConfigNode { value: ConfigValue::Table(Vec::new()), ..document },
+            _ => {
+                let message = format!("expected the tables of a configuration, found {}", document.kind());
+                findings.push(Diagnostic::error(message).at(document.span));
+                return Err(findings.finish());
+            }
+        }
+        findings.hide_secrets(&document);
+        let root = Section::root(ParseContext { findings: &findings, environment }, &document);
         let manifest = assemble(&root);
         for token in [&manifest.github.token, &manifest.gitlab.token].into_iter().flatten() {
             protect_token(token.expose_secret(), &manifest, &findings);
@@ -46,7 +58,7 @@ impl Manifest {
 
 /// Keeps a token out of diagnostics and of refs, which are sent to proxies and written to logs and the lock.
 fn protect_token(token: &str, manifest: &Manifest, findings: &DiagnosticSink<'_>) {
-    if token.len() < MIN_TOKEN_LENGTH {
+    if !can_be_token(token) {
         return;
     }
     findings.conceal(token);
@@ -68,7 +80,10 @@ fn assemble(root: &Section<'_>) -> Manifest {
     let (github, mut plugins) = manual::github(root);
     let (gitlab, from_gitlab) = manual::gitlab(root);
     plugins.extend(from_gitlab);
-    plugins.extend(modules::plugins(root));
+    plugins.extend(match format {
+        ManifestFormat::First => manual::first(root),
+        _ => modules::plugins(root),
+    });
     plugins.sort_by_key(|plugin| plugin.name.span.as_ref().map_or(0, |span| span.start));
     let manifest = Manifest {
         format,
@@ -110,10 +125,17 @@ fn format(root: &Section<'_>) -> ManifestFormat {
         });
     }
     match (modules, velox) {
+        (Some(modules), _) if is_first(&modules) => ManifestFormat::First,
         (Some(_), _) => ManifestFormat::Modules,
         (None, Some(_)) => ManifestFormat::Ancestor,
         (None, None) => ManifestFormat::Manual,
     }
+}
+
+/// Whether `[plugins]` has repositories, as in the first format.
+fn is_first(plugins: &Field<'_>) -> bool {
+    let has = |key: &str| plugins.values().iter().any(|plugin| plugin.inner(key).is_some());
+    (has("owner") || has("repository")) && !has("module_name")
 }
 
 fn reject_two_formats(
@@ -166,13 +188,17 @@ fn reject_duplicates(root: &Section<'_>, manifest: &Manifest) {
 }
 
 fn roadrunner(root: &Section<'_>) -> RoadRunnerConfig {
+    let default = || Some(Spanned { value: DEFAULT_BRANCH.to_owned(), span: None });
     let Some(section) = root.section("roadrunner") else {
-        return RoadRunnerConfig { reference: None, dependencies: None };
+        return RoadRunnerConfig { reference: default(), dependencies: None };
     };
-    let reference = section
-        .text("ref")
-        .and_then(|reference| manual::checked(&section, "ref", reference, refs::reference));
-    let dependencies = choice(&section, "dependencies", reference::DEPENDENCIES);
+    let reference = match section.field("ref").filter(|field| !field.is_unset()) {
+        Some(_) => section
+            .version("ref")
+            .and_then(|reference| manual::checked(&section, "ref", reference, refs::reference)),
+        None => default(),
+    };
+    let dependencies = choice(&section, "dependencies", reference::DEPENDENCIES, None);
     RoadRunnerConfig { reference, dependencies }
 }
 
@@ -187,54 +213,35 @@ fn log(root: &Section<'_>) -> LogConfig {
         return LogConfig::default();
     };
     LogConfig {
-        level: choice(&section, "level", reference::LOG_LEVELS),
-        mode: choice(&section, "mode", reference::LOG_MODES),
+        level: choice(&section, "level", reference::LOG_LEVELS, Some(("info", LogLevel::Info))),
+        mode: choice(&section, "mode", reference::LOG_MODES, Some(("development", LogMode::Development))),
     }
 }
 
-/// A case-insensitive enumeration value.
-fn choice<T: Copy>(section: &Section<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
+/// A case-insensitive enumeration value. With a `fallback`, an unknown word is only a warning.
+fn choice<T: Copy>(
+    section: &Section<'_>,
+    key: &str,
+    words: &[(&str, T)],
+    fallback: Option<(&str, T)>,
+) -> Option<T> {
     let given = section.text(key)?;
-    let word = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&given.value));
-    if word.is_none() {
-        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-        let suggestion = nearest(&given.value, known.iter().copied());
-        let suggestion = suggestion.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        section.error(
-            Diagnostic::error(format!("invalid value `{}` for `{key}`{suggestion}", given.value))
-                .at(given.span)
-                .label("invalid value")
-                .help(format!("possible values: {}", known.join(", "))),
-        );
+    if let Some((_, value)) = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(given.value.trim())) {
+        return Some(*value);
     }
-    word.map(|(_, value)| *value)
+    let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+    let suggestion = nearest(&given.value, known.iter().copied());
+    let suggestion = suggestion.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    let message = format!("invalid value `{}` for `{key}`{suggestion}", manual::shown(&given.value));
+    let diagnostic = match fallback {
+        Some((word, _)) => Diagnostic::warning(message).label(format!("read as `{word}`")),
+        None => Diagnostic::error(message).label("invalid value"),
+    };
+    section.error(diagnostic.at(given.span).help(format!("possible values: {}", known.join(", "))));
+    fallback.map(|(_, value)| value)
 }
 
 fn build_args(root: &Section<'_>) -> BuildArgs {
     let field = root.section("velox").and_then(|velox| velox.field("build_args"));
     field.map_or_else(BuildArgs::default, |field| build_args::read(field.reader, field.raw_strings()))
-}
-
-pub(crate) fn not_toml(text: &str, error: &TomlError) -> Diagnostic {
-    let span = error.span().unwrap_or(text.len()..text.len());
-    let start = text.floor_char_boundary(span.start);
-    let span = start..text.ceil_char_boundary(span.end).max(start);
-    let mut lines = error.message().lines();
-    let mut diagnostic =
-        Diagnostic::error(format!("invalid TOML: {}", lines.next().unwrap_or("syntax error")))
-            .at(span.clone());
-    for line in lines {
-        diagnostic = diagnostic.help(line);
-    }
-    let backslash = |at: Option<&str>| at.is_some_and(|text| text.contains('\\'));
-    let near = start.checked_sub(1).map(|before| text.floor_char_boundary(before)..span.end);
-    if backslash(text.get(span)) || near.is_some_and(|near| backslash(text.get(near))) {
-        diagnostic = diagnostic.help(
-            "write Windows paths in single quotes ('C:\\plugins\\http') or with double backslashes (\"C:\\\\plugins\\\\http\")",
-        );
-    }
-    if text.trim_start().starts_with('{') {
-        diagnostic = diagnostic.help("this looks like JSON; vx reads TOML");
-    }
-    diagnostic
 }

@@ -1,11 +1,10 @@
-use std::ops::Range;
-
-use toml_edit::{Item, Key, TableLike, Value};
+use std::{collections::HashMap, ops::Range};
 
 use crate::{
-    Diagnostic, Spanned,
+    Diagnostic, DiagnosticKind, Spanned,
+    document::{ConfigEntry, ConfigNode, ConfigValue, duplicate_key},
     findings::DiagnosticSink,
-    interpolate::{InterpolationError, interpolate, is_name},
+    interpolate::{InterpolationError, interpolate, is_placeholder},
     reference::keys_of,
 };
 
@@ -25,10 +24,10 @@ pub(crate) struct Field<'a> {
     path: String,
     /// The name of the table at this key in [`TABLES`](crate::TABLES).
     table: String,
-    item: &'a Item,
+    node: &'a ConfigNode,
 }
 
-/// A table of any syntax, after its keys were checked.
+/// A table, after its keys were checked.
 pub(crate) struct Section<'a> {
     /// The span at which a missing key is reported.
     pub(crate) span: Option<Range<usize>>,
@@ -40,7 +39,7 @@ pub(crate) struct Section<'a> {
     table: String,
     /// The valid keys; empty for user-defined keys.
     known: Vec<&'static str>,
-    item: &'a dyn TableLike,
+    node: &'a ConfigNode,
 }
 
 /// Common wrong key names, and the intended keys.
@@ -63,44 +62,80 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("version", &["ref", "tag"]),
 ];
 
+/// The keys outside of any table, which TOML reads as part of the last table if they follow one.
+const TOP_LEVEL_KEYS: &[&str] = &["strict"];
+
 impl<'a> Section<'a> {
-    pub(crate) fn root(reader: ParseContext<'a>, item: &'a dyn TableLike) -> Self {
+    pub(crate) fn root(reader: ParseContext<'a>, node: &'a ConfigNode) -> Self {
         let (path, table) = (String::new(), String::new());
-        Self { span: None, reader, path, listed: false, known: keys_of(""), table, item }.checked()
+        Self { span: None, reader, path, listed: false, known: keys_of(""), table, node }.checked()
     }
 
+    /// Whether the key is present, even without a value.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.field(key).is_some()
     }
 
     pub(crate) fn field(&self, key: &str) -> Option<Field<'a>> {
-        let (key, item) = self.item.get_key_value(key)?;
-        (!item.is_none()).then(|| self.wrap(key, item))
+        self.node.get(key).map(|entry| self.wrap(entry))
     }
 
     pub(crate) fn fields(&self) -> Vec<Field<'a>> {
-        self.item.iter().filter_map(|(key, _)| self.field(key)).collect()
+        self.node.entries().unwrap_or_default().iter().map(|entry| self.wrap(entry)).collect()
     }
 
     pub(crate) fn section(&self, key: &str) -> Option<Section<'a>> {
         self.field(key)?.section()
     }
 
+    /// The text of an optional key; an empty one counts as missing.
     pub(crate) fn text(&self, key: &str) -> Option<Spanned<String>> {
-        self.field(key)?.text()
+        self.field(key)?.text().filter(|text| !text.value.is_empty())
     }
 
-    /// Like [`Section::text`] for a required key; `help` describes a valid value.
+    /// The text of an optional key: `None` if it is invalid, `Some(None)` if it is missing or empty.
+    pub(crate) fn optional(&self, key: &str) -> Option<Option<Spanned<String>>> {
+        match self.field(key) {
+            Some(field) => Some(Some(field.text()?).filter(|text| !text.value.is_empty())),
+            None => Some(None),
+        }
+    }
+
+    /// The text of a required key, which may be empty; `help` describes a valid value.
     pub(crate) fn required(&self, key: &str, help: &str) -> Option<Spanned<String>> {
         if !self.has(key) {
             self.missing(key, help);
         }
-        self.text(key)
+        match key {
+            "ref" | "tag" | "version" => self.version(key),
+            _ => self.field(key)?.text(),
+        }
+    }
+
+    /// The text of a key with a version, which may be empty; a variable with a placeholder counts as not set.
+    pub(crate) fn version(&self, key: &str) -> Option<Spanned<String>> {
+        let raw = self.field(key)?.raw()?;
+        let environment = self.reader.environment;
+        let set = |name: &str| environment(name).filter(|value| value.is_empty() || !is_placeholder(value));
+        match interpolate(&raw.value, &set) {
+            Ok(value) => Some(Spanned { value, span: raw.span }),
+            Err(failure) => {
+                let mut diagnostic = uninterpolated(&failure).at(raw.span);
+                if let InterpolationError::Unset(name) = &failure
+                    && let Some(placeholder) = environment(name)
+                {
+                    diagnostic.message =
+                        format!("environment variable `{name}` is `{placeholder}`, which counts as not set");
+                }
+                self.error(diagnostic);
+                None
+            }
+        }
     }
 
     pub(crate) fn missing(&self, key: &str, help: &str) {
         // The misspelled key was already reported.
-        if self.unknown().any(|field| intended_key(field.key, &self.known) == Some(key)) {
+        if self.unknown().any(|field| self.intended_key(&field.key.to_lowercase()) == Some(key)) {
             return;
         }
         self.error(
@@ -111,13 +146,26 @@ impl<'a> Section<'a> {
         );
     }
 
+    /// A boolean, also as the text that Velox took for one.
     pub(crate) fn bool(&self, key: &str) -> Option<bool> {
         let field = self.field(key)?;
-        let value = field.item.as_bool();
-        if value.is_none() {
-            field.wrong_type("`true` or `false`");
-        }
-        value
+        let value = match &field.node.value {
+            ConfigValue::Boolean(value) => return Some(*value),
+            _ if field.node.is_unset() => return None,
+            ConfigValue::Text(_) => field.text()?.value,
+            ConfigValue::Integer(number) => number.clone(),
+            _ => String::new(),
+        };
+        let value = match value.trim() {
+            "1" | "t" | "T" | "TRUE" | "true" | "True" => true,
+            "0" | "f" | "F" | "FALSE" | "false" | "False" => false,
+            _ => {
+                field.wrong_type("`true` or `false`");
+                return None;
+            }
+        };
+        field.coerced("`true` or `false`", &value.to_string(), &format!("write `{value}` without quotes"));
+        Some(value)
     }
 
     pub(crate) fn error(&self, diagnostic: Diagnostic) {
@@ -132,85 +180,157 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn wrap(&self, key: &'a Key, item: &'a Item) -> Field<'a> {
+    fn wrap(&self, entry: &'a ConfigEntry) -> Field<'a> {
         let join = |parent: &str, child: &str| {
             if parent.is_empty() { child.to_owned() } else { format!("{parent}.{child}") }
         };
-        let path = join(&self.path, &key.display_repr());
-        let table = join(&self.table, if self.known.is_empty() { "NAME" } else { key.get() });
-        Field { key: key.get(), key_span: key.span(), reader: self.reader, path, table, item }
+        let known = self.known.iter().find(|known| known.eq_ignore_ascii_case(&entry.key));
+        let path = join(&self.path, &known.map_or_else(|| quoted_key(&entry.key), |known| (*known).to_owned()));
+        let table = join(&self.table, if self.known.is_empty() { "NAME" } else { known.unwrap_or(&"") });
+        Field {
+            key: &entry.key,
+            key_span: entry.span.clone(),
+            reader: self.reader,
+            path,
+            table,
+            node: &entry.node,
+        }
     }
 
     /// The unknown keys; none for user-defined keys.
     fn unknown(&self) -> impl Iterator<Item = Field<'a>> {
         let known = &self.known;
-        self.fields().into_iter().filter(move |field| !known.is_empty() && !known.contains(&field.key))
+        let is_known = |key: &str| known.iter().any(|known| known.eq_ignore_ascii_case(key));
+        self.fields().into_iter().filter(move |field| !known.is_empty() && !is_known(field.key))
+    }
+
+    /// The key that was meant by an unknown one, in lower case.
+    fn intended_key(&self, given: &str) -> Option<&'static str> {
+        // The comparison takes quadratic time, and no key is this long.
+        if given.len() > 64 {
+            return None;
+        }
+        let synonyms = SYNONYMS.iter().find(|(written, _)| *written == given).map_or(&[][..], |(_, names)| names);
+        // Beside the key that it could mean, `version` or `url` is a remark.
+        let synonym = self.known.iter().find(|name| synonyms.contains(name)).filter(|name| !self.has(name));
+        synonym.or_else(|| self.known.iter().find(|name| is_misspelled(given, name))).copied()
     }
 
     fn checked(self) -> Self {
+        self.report_duplicates();
         for field in self.unknown() {
             let (key, name) = (field.key, self.name());
-            let suggestion = intended_key(key, &self.known);
-            let suggested = suggestion.map(|key| format!("; did you mean `{key}`?")).unwrap_or_default();
-            let mut diagnostic = Diagnostic::error(format!("unknown key `{key}` in {name}{suggested}"))
-                .at(field.key_span.clone())
-                .label("unknown key");
-            if suggestion.is_none() && keys_of("").contains(&key) {
-                diagnostic = diagnostic
+            let lower = key.to_lowercase();
+            let intended = self.intended_key(&lower);
+            let is_misplaced = intended.is_none() && TOP_LEVEL_KEYS.contains(&lower.as_str());
+            let what = match field.node.value {
+                ConfigValue::Table(_) if self.path.is_empty() => format!("unknown table `[{}]`", quoted_key(key)),
+                _ => format!("unknown key `{key}` in {name}"),
+            };
+            let known = format!("known keys: {}", self.known.join(", "));
+            let diagnostic = match intended {
+                Some(intended) => {
+                    let message = format!("unknown key `{key}` in {name}; did you mean `{intended}`?");
+                    Diagnostic::error(message).label("unknown key").help(known)
+                }
+                None if is_misplaced => Diagnostic::error(what)
                     .label("this key belongs to the top level")
-                    .help(format!("move `{key}` above the first [section] of the file"));
-            }
-            self.error(diagnostic.help(format!("known keys: {}", self.known.join(", "))));
+                    .help(format!("move `{key}` above the first [section] of the file"))
+                    .help(known),
+                None => Diagnostic {
+                    kind: DiagnosticKind::UnknownKey,
+                    ..Diagnostic::warning(what).label("unknown, and ignored")
+                },
+            };
+            self.error(diagnostic.at(field.key_span.clone()));
         }
         self
+    }
+
+    /// Reports keys that are there twice, which TOML itself forbids unless they differ in the case of letters.
+    fn report_duplicates(&self) {
+        let entries = self.node.entries().unwrap_or_default();
+        let mut seen: HashMap<String, &ConfigEntry> = HashMap::new();
+        for entry in entries {
+            let name =
+                if self.known.is_empty() { entry.key.clone() } else { entry.key.to_ascii_lowercase() };
+            if let Some(first) = seen.get(&name) {
+                let diagnostic = match &entry.span {
+                    Some(span) => duplicate_key(&entry.key, span.clone(), first.span.clone()),
+                    None => Diagnostic::error(format!("duplicate key `{}`", entry.key)),
+                };
+                self.error(diagnostic);
+            } else {
+                seen.insert(name, entry);
+            }
+        }
     }
 }
 
 impl<'a> Field<'a> {
     pub(crate) fn span(&self) -> Option<Range<usize>> {
-        self.item.span().or_else(|| self.key_span.clone())
+        self.node.span.clone().or_else(|| self.key_span.clone())
     }
 
     pub(crate) fn error(&self, diagnostic: Diagnostic) {
         self.reader.findings.push(diagnostic);
     }
 
-    /// A key of this table; `None` without a report if this is not a table.
-    pub(crate) fn inner(&self, key: &str) -> Option<Field<'a>> {
-        self.below(self.item.as_table_like()?, None, false).field(key)
+    /// Reads the tables below as those of another table of [`TABLES`](crate::TABLES).
+    pub(crate) fn like(self, table: &str) -> Self {
+        Self { table: table.to_owned(), ..self }
     }
 
-    fn below(&self, item: &'a dyn TableLike, span: Option<Range<usize>>, listed: bool) -> Section<'a> {
+    /// A key of this table; `None` without a report if this is not a table.
+    pub(crate) fn inner(&self, key: &str) -> Option<Field<'a>> {
+        self.node.entries()?;
+        self.below(self.node, None, false).field(key)
+    }
+
+    /// The values of this table; none if this is not a table.
+    pub(crate) fn values(&self) -> Vec<Field<'a>> {
+        self.below(self.node, None, false).fields()
+    }
+
+    fn below(&self, node: &'a ConfigNode, span: Option<Range<usize>>, listed: bool) -> Section<'a> {
         let (path, table) = (self.path.clone(), self.table.clone());
-        Section { span, reader: self.reader, path, listed, known: keys_of(&table), table, item }
+        Section { span, reader: self.reader, path, listed, known: keys_of(&table), table, node }
+    }
+
+    /// Whether there is no value, or an empty text.
+    pub(crate) fn is_unset(&self) -> bool {
+        self.node.is_unset()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.item.as_table_like().is_some_and(|table| table.is_empty())
+        self.node.is_unset() || self.node.entries().is_some_and(<[_]>::is_empty)
     }
 
     pub(crate) fn integer(&self) -> Option<i64> {
-        self.item.as_integer()
+        match &self.node.value {
+            ConfigValue::Integer(number) => number.parse().ok(),
+            _ => None,
+        }
     }
 
     pub(crate) fn section(self) -> Option<Section<'a>> {
-        let Some(item) = self.item.as_table_like() else {
-            self.wrong_type("a table");
-            return None;
-        };
-        Some(self.below(item, self.key_span.clone(), false).checked())
+        match self.node.value {
+            ConfigValue::Table(_) => {}
+            // `github:` with nothing below it.
+            ConfigValue::Null => return None,
+            _ => {
+                self.wrong_type("a table");
+                return None;
+            }
+        }
+        Some(self.below(self.node, self.key_span.clone(), false).checked())
     }
 
     /// The elements of an array of tables: `[[name]]`, or an array of inline tables.
     pub(crate) fn sections(&self) -> Vec<Section<'a>> {
-        let tables: Option<Vec<(_, &dyn TableLike)>> = match self.item {
-            Item::ArrayOfTables(tables) => {
-                Some(tables.iter().map(|table| (table.span(), table as &dyn TableLike)).collect())
-            }
-            Item::Value(Value::Array(values)) => values
-                .iter()
-                .map(|value| value.as_inline_table().map(|table| (table.span(), table as &dyn TableLike)))
-                .collect(),
+        let tables = match &self.node.value {
+            ConfigValue::Null => return Vec::new(),
+            ConfigValue::Array(nodes) => Some(nodes).filter(|nodes| nodes.iter().all(|node| node.entries().is_some())),
             _ => None,
         };
         let Some(tables) = tables else {
@@ -218,59 +338,85 @@ impl<'a> Field<'a> {
             return Vec::new();
         };
         tables
-            .into_iter()
-            .map(|(span, item)| self.below(item, span.or_else(|| self.key_span.clone()), true).checked())
+            .iter()
+            .map(|node| {
+                self.below(node, node.span.clone().or_else(|| self.key_span.clone()), true).checked()
+            })
             .collect()
     }
 
-    /// A string before interpolation.
+    /// A secret before interpolation; a number, which a warning would show, is no secret.
+    pub(crate) fn raw_secret(&self) -> Option<Spanned<String>> {
+        match self.node.value {
+            ConfigValue::Text(_) | ConfigValue::Null => self.raw(),
+            _ => {
+                self.wrong_type("a string");
+                None
+            }
+        }
+    }
+
+    /// A string before interpolation; a number counts as its text, as it did in Velox.
     pub(crate) fn raw(&self) -> Option<Spanned<String>> {
-        let Some(value) = self.item.as_str() else {
-            self.wrong_type("a string");
-            return None;
+        let value = match &self.node.value {
+            ConfigValue::Text(text) => text.clone(),
+            ConfigValue::Null => String::new(),
+            ConfigValue::Integer(number) | ConfigValue::Float(number) | ConfigValue::Datetime(number) => {
+                self.coerced("a string", &format!("\"{number}\""), "write it in quotes");
+                number.clone()
+            }
+            ConfigValue::Boolean(_) | ConfigValue::Array(_) | ConfigValue::Table(_) => {
+                self.wrong_type("a string");
+                return None;
+            }
         };
-        Some(Spanned { value: value.to_owned(), span: self.span() })
+        Some(Spanned { value, span: self.span() })
     }
 
     pub(crate) fn text(&self) -> Option<Spanned<String>> {
         self.reader.interpolated(self.raw()?)
     }
 
-    /// The strings of an array before interpolation.
+    /// The strings of an array before interpolation; a single string counts as a list with commas, as it did in Velox.
     pub(crate) fn raw_strings(&self) -> Vec<Spanned<String>> {
-        let strings = self.item.as_array().and_then(|array| {
-            array
-                .iter()
-                .map(|value| Some(Spanned { value: value.as_str()?.to_owned(), span: value.span() }))
-                .collect()
-        });
+        let text = |node: &ConfigNode| match &node.value {
+            ConfigValue::Text(text) => Some(Spanned { value: text.clone(), span: node.span.clone() }),
+            _ => None,
+        };
+        let strings: Option<Vec<_>> = match &self.node.value {
+            ConfigValue::Array(nodes) => nodes.iter().map(text).collect(),
+            ConfigValue::Text(list) if !list.is_empty() => {
+                self.coerced("an array of strings", "a list with commas", "write `[\"…\", \"…\"]`");
+                let string = |value: &str| Spanned { value: value.to_owned(), span: self.span() };
+                Some(list.split(',').map(string).collect())
+            }
+            _ if self.node.is_unset() => Some(Vec::new()),
+            _ => None,
+        };
         strings.unwrap_or_else(|| {
             self.wrong_type("an array of strings");
             Vec::new()
         })
     }
 
+    /// Says that a value of another type is read as if it had the right one.
+    fn coerced(&self, expected: &str, read_as: &str, help: &str) {
+        self.error(
+            Diagnostic::warning(format!("`{}` is {}, not {expected}", self.path, self.node.kind()))
+                .at(self.span())
+                .label(format!("read as {read_as}"))
+                .help(help),
+        );
+    }
+
     pub(crate) fn wrong_type(&self, expected: &str) {
-        let found = match self.item {
-            Item::Value(Value::String(_)) => "a string",
-            Item::Value(Value::Integer(_)) => "an integer",
-            Item::Value(Value::Float(_)) => "a float",
-            Item::Value(Value::Boolean(_)) => "a boolean",
-            Item::Value(Value::Datetime(_)) => "a datetime",
-            Item::Value(Value::Array(_)) => "an array",
-            Item::Value(Value::InlineTable(_)) | Item::Table(_) => "a table",
-            Item::ArrayOfTables(_) => "an array of tables",
-            Item::None => "nothing",
-        };
-        // The span of a table is its header or all of its lines: the key is more precise.
-        let span =
-            if self.item.is_table() || self.item.is_array_of_tables() { None } else { self.item.span() };
         self.error(
             Diagnostic::error(format!(
-                "invalid type for `{}`: expected {expected}, found {found}",
-                self.path
+                "invalid type for `{}`: expected {expected}, found {}",
+                self.path,
+                self.node.kind()
             ))
-            .at(span.or_else(|| self.key_span.clone()))
+            .at(self.span())
             .label(format!("expected {expected}")),
         );
     }
@@ -288,19 +434,10 @@ impl ParseContext<'_> {
         }
     }
 
-    /// Like [`ParseContext::interpolated`] for a secret: an unset variable or an empty text is `None`.
+    /// Like [`ParseContext::interpolated`] for a secret: an unset variable or a placeholder is `None`.
     pub(crate) fn secret(self, raw: Spanned<String>) -> Option<String> {
-        if raw.value.strip_prefix('$').is_some_and(is_name) {
-            self.findings.push(
-                Diagnostic::warning(
-                    "the token is used literally: only `${NAME}` refers to an environment variable",
-                )
-                .at(raw.span.clone())
-                .help("write the variable's name in braces: `token = \"${NAME}\"`"),
-            );
-        }
         match interpolate(&raw.value, self.environment) {
-            Ok(value) => Some(value.trim().to_owned()).filter(|value| !value.is_empty()),
+            Ok(value) => Some(value.trim().to_owned()).filter(|value| !is_placeholder(value)),
             Err(InterpolationError::Unset(_)) => None,
             Err(failure) => {
                 self.findings.push(uninterpolated(&failure).at(raw.span));
@@ -337,15 +474,14 @@ pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>)
         .map(|(_, name)| name)
 }
 
-fn intended_key<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
-    // The comparison takes quadratic time, and no key is this long.
-    if given.len() > 64 {
-        return None;
-    }
-    let synonyms = SYNONYMS.iter().find(|(written, _)| *written == given).map_or(&[][..], |(_, names)| names);
-    known
-        .iter()
-        .copied()
-        .find(|name| synonyms.contains(name))
-        .or_else(|| nearest(given, known.iter().copied()))
+/// Whether a key is a known one with a typing error: a quarter of its letters at most.
+fn is_misspelled(given: &str, known: &str) -> bool {
+    let letters = |name: &str| name.replace(['_', '-'], "");
+    let (given, known) = (letters(given), letters(known));
+    strsim::osa_distance(&given, &known) <= (known.len() / 4).max(1)
+}
+
+/// A key as TOML writes it, in quotes if necessary.
+fn quoted_key(key: &str) -> String {
+    toml_edit::Key::new(key).display_repr().into_owned()
 }

@@ -74,6 +74,10 @@ const TOKEN: KeySpec = key(
      isn't set, no token is used.",
 );
 const ENDPOINT: &str = "The URL of a self-hosted instance.";
+const TARGET_PLATFORM: &[KeySpec] = &[
+    key("os", Some("that of the host"), "The operating system (GOOS): `linux`, `darwin`, `windows`, …"),
+    key("arch", Some("that of the host"), "The architecture (GOARCH): `amd64`, `arm64`, …"),
+];
 const TARGET: &[KeySpec] = &[
     key("os", None, "The operating system (GOOS): `linux`, `darwin`, `windows`, …"),
     key("arch", None, "The architecture (GOARCH): `amd64`, `arm64`, …"),
@@ -90,6 +94,9 @@ pub(crate) const LOG_LEVELS: &[(&str, LogLevel)] = &[
     ("warn", LogLevel::Warn),
     ("warning", LogLevel::Warn),
     ("error", LogLevel::Error),
+    ("dpanic", LogLevel::Error),
+    ("panic", LogLevel::Error),
+    ("fatal", LogLevel::Error),
 ];
 
 /// The values of `[log] mode`.
@@ -134,7 +141,7 @@ pub const TABLES: &[TableSpec] = &[
         "roadrunner",
         "RoadRunner itself.",
         &[
-            key("ref", Some("the default branch"), "A tag, a branch or a commit of RoadRunner."),
+            key("ref", Some("`master`"), "A tag, a branch or a commit of RoadRunner."),
             key(
                 "dependencies",
                 Some("those of the release, as far as the plugins allow"),
@@ -170,6 +177,7 @@ pub const TABLES: &[TableSpec] = &[
         &[key("base_url", Some("`https://github.com`"), ENDPOINT)],
     ),
     table("github.token", "", &[TOKEN]),
+    table("github_token", "The same as `[github.token]`, from the first format.", &[TOKEN]),
     table(
         "github.endpoint",
         "An alternative to `base_url`.",
@@ -215,7 +223,7 @@ pub const TABLES: &[TableSpec] = &[
     table(
         "target_platform",
         "The target platform. Default: the platform of the machine that builds.",
-        TARGET,
+        TARGET_PLATFORM,
     ),
     array("targets", "Several target platforms, instead of `[target_platform]`.", TARGET),
     array(

@@ -59,7 +59,7 @@ pub fn reference(text: &str) -> Result<(), InvalidValue> {
     Ok(())
 }
 
-/// Normalizes a folder of a repository to `a/b`; `None` for the root.
+/// Normalizes a folder of a repository to `a/b`; `None` for the root, which a leading slash also means.
 pub(crate) fn folder(text: &str) -> Result<Option<String>, InvalidValue> {
     const RELATIVE: &str = "write the path from the repository's root, such as \"plugins/roadrunner\"";
     if text.contains('\\') {
@@ -70,7 +70,7 @@ pub(crate) fn folder(text: &str) -> Result<Option<String>, InvalidValue> {
     if text.chars().any(char::is_control) {
         return Err(InvalidValue::new("contains a control character"));
     }
-    if text.starts_with('/') || has_drive(text) {
+    if has_drive(text) {
         return Err(InvalidValue::new("is an absolute path").help(RELATIVE));
     }
     let parts: Vec<_> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
@@ -272,10 +272,20 @@ pub fn replaced(text: &str) -> Result<(String, Option<String>), InvalidValue> {
     Ok((path.to_owned(), version.map(str::to_owned)))
 }
 
+/// The version that was meant by one without its `v`: `v5.2.0` for `5.2.0`.
+#[must_use]
+pub fn with_v(text: &str) -> Option<String> {
+    let version = format!("v{text}");
+    semver_major(&version).map(|_| version)
+}
+
 /// Validates a version of go.mod.
 pub fn full_version(text: &str) -> Result<(), InvalidValue> {
     match semver_major(text) {
         Some(_) => Ok(()),
+        None if let Some(version) = with_v(text) => {
+            Err(InvalidValue::new("the version has no `v`").help(format!("did you mean `{version}`?")))
+        }
         None => Err(InvalidValue::new(if text.is_empty() { "is empty" } else { "is not a full version" })
             .help("write all three numbers after `v`, such as \"v1.2.3\"")),
     }

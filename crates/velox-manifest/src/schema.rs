@@ -57,12 +57,10 @@ fn table(name: &str) -> Value {
         None => json!({ "type": "object", "additionalProperties": false, "properties": properties }),
     };
     let Some(TableSpec { about, listed, .. }) = spec else { return schema };
-    match keys {
-        [KeySpec { name: "os", .. }, ..] => insert(&mut schema, targets()),
-        _ => {
-            let required = keys.iter().filter(|key| key.default.is_none()).map(|key| key.name);
-            insert(&mut schema, [("required", required.collect())]);
-        }
+    let required = keys.iter().filter(|key| key.default.is_none()).map(|key| key.name);
+    insert(&mut schema, [("required", required.collect())]);
+    if keys.iter().any(|key| key.name == "os") {
+        insert(&mut schema, [("allOf", targets())]);
     }
     if *listed {
         schema = json!({ "type": "array", "items": schema });
@@ -96,16 +94,15 @@ fn value(table: &str, KeySpec { name, kind, about, .. }: &KeySpec) -> Value {
     schema
 }
 
-/// The architectures of each operating system; `os` and `arch` require each other.
-fn targets() -> [(&'static str, Value); 2] {
+/// The architectures of each operating system.
+fn targets() -> Value {
     let of_each = TARGETS.iter().map(|(os, arches)| {
         json!({
             "if": { "required": ["os"], "properties": { "os": { "const": os } } },
             "then": { "properties": { "arch": words(arches.to_vec()) } },
         })
     });
-    let both = json!({ "os": ["arch"], "arch": ["os"] });
-    [("allOf", of_each.collect()), ("dependencies", both)]
+    of_each.collect()
 }
 
 fn words(words: Vec<&str>) -> Value {

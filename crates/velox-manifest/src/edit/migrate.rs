@@ -33,7 +33,7 @@ pub fn migrate(
     }
     let modules = module_paths(manifest, modules)?;
     let document = Document::parse(source.text.as_str())
-        .map_err(|error| vec![crate::parse::not_toml(&source.text, &error)])?;
+        .map_err(|error| vec![crate::document::syntax_error(&source.text, &error)])?;
     let mut migrating = Migrator {
         text: &source.text,
         document: &document,
@@ -41,6 +41,7 @@ pub fn migrate(
         dropped: Vec::new(),
     };
     migrating.plugins(&modules)?;
+    migrating.first_token();
     migrating.build_args(manifest);
     let Migrator { changes, dropped, .. } = migrating;
     let text = changes.apply(&source.text);
@@ -126,7 +127,7 @@ impl Migrator<'_> {
     /// of the second one gets its own table.
     fn plugins(&mut self, modules: &BTreeMap<String, String>) -> Result<(), Vec<Diagnostic>> {
         let mut headers: Vec<(usize, PluginsTable)> = Vec::new();
-        for section in [PluginsTable::GitHub, PluginsTable::GitLab] {
+        for section in PluginsTable::ALL {
             if let Some(Item::Table(table)) = section_item(self.document, section)
                 && let Some(span) = table.span().filter(|_| !table.is_implicit() && !table.is_dotted())
             {
@@ -259,10 +260,29 @@ impl Migrator<'_> {
         }
     }
 
+    /// `[github_token]` → `[github.token]`.
+    fn first_token(&mut self) {
+        let key = self.document.iter().find(|(key, _)| key.eq_ignore_ascii_case("github_token"));
+        let Some((name, item)) = key else { return };
+        let places: Vec<usize> = match item {
+            Item::Table(table) if table.is_dotted() => {
+                fields(table).iter().map(|field| line_start(self.text, field.key.start)).collect()
+            }
+            Item::Table(table) => table.span().into_iter().map(|span| span.start).collect(),
+            _ => self.document.key(name).and_then(toml_edit::Key::span).into_iter().map(|span| span.start).collect(),
+        };
+        for start in places {
+            let found = self.text.get(start..).and_then(|text| text.find(name));
+            if let Some(at) = found.map(|at| start + at) {
+                self.changes.replace(at..at + name.len(), "github.token");
+            }
+        }
+    }
+
     /// `github.plugins.http` → `plugins.http`, if the line has the full key.
     fn shorten(&mut self, section: PluginsTable, key: usize) {
         let start = line_start(self.text, key);
-        let prefix = self.text.get(start..key).unwrap_or_default();
+        let prefix = self.text.get(start..key).unwrap_or_default().to_ascii_lowercase();
         let forge = section.path().first().copied().unwrap_or_default();
         if let Some(at) = prefix.find(forge)
             && let Some(dot) = prefix.get(at..).and_then(|rest| rest.find("plugins"))
@@ -273,7 +293,8 @@ impl Migrator<'_> {
 
     /// Removes `[velox] build_args` if they equal the defaults of vx.
     fn build_args(&mut self, manifest: &Manifest) {
-        let Some(item) = self.document.get("velox") else { return };
+        let velox = self.document.iter().find(|(key, _)| key.eq_ignore_ascii_case("velox"));
+        let Some((name, item)) = velox else { return };
         let arguments = &manifest.build_args;
         let usual = arguments.stamp_version.is_none()
             && arguments.stamp_time.is_none()
@@ -297,7 +318,7 @@ impl Migrator<'_> {
             }
             item => {
                 if let Some(value) = item.span()
-                    && let Some(key) = self.document.key("velox").and_then(toml_edit::Key::span)
+                    && let Some(key) = self.document.key(name).and_then(toml_edit::Key::span)
                 {
                     self.remove(&KeyValue { name: "velox".to_owned(), key, value });
                 }

@@ -10,12 +10,12 @@ use toml_edit::{Document, Item};
 
 pub use self::migrate::{Migration, migrate};
 use self::{
-    outline::{PluginItem, PluginsTable, TableStyle, entries, fields, section_item},
+    outline::{PluginItem, PluginsTable, TableStyle, entries, fields, get, section_item},
     text::{
         TextEdits, after_own_comments, as_lines, blank_line_before, is_blank, line_end, line_start, whole,
     },
 };
-use crate::{Diagnostic, ManifestFormat, Replacement, reader::nearest};
+use crate::{Diagnostic, ManifestFormat, Replacement, SourceFile, document, reader::nearest};
 
 /// A format-preserving editor of a configuration text.
 ///
@@ -68,7 +68,7 @@ impl Editor {
     pub fn new(text: &str) -> Result<Self, Diagnostic> {
         match Document::parse(text) {
             Ok(_) => Ok(Self { text: text.to_owned() }),
-            Err(error) => Err(crate::parse::not_toml(text, &error)),
+            Err(error) => Err(document::syntax_error(text, &error)),
         }
     }
 
@@ -83,12 +83,16 @@ impl Editor {
     pub fn format(&self) -> ManifestFormat {
         let Ok(document) = self.document() else { return ManifestFormat::Modules };
         if section_item(&document, PluginsTable::Plugins).is_some() {
-            return ManifestFormat::Modules;
+            let is_repository = |entry: &PluginItem| entry.field("owner").is_some() && entry.field("module_name").is_none();
+            let is_first = entries(&document)
+                .iter()
+                .any(|entry| entry.section == PluginsTable::Plugins && is_repository(entry));
+            return if is_first { ManifestFormat::First } else { ManifestFormat::Modules };
         }
         let older = [PluginsTable::GitHub, PluginsTable::GitLab]
             .into_iter()
             .any(|section| section_item(&document, section).is_some());
-        match (document.contains_key("velox"), older) {
+        match (get(document.as_table(), "velox").is_some(), older) {
             (true, _) => ManifestFormat::Ancestor,
             (false, true) => ManifestFormat::Manual,
             (false, false) => ManifestFormat::Modules,
@@ -101,7 +105,7 @@ impl Editor {
         self.entries().into_iter().map(|entry| entry.name).collect()
     }
 
-    /// Whether the plugin's ref contains a variable (`${NAME}`), which a new ref would overwrite.
+    /// Whether the plugin's ref contains a variable (`${NAME}`, `$NAME`), which a new ref would overwrite.
     #[must_use]
     pub fn has_variable_ref(&self, name: &str) -> bool {
         self.entries()
@@ -109,7 +113,7 @@ impl Editor {
             .find(|entry| entry.name == name)
             .and_then(|entry| entry.field(entry.section.reference()))
             .and_then(|field| self.text.get(field.value.clone()))
-            .is_some_and(|raw| raw.contains("${"))
+            .is_some_and(|raw| raw.contains('$'))
     }
 
     /// Adds a plugin after the last one, in the same style.
@@ -195,7 +199,7 @@ impl Editor {
     /// Sets RoadRunner's ref.
     pub fn set_roadrunner(&mut self, reference: &str) -> Result<(), Diagnostic> {
         let document = self.document()?;
-        let place = document.get("roadrunner").and_then(|table| table.as_table_like()?.get("ref")?.span());
+        let place = get(document.as_table(), "roadrunner").and_then(|table| get(table.as_table_like()?, "ref")?.span());
         let Some(place) = place else {
             return Err(Diagnostic::error("missing key `ref` in `[roadrunner]`")
                 .help(format!("add it: [roadrunner] ref = \"{reference}\"")));
@@ -206,7 +210,7 @@ impl Editor {
     }
 
     fn document(&self) -> Result<Document<&str>, Diagnostic> {
-        Document::parse(self.text.as_str()).map_err(|error| crate::parse::not_toml(&self.text, &error))
+        Document::parse(self.text.as_str()).map_err(|error| document::syntax_error(&self.text, &error))
     }
 
     fn entries(&self) -> Vec<PluginItem> {
@@ -433,6 +437,17 @@ impl std::str::FromStr for Replacement {
         crate::refs::replacement(text)
             .map_err(|wrong| crate::manual::invalid(&format!("invalid replacement `{text}`"), &None, wrong))
     }
+}
+
+/// A configuration in YAML or JSON as TOML, in the same format. Comments are lost.
+///
+/// # Errors
+/// The syntax errors of the text, or a value that TOML can't express.
+pub fn to_toml(source: &SourceFile) -> Result<String, Vec<Diagnostic>> {
+    let tree = document::parse(source)?;
+    toml_edit::ser::to_string_pretty(&tree).map_err(|error| {
+        vec![Diagnostic::error(format!("failed to write `{}` as TOML: {error}", source.name))]
+    })
 }
 
 /// A TOML key, quoted if necessary.

@@ -94,7 +94,12 @@ pub(super) fn entries(document: &Document<&str>) -> Vec<PluginItem> {
 
 /// The item of a table of plugins, if it exists.
 pub(super) fn section_item<'a>(document: &'a Document<&str>, section: PluginsTable) -> Option<&'a Item> {
-    section.path().iter().try_fold(document.as_item(), |item, key| item.as_table_like()?.get(key))
+    section.path().iter().try_fold(document.as_item(), |item, key| get(item.as_table_like()?, key))
+}
+
+/// The value of a key; as in the parser, the case of letters doesn't matter.
+pub(super) fn get<'a>(table: &'a dyn TableLike, key: &str) -> Option<&'a Item> {
+    table.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, item)| item)
 }
 
 fn of_section(section: PluginsTable, item: &Item) -> Vec<PluginItem> {
@@ -111,7 +116,9 @@ fn of_section(section: PluginsTable, item: &Item) -> Vec<PluginItem> {
             Item::Table(table) if !table.is_implicit() => TableStyle::Header(table.span()?),
             _ => return None,
         };
-        Some(PluginItem { section, name: name.to_owned(), key, shape, fields: fields(inner) })
+        let mut fields = fields(inner);
+        fields.iter_mut().for_each(|field| field.name.make_ascii_lowercase());
+        Some(PluginItem { section, name: name.to_owned(), key, shape, fields })
     };
     table.iter().filter_map(entry).collect()
 }

@@ -50,7 +50,7 @@ fn plugin(editor: &Editor, name: &str, reference: &str, replace: Option<&str>) -
             {
                 NewOrigin::GitLab { owner, repository: "added".to_owned(), folder: None }
             }
-            ManifestFormat::Manual | ManifestFormat::Ancestor => {
+            ManifestFormat::First | ManifestFormat::Manual | ManifestFormat::Ancestor => {
                 NewOrigin::GitHub { owner, repository: "added".to_owned(), folder: Some("sub".to_owned()) }
             }
         },

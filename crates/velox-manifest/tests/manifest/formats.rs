@@ -224,7 +224,8 @@ fn variables() {
     assert_eq!(reference("${MAJOR}.1"), "v5.1");
     assert_eq!(reference("${UNSET:-v4}${EMPTY}"), "v4");
     assert_eq!(reference("${EMPTY:-v3}"), "v3");
-    assert_eq!(reference("a$b$$c$"), "a$b$c$");
+    assert_eq!(reference("$MAJOR.${MAJOR}-$MAJOR"), "v5.v5-v5");
+    assert_eq!(reference("a$$b$1$-c$"), "a$b$1$-c$");
     assert_eq!(reference("$${MAJOR").as_str(), "${MAJOR");
 }
 

@@ -83,7 +83,7 @@ proptest! {
 #[test]
 fn a_large_file_gets_few_messages() {
     let text: String = (0..20_000).map(|n| format!("key{n} = {n}\n")).collect();
-    assert!(parse(&text, &[]).unwrap_err().len() <= 201);
+    assert!(parse(&text, &[]).unwrap_err().len() <= 202);
     check(&"[".repeat(100_000));
     check(&format!("a = {}", "[".repeat(100_000)));
     check(&format!("{}=1", "a.".repeat(50_000)));

@@ -7,6 +7,8 @@ mod hostile;
 mod invalid;
 mod overrides;
 mod reference;
+mod syntaxes;
+mod velox;
 
 use velox_manifest::{Diagnostic, Level, Manifest, SourceFile};
 
@@ -48,6 +50,10 @@ fn shown(text: &str, diagnostics: &[Diagnostic]) -> String {
                 lines.push(format!("  ^ {}  <- {label}", text.get(span.clone()).unwrap().escape_debug()));
             }
             None => lines.push(format!("{level}: {}", diagnostic.message)),
+        }
+        if let Some(related) = &diagnostic.related {
+            let (line, column) = source.line_column(related.span.start);
+            lines.push(format!("  {line}:{column} {}", related.label));
         }
         lines.extend(diagnostic.help.iter().map(|help| format!("  = {help}")));
     }

@@ -126,8 +126,7 @@ impl Finding {
     }
 
     fn new(rule: CheckRule, level: Level, message: String, span: Option<Range<usize>>, label: &str) -> Self {
-        let label = Some(label.to_owned());
-        let diagnostic = Diagnostic { level, message, span, label, help: Vec::new() };
+        let diagnostic = Diagnostic { level, ..Diagnostic::error(message).at(span).label(label) };
         Self { rule, diagnostic, explanation: Vec::new(), vulnerabilities: Vec::new() }
     }
 

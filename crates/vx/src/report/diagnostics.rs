@@ -32,6 +32,8 @@ pub(crate) struct DiagnosticFields<'a> {
     range: Option<SourceRange<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    related: Option<RelatedFields<'a>>,
     help: &'a [String],
 }
 
@@ -41,7 +43,19 @@ impl<'a> DiagnosticFields<'a> {
         Self {
             range: range.map(|(source, span)| SourceRange::new(source, span)),
             label: diagnostic.label.as_deref(),
+            related: source.zip(diagnostic.related.as_ref()).map(|(source, related)| RelatedFields {
+                range: SourceRange::new(source, &related.span),
+                label: &related.label,
+            }),
             help: &diagnostic.help,
         }
     }
+}
+
+/// A second place of a diagnostic in JSON.
+#[derive(Debug, Serialize)]
+struct RelatedFields<'a> {
+    #[serde(flatten)]
+    range: SourceRange<'a>,
+    label: &'a str,
 }

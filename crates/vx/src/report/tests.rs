@@ -51,13 +51,8 @@ fn source() -> SourceFile {
 }
 
 fn diagnostic(level: Level) -> Diagnostic {
-    Diagnostic {
-        level,
-        message: "unknown key `räf`".into(),
-        span: Some(31..35),
-        label: Some("did you mean `ref`?".into()),
-        help: vec!["[roadrunner] knows `ref` and `dependencies`".into()],
-    }
+    let diagnostic = Diagnostic::error("unknown key `räf`").at(31..35).label("did you mean `ref`?");
+    Diagnostic { level, ..diagnostic.help("[roadrunner] knows `ref` and `dependencies`") }
 }
 
 fn plugin(name: &str, asked: &str, version: &str) -> PluginRow {
@@ -225,13 +220,7 @@ fn quiet_output() {
 #[test]
 fn compiler_output_of_a_failed_build() {
     let (report, written) = human(Verbosity::Normal);
-    let second = Diagnostic {
-        level: Level::Error,
-        message: "`http` does not compile".into(),
-        span: None,
-        label: None,
-        help: vec!["majors are mixed".into(), "two\nlines".into()],
-    };
+    let second = Diagnostic::error("`http` does not compile").help("majors are mixed").help("two\nlines");
     let output = ["# github.com/x/y", "y.go:1:2: undefined: z\u{1b}[2J"];
     fail(&report, &[diagnostic(Level::Error), second], &output);
     insta::assert_snapshot!(written.text());

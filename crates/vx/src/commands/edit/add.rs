@@ -71,7 +71,7 @@ fn add_plugin(
     } else {
         let origin = match editing.editor.format() {
             ManifestFormat::Modules => NewOrigin::Module(module.clone()),
-            ManifestFormat::Manual | ManifestFormat::Ancestor => repository_of(editing, module)?,
+            ManifestFormat::First | ManifestFormat::Manual | ManifestFormat::Ancestor => repository_of(editing, module)?,
         };
         let (name, reference) = (change.name.clone(), reference.clone());
         editing.editor.add(&NewPlugin { name, origin, reference, replace: replace.cloned() })?;

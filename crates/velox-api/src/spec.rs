@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use velox_gomod::semver;
 use velox_manifest::{
-    BuildArgs, DebugConfig, Dependencies, Diagnostic, ExcludeDirective, GoTarget, Manifest, Origin, Plugin,
-    ReplaceDirective, Replacement, RoadRunnerConfig, SourceFile, Spanned, catalogue,
+    BuildArgs, DebugConfig, Dependencies, Diagnostic, DiagnosticKind, ExcludeDirective, GoTarget, Manifest,
+    Origin, Plugin, ReplaceDirective, Replacement, RoadRunnerConfig, SourceFile, Spanned, catalogue,
     check::{self, InvalidValue},
     edit::{key, string},
 };
@@ -216,24 +216,36 @@ impl BuildSpec {
         Ok(self)
     }
 
-    /// The requests of a `velox.toml` in any format, one for each of its targets or for `target` alone.
+    /// The requests of a `velox.toml` in any format, one for each of its targets or for `target` alone, and the warnings
+    /// about the text.
     ///
     /// # Errors
     /// The configuration is invalid, or has what a service can't build: directories, tokens, other forges.
-    pub fn from_configuration(text: &str, target: Option<&GoTarget>) -> Result<Vec<Self>, Vec<Violation>> {
+    pub fn from_configuration(
+        text: &str,
+        target: Option<&GoTarget>,
+    ) -> Result<(Vec<Self>, Vec<String>), Vec<Violation>> {
         let source = SourceFile { name: FILE_NAME.to_owned(), text: text.to_owned() };
-        let (manifest, _) = Manifest::parse(&source, &|_| None).map_err(|errors| {
-            let violation = |error: Diagnostic| {
-                let place = error.span.as_ref().map(|span| source.line_column(span.start));
-                let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
-                let message = [&error.message].into_iter().chain(&error.help);
-                let message = message.map(String::as_str).collect::<Vec<_>>().join("; ");
-                Violation::new("configuration", format!("{FILE_NAME}{place}: {message}"))
-            };
+        let shown = |diagnostic: &Diagnostic| {
+            let place = diagnostic.span.as_ref().map(|span| source.line_column(span.start));
+            let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+            let message = [&diagnostic.message].into_iter().chain(&diagnostic.help);
+            let message = message.map(String::as_str).collect::<Vec<_>>().join("; ");
+            format!("{FILE_NAME}{place}: {message}")
+        };
+        let rejected = |errors: &[&Diagnostic]| -> Vec<Violation> {
             // Finding the place of each takes time proportional to the text.
-            errors.into_iter().take(MAX_ERRORS).map(violation).collect::<Vec<_>>()
-        })?;
-        Self::from_manifest(&manifest, target)
+            let errors = errors.iter().take(MAX_ERRORS);
+            errors.map(|error| Violation::new("configuration", shown(error))).collect()
+        };
+        let (manifest, warnings) = Manifest::parse(&source, &|_| None)
+            .map_err(|errors| rejected(&errors.iter().collect::<Vec<_>>()))?;
+        let unknown = warnings.iter().filter(|warning| warning.kind == DiagnosticKind::UnknownKey);
+        let unknown: Vec<&Diagnostic> = unknown.filter(|_| manifest.strict).collect();
+        if !unknown.is_empty() {
+            return Err(rejected(&unknown));
+        }
+        Ok((Self::from_manifest(&manifest, target)?, warnings.iter().take(MAX_ERRORS).map(shown).collect()))
     }
 
     /// The requests of a manifest, one for each of its targets or for `target` alone.
@@ -746,7 +758,9 @@ mod tests {
             ..whole
         };
         let whole = whole.normalized().expect("it is right");
-        let read = BuildSpec::from_configuration(&whole.configuration(), None).expect("it can be read");
+        let (read, warnings) =
+            BuildSpec::from_configuration(&whole.configuration(), None).expect("it can be read");
+        assert_eq!(warnings, [""; 0]);
         assert_eq!(read, [whole]);
     }
 
@@ -827,6 +841,17 @@ mod tests {
         let names = alike.plugin_names();
         assert_eq!(names[2..], ["x", "x-2", "x-2-2", "x-3"]);
         alike.normalized().expect("it is right");
+    }
+
+    #[test]
+    fn unknown_keys_of_a_configuration_are_warnings() {
+        let text = "[roadrunner]\nref = 'v2025.1.15'\n[plugins.a]\nmodule_name = 'a.b/c'\ntag = 'v1.0.0'\ndocs_url = 'x'\n";
+        let (specs, warnings) = BuildSpec::from_configuration(text, None).expect("it can be read");
+        assert_eq!(specs.len(), 1);
+        assert_eq!(warnings, ["velox.toml:6:1: unknown key `docs_url` in `[plugins.a]`"]);
+        let strict = format!("strict = true\n{text}");
+        let wrong = BuildSpec::from_configuration(&strict, None).expect_err("it is strict");
+        assert_eq!(wrong[0].message, "velox.toml:7:1: unknown key `docs_url` in `[plugins.a]`");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod pipeline;
 mod plugin_template;
 mod process;
 mod process_group;
+mod rebase_replaces;
 mod remote;
 pub mod render;
 mod request;
@@ -53,6 +54,7 @@ pub use lock::{
 pub use pipeline::build;
 pub use plugin_template::PluginTemplate;
 pub use process_group::{EndSignal, ProcessGroup};
+pub use rebase_replaces::rebase_replaces;
 pub use remote::{LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};
 pub use request::{
     BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output, StampOptions,

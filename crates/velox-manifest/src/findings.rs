@@ -111,7 +111,9 @@ impl<'a> DiagnosticSink<'a> {
     /// Replaces the span by a line and column if its lines, which would be printed, may contain a secret.
     fn without_secrets(&self, mut diagnostic: Diagnostic) -> Diagnostic {
         diagnostic.related = diagnostic.related.filter(|related| !self.is_secret(&related.span));
-        let Some(span) = diagnostic.span.clone().filter(|span| self.is_secret(span)) else { return diagnostic };
+        let Some(span) = diagnostic.span.clone().filter(|span| self.is_secret(span)) else {
+            return diagnostic;
+        };
         let (line, column) = self.source.line_column(span.start);
         Diagnostic {
             message: format!("{} ({}:{line}:{column})", diagnostic.message, self.source.name),

@@ -97,7 +97,9 @@ fn platform(section: Section<'_>, host: Option<GoTarget>) -> Option<Spanned<GoTa
     let (mut os, mut arch) = (section.text("os"), section.text("arch"));
     let is_given = |key| section.field(key).is_some_and(|field| !field.is_unset());
     match (is_given("os"), is_given("arch"), host) {
-        (true, false, Some(host)) => arch = Some(Spanned { value: host.arch, span: os.as_ref()?.span.clone() }),
+        (true, false, Some(host)) => {
+            arch = Some(Spanned { value: host.arch, span: os.as_ref()?.span.clone() })
+        }
         (false, true, Some(host)) => os = Some(Spanned { value: host.os, span: arch.as_ref()?.span.clone() }),
         (true, false, None) => section.missing("arch", "a target needs both keys, such as arch = \"amd64\""),
         (false, true, None) => section.missing("os", "a target needs both keys, such as os = \"linux\""),

@@ -185,7 +185,8 @@ impl<'a> Section<'a> {
             if parent.is_empty() { child.to_owned() } else { format!("{parent}.{child}") }
         };
         let known = self.known.iter().find(|known| known.eq_ignore_ascii_case(&entry.key));
-        let path = join(&self.path, &known.map_or_else(|| quoted_key(&entry.key), |known| (*known).to_owned()));
+        let path =
+            join(&self.path, &known.map_or_else(|| quoted_key(&entry.key), |known| (*known).to_owned()));
         let table = join(&self.table, if self.known.is_empty() { "NAME" } else { known.unwrap_or(&"") });
         Field {
             key: &entry.key,
@@ -210,7 +211,8 @@ impl<'a> Section<'a> {
         if given.len() > 64 {
             return None;
         }
-        let synonyms = SYNONYMS.iter().find(|(written, _)| *written == given).map_or(&[][..], |(_, names)| names);
+        let synonyms =
+            SYNONYMS.iter().find(|(written, _)| *written == given).map_or(&[][..], |(_, names)| names);
         // Beside the key that it could mean, `version` or `url` is a remark.
         let synonym = self.known.iter().find(|name| synonyms.contains(name)).filter(|name| !self.has(name));
         synonym.or_else(|| self.known.iter().find(|name| is_misspelled(given, name))).copied()
@@ -224,7 +226,9 @@ impl<'a> Section<'a> {
             let intended = self.intended_key(&lower);
             let is_misplaced = intended.is_none() && TOP_LEVEL_KEYS.contains(&lower.as_str());
             let what = match field.node.value {
-                ConfigValue::Table(_) if self.path.is_empty() => format!("unknown table `[{}]`", quoted_key(key)),
+                ConfigValue::Table(_) if self.path.is_empty() => {
+                    format!("unknown table `[{}]`", quoted_key(key))
+                }
                 _ => format!("unknown key `{key}` in {name}"),
             };
             let known = format!("known keys: {}", self.known.join(", "));
@@ -252,8 +256,7 @@ impl<'a> Section<'a> {
         let entries = self.node.entries().unwrap_or_default();
         let mut seen: HashMap<String, &ConfigEntry> = HashMap::new();
         for entry in entries {
-            let name =
-                if self.known.is_empty() { entry.key.clone() } else { entry.key.to_ascii_lowercase() };
+            let name = if self.known.is_empty() { entry.key.clone() } else { entry.key.to_ascii_lowercase() };
             if let Some(first) = seen.get(&name) {
                 let diagnostic = match &entry.span {
                     Some(span) => duplicate_key(&entry.key, span.clone(), first.span.clone()),
@@ -330,7 +333,9 @@ impl<'a> Field<'a> {
     pub(crate) fn sections(&self) -> Vec<Section<'a>> {
         let tables = match &self.node.value {
             ConfigValue::Null => return Vec::new(),
-            ConfigValue::Array(nodes) => Some(nodes).filter(|nodes| nodes.iter().all(|node| node.entries().is_some())),
+            ConfigValue::Array(nodes) => {
+                Some(nodes).filter(|nodes| nodes.iter().all(|node| node.entries().is_some()))
+            }
             _ => None,
         };
         let Some(tables) = tables else {
@@ -339,9 +344,7 @@ impl<'a> Field<'a> {
         };
         tables
             .iter()
-            .map(|node| {
-                self.below(node, node.span.clone().or_else(|| self.key_span.clone()), true).checked()
-            })
+            .map(|node| self.below(node, node.span.clone().or_else(|| self.key_span.clone()), true).checked())
             .collect()
     }
 

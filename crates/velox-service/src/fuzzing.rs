@@ -11,7 +11,7 @@ use crate::{
 /// Parses the body of `POST /v1/builds`.
 pub fn submit(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
     let submit: SubmitRequest = body::parse_json(bytes).ok()?;
-    Some(builds::spec(submit).and_then(|(spec, _)| spec.normalized()))
+    Some(builds::spec(submit).and_then(|(spec, ..)| spec.normalized()))
 }
 
 /// Parses a call in JSON.

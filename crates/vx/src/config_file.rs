@@ -2,6 +2,9 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use velox_manifest::{Diagnostic, SourceFile};
@@ -9,6 +12,15 @@ use velox_manifest::{Diagnostic, SourceFile};
 pub(crate) const DEFAULT_FILE_NAME: &str = "velox.toml";
 
 const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// How long a named pipe may have no writer.
+const PIPE_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the writer of a pipe may take.
+const PIPE_READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Files that are found beside a missing velox.toml.
+const OTHER_FILE_NAMES: [&str; 3] = ["velox.yaml", "velox.yml", "velox.json"];
 
 const EXAMPLE: &str = r#"[roadrunner]
 ref = "v2024.2.1"
@@ -47,10 +59,13 @@ impl ConfigFile {
                     base = absolute.parent().unwrap_or(working_directory).to_owned();
                     file = Some(absolute.clone());
                 }
-                // A pipe (`-c <(generate)`) has no directory.
                 _ => {}
             }
-            File::open(&absolute).and_then(read_limited)
+            match file {
+                Some(_) => File::open(&absolute).and_then(read_limited),
+                // A pipe (`-c <(generate)`) has no directory.
+                None => read_pipe(absolute),
+            }
         };
         let bytes = bytes.map_err(|cause| match cause.kind() {
             io::ErrorKind::NotFound => not_found(&working_directory.join(path)),
@@ -69,7 +84,29 @@ fn read_limited(source: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads what is no regular file: a pipe whose other end nobody opens would wait forever.
+fn read_pipe(path: PathBuf) -> io::Result<Vec<u8>> {
+    let (opened, is_open) = mpsc::channel();
+    let (read, result) = mpsc::channel();
+    // It ends with the process, at the latest.
+    thread::spawn(move || {
+        let file = File::open(path);
+        let _ = opened.send(());
+        let _ = read.send(file.and_then(read_limited));
+    });
+    let late = |what: &str| io::Error::new(io::ErrorKind::TimedOut, what.to_owned());
+    is_open.recv_timeout(PIPE_OPEN_TIMEOUT).map_err(|_| late("no program writes to this pipe"))?;
+    result
+        .recv_timeout(PIPE_READ_TIMEOUT)
+        .map_err(|_| late("the program that writes to this pipe doesn't end"))?
+}
+
 fn not_found(path: &Path) -> Diagnostic {
+    let other = OTHER_FILE_NAMES.iter().find(|name| path.with_file_name(name).is_file());
+    if let Some(other) = other {
+        let message = format!("configuration file `{}` not found", path.display());
+        return Diagnostic::error(message).help(format!("use `--config {other}`"));
+    }
     Diagnostic::error(format!("configuration file `{}` not found", path.display()))
         .help("create one with `vx init`, select another with `--config FILE`, or build without one with `vx build --with MODULE`")
         .help(format!("a minimal velox.toml for PHP applications:\n\n{EXAMPLE}"))

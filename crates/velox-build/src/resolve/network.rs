@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use velox_fetch::{
     Redactor,
@@ -18,7 +18,7 @@ use velox_fetch::{
     proxy::{self, Netrc, ProxyList},
     sumdb::SumDbConfig,
 };
-use velox_manifest::Forge;
+use velox_manifest::{Forge, check::can_be_token};
 
 use crate::{
     error::Error,
@@ -57,8 +57,11 @@ impl Network {
         let git = plain.find("git");
         let access = access(request, settings, &github, &gitlab, git.as_deref()).await;
         let secrets = access.environment(&request.environment);
-        let tokens: Vec<SecretString> =
-            [&github, &gitlab].into_iter().filter_map(|forge| forge.token.clone()).collect();
+        let tokens: Vec<SecretString> = [&github, &gitlab]
+            .into_iter()
+            .filter_map(|forge| forge.token.clone())
+            .filter(|token| can_be_token(token.expose_secret()))
+            .collect();
         let children = CommandRunner {
             secrets: Arc::new(secrets),
             redactor: Arc::new(Redactor::new(tokens)),

@@ -17,7 +17,7 @@ use velox_gomod::{
     module::{ModuleVersion, split_path_version},
     semver,
 };
-use velox_manifest::{Diagnostic, catalogue};
+use velox_manifest::{Diagnostic, catalogue, check::with_v};
 
 use super::{
     download::{GoDownload, ModuleProxies},
@@ -439,9 +439,9 @@ impl ModuleSources<'_> {
         if !download_failure::may_be_missing(why) || fetcher.needs_go(&module.path) {
             return None;
         }
-        let with_v = format!("v{}", module.version);
-        if semver::is_valid(&with_v) {
-            return Some(format!("did you mean {with_v}?"));
+        // `unresolved` says what was meant.
+        if with_v(&module.version).is_some() {
+            return None;
         }
         let versions = tokio::select! {
             versions = proxy_versions(fetcher, &module.path) => versions,
@@ -527,8 +527,10 @@ fn fault_of_forge(error: &ForgeError) -> Blame {
 fn unresolved(request: &ModuleRequest, why: &str, help: &[String]) -> Diagnostic {
     let reference = request.reference.as_deref().unwrap_or("the default branch");
     let message = format!("failed to resolve {reference} of {}: {why}", request.subject);
+    let meant =
+        request.reference.as_deref().and_then(with_v).map(|version| format!("did you mean `{version}`?"));
     Diagnostic {
-        help: help.to_vec(),
+        help: meant.into_iter().chain(help.iter().cloned()).collect(),
         ..Diagnostic::error(message).at(request.span.clone()).label("requested here")
     }
 }

@@ -31,8 +31,13 @@ impl<'a> JsonText<'a> {
             Some(b'{') => {
                 let JsonEntries(entries) = serde_json::from_str(json).map_err(failed)?;
                 let entry = |(key, value): (&'a RawValue, &'a RawValue)| {
-                    let name: String = serde_json::from_str(key.get()).map_err(|error| invalid(reason(&error)))?;
-                    Ok(ConfigEntry { key: name, span: Some(self.range(key)), node: self.node(value, depth + 1)? })
+                    let name: String =
+                        serde_json::from_str(key.get()).map_err(|error| invalid(reason(&error)))?;
+                    Ok(ConfigEntry {
+                        key: name,
+                        span: Some(self.range(key)),
+                        node: self.node(value, depth + 1)?,
+                    })
                 };
                 ConfigValue::Table(entries.into_iter().map(entry).collect::<Result<_, Diagnostic>>()?)
             }

@@ -52,7 +52,9 @@ fn of_value(text: &str, value: &Value) -> ConfigNode {
         Value::Integer(_) => ConfigValue::Integer(raw()),
         Value::Float(_) => ConfigValue::Float(raw()),
         Value::Datetime(_) => ConfigValue::Datetime(raw()),
-        Value::Array(values) => ConfigValue::Array(values.iter().map(|value| of_value(text, value)).collect()),
+        Value::Array(values) => {
+            ConfigValue::Array(values.iter().map(|value| of_value(text, value)).collect())
+        }
         Value::InlineTable(table) => ConfigValue::Table(entries(text, table)),
     };
     ConfigNode { value, span }
@@ -154,7 +156,8 @@ pub(crate) fn syntax_error(text: &str, error: &TomlError) -> Diagnostic {
         );
     }
     if text.trim_start().starts_with('{') {
-        diagnostic = diagnostic.help("this looks like JSON; vx reads it from a file with the extension `.json`");
+        diagnostic =
+            diagnostic.help("this looks like JSON; vx reads it from a file with the extension `.json`");
     }
     diagnostic
 }

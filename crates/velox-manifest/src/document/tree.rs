@@ -52,7 +52,8 @@ impl ConfigNode {
 
     /// Whether this is missing in all but name: an empty text, or nothing at all.
     pub(crate) fn is_unset(&self) -> bool {
-        matches!(&self.value, ConfigValue::Null) || matches!(&self.value, ConfigValue::Text(text) if text.is_empty())
+        matches!(&self.value, ConfigValue::Null)
+            || matches!(&self.value, ConfigValue::Text(text) if text.is_empty())
     }
 
     /// The value in one word, with its article.
@@ -65,7 +66,9 @@ impl ConfigNode {
             ConfigValue::Float(_) => "a float",
             ConfigValue::Datetime(_) => "a datetime",
             ConfigValue::Array(nodes)
-                if !nodes.is_empty() && self.span.is_none() && nodes.iter().all(|node| node.entries().is_some()) =>
+                if !nodes.is_empty()
+                    && self.span.is_none()
+                    && nodes.iter().all(|node| node.entries().is_some()) =>
             {
                 "an array of tables"
             }

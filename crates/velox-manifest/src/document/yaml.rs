@@ -106,9 +106,7 @@ impl TreeBuilder {
                 let value = scalar(text, style, tag.as_ref(), &range)?;
                 self.close(ConfigNode { value, span: Some(range) }, anchor)
             }
-            Event::SequenceStart(anchor, _) => {
-                self.open(range, anchor, OpenContent::Sequence(Vec::new()))
-            }
+            Event::SequenceStart(anchor, _) => self.open(range, anchor, OpenContent::Sequence(Vec::new())),
             Event::MappingStart(anchor, _) => {
                 self.open(range, anchor, OpenContent::Mapping(Vec::new(), None))
             }

@@ -269,7 +269,13 @@ impl Migrator<'_> {
                 fields(table).iter().map(|field| line_start(self.text, field.key.start)).collect()
             }
             Item::Table(table) => table.span().into_iter().map(|span| span.start).collect(),
-            _ => self.document.key(name).and_then(toml_edit::Key::span).into_iter().map(|span| span.start).collect(),
+            _ => self
+                .document
+                .key(name)
+                .and_then(toml_edit::Key::span)
+                .into_iter()
+                .map(|span| span.start)
+                .collect(),
         };
         for start in places {
             let found = self.text.get(start..).and_then(|text| text.find(name));

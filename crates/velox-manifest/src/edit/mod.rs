@@ -83,7 +83,8 @@ impl Editor {
     pub fn format(&self) -> ManifestFormat {
         let Ok(document) = self.document() else { return ManifestFormat::Modules };
         if section_item(&document, PluginsTable::Plugins).is_some() {
-            let is_repository = |entry: &PluginItem| entry.field("owner").is_some() && entry.field("module_name").is_none();
+            let is_repository =
+                |entry: &PluginItem| entry.field("owner").is_some() && entry.field("module_name").is_none();
             let is_first = entries(&document)
                 .iter()
                 .any(|entry| entry.section == PluginsTable::Plugins && is_repository(entry));
@@ -199,7 +200,8 @@ impl Editor {
     /// Sets RoadRunner's ref.
     pub fn set_roadrunner(&mut self, reference: &str) -> Result<(), Diagnostic> {
         let document = self.document()?;
-        let place = get(document.as_table(), "roadrunner").and_then(|table| get(table.as_table_like()?, "ref")?.span());
+        let place = get(document.as_table(), "roadrunner")
+            .and_then(|table| get(table.as_table_like()?, "ref")?.span());
         let Some(place) = place else {
             return Err(Diagnostic::error("missing key `ref` in `[roadrunner]`")
                 .help(format!("add it: [roadrunner] ref = \"{reference}\"")));

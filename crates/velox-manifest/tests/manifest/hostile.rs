@@ -1,18 +1,35 @@
 //! Arbitrary texts: the spans of all diagnostics are inside the text.
 
-use crate::{MANUAL, MODULES, parse};
+use crate::{MANUAL, MODULES, parse, syntaxes::json};
 use proptest::{prelude::*, sample::Index};
+use velox_manifest::{Diagnostic, Manifest, SourceFile, edit};
 
+/// In every syntax.
 fn check(text: &str) {
-    let diagnostics = match parse(text, &[("RT_TOKEN", "\u{0}"), ("VERSION", "é\"'")]) {
-        Ok((_, warnings)) => warnings,
-        Err(errors) => {
-            assert!(!errors.is_empty());
-            errors
+    for name in ["velox.toml", "velox.yaml", "velox.json"] {
+        let source = SourceFile { name: name.to_owned(), text: text.to_owned() };
+        let environment = |name: &str| match name {
+            "RT_TOKEN" => Some("\u{0}".to_owned()),
+            "VERSION" => Some("é\"'".to_owned()),
+            _ => None,
+        };
+        let diagnostics = match Manifest::parse(&source, &environment) {
+            Ok((_, warnings)) => warnings,
+            Err(errors) => {
+                assert!(!errors.is_empty());
+                errors
+            }
+        };
+        let related =
+            |diagnostic: &Diagnostic| diagnostic.related.as_ref().map(|related| related.span.clone());
+        for span in
+            diagnostics.iter().flat_map(|diagnostic| [diagnostic.span.clone(), related(diagnostic)]).flatten()
+        {
+            assert!(text.get(span.clone()).is_some(), "{span:?} is outside of {text:?} ({name})");
         }
-    };
-    for span in diagnostics.iter().filter_map(|diagnostic| diagnostic.span.clone()) {
-        assert!(text.get(span.clone()).is_some(), "{span:?} is outside of {text:?}");
+        if edit::to_toml(&source).is_ok_and(|toml| toml_edit::Document::parse(toml.as_str()).is_err()) {
+            panic!("{text:?} ({name}) becomes invalid TOML");
+        }
     }
 }
 
@@ -21,9 +38,9 @@ fn pieces() -> impl Strategy<Value = String> {
     const PIECES: &str = "[ ] [[ ]] { } \" ' \"\"\" = . , \\ \u{feff} é ${ } $ :- roadrunner ref github plugins gitlab \
                           repository owner folder replace replaces excludes old new velox build_args -ldflags -X \
                           '-tags' target_platform os arch token endpoint https:// @ :// 1 true v5.0.0 module_name tag \
-                          log level a.b/c/v0 github.com/a/b/v2 .. /";
+                          log level a.b/c/v0 github.com/a/b/v2 .. / : - ? | > & &a *a << ! !!int # --- ... ~ null \t";
     let mut pieces: Vec<&str> = PIECES.split(' ').collect();
-    pieces.extend([" ", "\n", "\r\n"]);
+    pieces.extend([" ", "\n", "\r\n", "\n  ", ": ", "- "]);
     let piece = prop::sample::select(pieces);
     prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
 }
@@ -69,6 +86,11 @@ proptest! {
     #[test]
     fn any_values(text in valid_toml()) {
         check(&text);
+        let value: Result<serde_json::Value, _> = toml_edit::de::from_str(&text);
+        if let Ok(value) = value {
+            check(&value.to_string());
+            check(&format!("{value:#}"));
+        }
     }
 
     #[test]
@@ -77,6 +99,10 @@ proptest! {
         let start = text.floor_char_boundary(at.index(text.len()));
         let end = text.floor_char_boundary((start + length).min(text.len())).max(start);
         check(&format!("{}{other}{}", &text[..start], &text[end..]));
+        let json = json(text);
+        let start = json.floor_char_boundary(at.index(json.len()));
+        let end = json.floor_char_boundary((start + length).min(json.len())).max(start);
+        check(&format!("{}{other}{}", &json[..start], &json[end..]));
     }
 }
 

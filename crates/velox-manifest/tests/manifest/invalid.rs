@@ -60,7 +60,8 @@ fn refs() {
 #[test]
 fn owners_repositories_and_folders() {
     let mut texts = github("owner", &["'ö'", "'.'", "''"]);
-    texts.extend(github("repository", &["'r.git'", "'https://user:hunter2@github.com/o/r'", "'o/r'", "true"]));
+    texts
+        .extend(github("repository", &["'r.git'", "'https://user:hunter2@github.com/o/r'", "'o/r'", "true"]));
     texts.extend(github("folder", &["'a/../b'", "'C:/a'", "'a\\b'"]));
     diagnostics("owners_repositories_and_folders", texts);
 }

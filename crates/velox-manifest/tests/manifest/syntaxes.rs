@@ -15,7 +15,9 @@ fn read(name: &str, text: &str) -> Result<(Manifest, Vec<Diagnostic>), Vec<Diagn
 fn read_all(name: &str, text: &str) -> Manifest {
     match read(name, text) {
         Ok((manifest, warnings)) if warnings.is_empty() => manifest,
-        other => panic!("{}", rendered(name, text, &other.map_or_else(|errors| errors, |(_, warnings)| warnings))),
+        other => {
+            panic!("{}", rendered(name, text, &other.map_or_else(|errors| errors, |(_, warnings)| warnings)))
+        }
     }
 }
 
@@ -48,7 +50,7 @@ fn content(manifest: &Manifest) -> String {
 }
 
 /// A TOML text as JSON, which is YAML too.
-fn json(text: &str) -> String {
+pub(crate) fn json(text: &str) -> String {
     let value: serde_json::Value = toml_edit::de::from_str(text).unwrap();
     format!("{value:#}")
 }
@@ -131,7 +133,10 @@ fn errors_in_yaml_and_json() {
         })
         .collect();
     let answers = answers.join("\n\n========\n");
-    assert!(!answers.split("--\n").skip(1).any(|part| part.split("\n\n").next().unwrap().contains("hunter2")), "{answers}");
+    assert!(
+        !answers.split("--\n").skip(1).any(|part| part.split("\n\n").next().unwrap().contains("hunter2")),
+        "{answers}"
+    );
     insta::assert_snapshot!(answers);
 }
 
@@ -155,7 +160,8 @@ fn yaml_and_json_become_toml() {
     let toml = edit::to_toml(&source).unwrap();
     insta::assert_snapshot!(toml);
     let old = Manifest::parse(&source, &|_| None).unwrap().0;
-    let new = Manifest::parse(&SourceFile { name: "velox.toml".to_owned(), text: toml }, &|_| None).unwrap().0;
+    let new =
+        Manifest::parse(&SourceFile { name: "velox.toml".to_owned(), text: toml }, &|_| None).unwrap().0;
     assert_eq!(content(&old), content(&new));
     for text in [MANUAL, MODULES] {
         let source = SourceFile { name: "velox.json".to_owned(), text: json(text) };

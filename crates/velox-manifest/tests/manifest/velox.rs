@@ -138,7 +138,9 @@ fn an_unknown_log_setting_is_a_warning() {
 #[test]
 fn folders_with_slashes() {
     let folder = |folder: &str| {
-        let text = format!("github.plugins.a = {{ ref = 'v1', owner = 'o', repository = 'r', folder = '{folder}' }}");
+        let text = format!(
+            "github.plugins.a = {{ ref = 'v1', owner = 'o', repository = 'r', folder = '{folder}' }}"
+        );
         match valid(&text, &[]).plugins.remove(0).origin {
             Origin::GitHub { folder, .. } => folder.map(|folder| folder.value),
             _ => None,
@@ -165,7 +167,13 @@ fn the_first_format() {
     assert!(manifest.github.token.is_some());
     assert!(matches!(&manifest.plugins[0].origin, Origin::GitHub { folder: Some(_), .. }));
     // One entry of the newest format, and the rest is a mistake in it.
-    assert!(parse("plugins.a = { ref = 'v1', owner = 'o' }\nplugins.b = { module_name = 'a.b/c', tag = 'v1' }", &[]).is_err());
+    assert!(
+        parse(
+            "plugins.a = { ref = 'v1', owner = 'o' }\nplugins.b = { module_name = 'a.b/c', tag = 'v1' }",
+            &[]
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -205,7 +213,8 @@ fn only_what_can_be_a_token_is_redacted() {
 
 #[test]
 fn dollars_in_build_arguments() {
-    let text = format!("velox.build_args = ['-ldflags', '-X main.a=$A -X main.b=${{A}}$$ -X main.c=5$']\n{PLUGIN}");
+    let text =
+        format!("velox.build_args = ['-ldflags', '-X main.a=$A -X main.b=${{A}}$$ -X main.c=5$']\n{PLUGIN}");
     let definitions = valid(&text, &[("A", "1")]).build_args.definitions;
     assert_eq!(definitions.into_values().collect::<Vec<_>>(), ["1", "1$", "5$"]);
     let errors = parse(&text, &[]).unwrap_err();

@@ -28,19 +28,20 @@ use crate::{build::BuildOutcome, store::Submission};
 /// The maximum `wait` of a request.
 const MAX_WAIT_SECONDS: u64 = 60;
 
-/// The spec of a request and whether to force a rebuild, or the violations by field of [`SubmitRequest`].
-pub(crate) fn spec(request: SubmitRequest) -> Result<(BuildSpec, bool), Vec<Violation>> {
+/// The spec of a request, whether to force a rebuild, and the warnings about its configuration; or the violations by field
+/// of [`SubmitRequest`].
+pub(crate) fn spec(request: SubmitRequest) -> Result<(BuildSpec, bool, Vec<String>), Vec<Violation>> {
     let SubmitRequest { build, configuration, target, force } = request;
     let invalid = |field: &str, message: &str| Err(vec![Violation::new(field, message)]);
     match (build, configuration) {
-        (Some(spec), None) if target.is_none() => Ok((spec, force)),
+        (Some(spec), None) if target.is_none() => Ok((spec, force, Vec::new())),
         (Some(_), None) => invalid("target", "only valid with `configuration`; use `build.target` instead"),
         (None, Some(text)) => {
             let target = target.as_deref().map(parse_target).transpose();
             let target = target.map_err(|message| vec![Violation::new("target", message)])?;
-            let mut specs = BuildSpec::from_configuration(&text, target.as_ref())?;
+            let (mut specs, warnings) = BuildSpec::from_configuration(&text, target.as_ref())?;
             match (specs.pop(), specs.len()) {
-                (Some(spec), 0) => Ok((spec, force)),
+                (Some(spec), 0) => Ok((spec, force, warnings)),
                 (Some(last), _) => {
                     let targets: Vec<_> =
                         specs.iter().chain([&last]).map(|spec| spec.target.to_string()).collect();
@@ -82,7 +83,7 @@ pub(crate) async fn create(
     body::Json(request): body::Json<SubmitRequest>,
 ) -> Result<Response, ApiError> {
     let has_build = request.build.is_some();
-    let (spec, force) = if has_build {
+    let (spec, force, warnings) = if has_build {
         spec(request)
     } else {
         // Parsing a large configuration takes long.
@@ -101,7 +102,8 @@ pub(crate) async fn create(
         Submission::Finished(_) => StatusCode::OK,
         Submission::Queued(_) | Submission::Joined(_) => StatusCode::ACCEPTED,
     };
-    let view = submission.build().view();
+    let mut view = submission.build().view();
+    view.warnings.splice(0..0, warnings);
     let location = [(header::LOCATION, view.links.this.clone())];
     Ok((status, location, Json(view)).into_response())
 }

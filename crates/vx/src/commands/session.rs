@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use velox_build::{
     BuildOptions, BuildRequest, BuildSummary, Error, Event, Goal, NetworkAccess, Note, QuerySession, Reporter,
 };
-use velox_manifest::{Diagnostic, Manifest, ManifestOverrides, SourceFile};
+use velox_manifest::{Diagnostic, DiagnosticKind, Level, Manifest, ManifestOverrides, SourceFile};
 use velox_query::ModuleGraph;
 
 use crate::{
@@ -38,6 +38,13 @@ pub(crate) struct Session {
 impl Session {
     /// Opens a session for a query on the configuration.
     pub(crate) fn open(settings: Settings, project: ProjectArgs) -> CommandResult<Self> {
+        let mut session = Self::silent(settings, project)?;
+        session.report_warnings();
+        Ok(session)
+    }
+
+    /// Like [`Session::open`], without reporting the warnings.
+    pub(crate) fn silent(settings: Settings, project: ProjectArgs) -> CommandResult<Self> {
         Self::with_overrides(settings, project, &OverrideArgs::default(), BuildOptions::default(), Goal::Plan)
     }
 
@@ -67,6 +74,13 @@ impl Session {
         options: BuildOptions,
         goal: Goal,
     ) -> CommandResult<Self> {
+        if options.versions.strict || loaded.manifest.strict {
+            let unknown = unknown_keys(&loaded.warnings);
+            if !unknown.is_empty() {
+                report.failed(ExitStatus::Configuration, &unknown, &[]);
+                return Err(ExitStatus::Configuration);
+            }
+        }
         let cancel = CancellationToken::new();
         let interrupted = Arc::clone(&report);
         let signals = watch_signals(&cancel, move |signal| interrupted.interrupted(signal))?;
@@ -143,6 +157,15 @@ impl Session {
     }
 }
 
+/// The warnings about unknown keys, as errors.
+fn unknown_keys(warnings: &[Diagnostic]) -> Vec<Diagnostic> {
+    let unknown = warnings.iter().filter(|warning| warning.kind == DiagnosticKind::UnknownKey);
+    let error = |warning: &Diagnostic| Diagnostic { level: Level::Error, ..warning.clone() };
+    unknown
+        .map(|warning| error(warning).label("unknown key").help("`strict` doesn't allow unknown keys"))
+        .collect()
+}
+
 impl SourceArgs {
     pub(crate) fn options(self, mut options: BuildOptions, working_directory: &Path) -> BuildOptions {
         options.versions.dependencies = self.dependencies.map(Into::into);
@@ -191,8 +214,8 @@ impl LoadedManifest {
             true => overrides,
             false => overrides.below(working_directory),
         };
-        let lookup = |name: &str| settings.environment.get(name).cloned();
-        let parsed = Manifest::parse(&file.source, &lookup).and_then(|(manifest, warnings)| {
+        let parsed = parse(&file.source, settings, &file.base, working_directory);
+        let parsed = parsed.and_then(|(manifest, warnings)| {
             Ok((if unchanged { manifest } else { manifest.changed_by(&overrides)? }, warnings))
         });
         match parsed {
@@ -231,6 +254,19 @@ impl LoadedManifest {
             updates_lock: self.unchanged,
         }
     }
+}
+
+/// Parses a configuration, with the paths of its replacements relative to `base`, its directory.
+pub(crate) fn parse(
+    source: &SourceFile,
+    settings: &Settings,
+    base: &Path,
+    working_directory: &Path,
+) -> Result<(Manifest, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let lookup = |name: &str| settings.environment.get(name).cloned();
+    let (mut manifest, mut warnings) = Manifest::parse(source, &lookup)?;
+    warnings.extend(velox_build::rebase_replaces(&mut manifest, base, working_directory)?);
+    Ok((manifest, warnings))
 }
 
 pub(crate) struct LoadError {

@@ -45,7 +45,6 @@ refused! {
     unknown_section: format!("{}\n[roadruner]\nref = \"v1\"\n", modules(""));
     unknown_key: manual("http = { reff = \"v5.0.2\", owner = \"roadrunner-server\", repository = \"http\" }");
     section_is_a_string: "roadrunner = \"v2024.2.1\"\n";
-    ref_is_a_number: "[roadrunner]\nref = 2024\n\n[github.plugins]\nhttp = { ref = 5, owner = \"o\", repository = \"r\" }\n";
     debug_is_a_string: format!("[debug]\nenabled = \"yes\"\n\n{}", modules(""));
     plugin_is_a_string: manual("http = \"v5.0.2\"");
     missing_ref: manual("http = { owner = \"roadrunner-server\", repository = \"http\" }");
@@ -56,7 +55,7 @@ refused! {
     ref_that_is_a_flag: manual("http = { ref = \"--upload-pack=x\", owner = \"roadrunner-server\", repository = \"http\" }");
     owner_that_cannot_be_one: manual("http = { ref = \"v5.0.2\", owner = \"../roadrunner\", repository = \"http\" }");
     folder_that_leaves_the_repository: manual("cache = { ref = \"v1.6.18\", owner = \"darkweak\", repository = \"souin\", folder = \"../plugins\" }");
-    folder_that_is_absolute: manual("cache = { ref = \"v1.6.18\", owner = \"darkweak\", repository = \"souin\", folder = \"/plugins\" }");
+    folder_that_is_absolute: manual("cache = { ref = \"v1.6.18\", owner = \"darkweak\", repository = \"souin\", folder = \"C:/plugins\" }");
     two_plugins_of_one_repository: manual("http = { ref = \"v5.0.2\", owner = \"roadrunner-server\", repository = \"http\" }\nweb = { ref = \"v5.0.1\", owner = \"roadrunner-server\", repository = \"http\" }");
     two_plugins_of_one_module: modules("[plugins.web]\nmodule_name = \"github.com/roadrunner-server/http/v5\"\ntag = \"v5.2.6\"");
     two_formats: format!("{}\n[github.plugins]\nlogger = {{ ref = \"v5.0.2\", owner = \"roadrunner-server\", repository = \"logger\" }}\n", modules(""));
@@ -67,12 +66,10 @@ refused! {
     module_name_that_is_a_url: "[plugins.http]\nmodule_name = \"https://github.com/roadrunner-server/http\"\ntag = \"v5.2.7\"\n";
     tag_of_another_major: "[plugins.http]\nmodule_name = \"github.com/roadrunner-server/http/v5\"\ntag = \"v4.0.0\"\n";
     unknown_target: modules("[target_platform]\nos = \"linus\"\narch = \"amd64\"");
-    half_a_target: modules("[target_platform]\nos = \"linux\"");
     replace_without_a_new: modules("[[replaces]]\nold = \"github.com/roadrunner-server/http/v5\"");
     replace_that_is_no_list: modules("[replaces]\nold = \"a.example/a\"\nnew = \"../a\"");
     exclude_without_a_version: modules("[[excludes]]\nmodule = \"github.com/roadrunner-server/http/v5\"");
     exclude_of_no_version: modules("[[excludes]]\nmodule = \"github.com/roadrunner-server/http/v5\"\nversion = \"newest\"");
-    unknown_log_level: format!("[log]\nlevel = \"loud\"\n\n{}", modules(""));
     endpoint_that_is_no_url: format!("[gitlab.endpoint]\nendpoint = \"gitlab example\"\n\n{}", manual("http = { ref = \"v5.0.2\", owner = \"roadrunner-server\", repository = \"http\" }"));
     unsafe_build_argument: format!("[velox]\nbuild_args = [\"-trimpath\", \"-toolexec\", \"/bin/sh\"]\n\n{}", manual("http = { ref = \"v4.0.0\", owner = \"roadrunner-server\", repository = \"http\" }"));
     unknown_dependencies: "[roadrunner]\nref = \"v2024.2.1\"\ndependencies = \"newest\"\n\n[github.plugins]\nhttp = { ref = \"v5.0.2\", owner = \"roadrunner-server\", repository = \"http\" }\n";

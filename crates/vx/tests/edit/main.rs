@@ -10,3 +10,4 @@ mod support {
 mod editing;
 mod init;
 mod new_plugin;
+mod velox_configurations;

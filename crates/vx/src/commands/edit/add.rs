@@ -6,7 +6,7 @@ use velox_query::{SelectedPlugin, select_plugins, without_major};
 
 use crate::{
     cli::edit::AddCommand,
-    commands::edit::session::EditSession,
+    commands::edit::session::{EditPurpose, EditSession},
     report::{Change, ChangeKind},
     settings::Settings,
     status::CommandResult,
@@ -14,7 +14,7 @@ use crate::{
 
 pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandResult {
     let AddCommand { plugins, replace, name, edit } = arguments;
-    let mut editing = EditSession::open(settings, &edit.config)?;
+    let mut editing = EditSession::open(settings, &edit.config, EditPurpose::Edit)?;
     if plugins.len() > 1 && (name.is_some() || replace.is_some()) {
         let error = Diagnostic::error("--name and --replace apply to a single plugin");
         return Err(editing.session.invalid(error.help("run `vx add` once for each plugin")));
@@ -71,7 +71,9 @@ fn add_plugin(
     } else {
         let origin = match editing.editor.format() {
             ManifestFormat::Modules => NewOrigin::Module(module.clone()),
-            ManifestFormat::First | ManifestFormat::Manual | ManifestFormat::Ancestor => repository_of(editing, module)?,
+            ManifestFormat::First | ManifestFormat::Manual | ManifestFormat::Ancestor => {
+                repository_of(editing, module)?
+            }
         };
         let (name, reference) = (change.name.clone(), reference.clone());
         editing.editor.add(&NewPlugin { name, origin, reference, replace: replace.cloned() })?;

@@ -2,14 +2,14 @@ use velox_manifest::Diagnostic;
 
 use crate::{
     cli::edit::RemoveCommand,
-    commands::edit::session::EditSession,
+    commands::edit::session::{EditPurpose, EditSession},
     report::{Change, ChangeKind},
     settings::Settings,
     status::CommandResult,
 };
 
 pub(crate) async fn remove(settings: Settings, arguments: RemoveCommand) -> CommandResult {
-    let mut editing = EditSession::open(settings, &arguments.edit.config)?;
+    let mut editing = EditSession::open(settings, &arguments.edit.config, EditPurpose::Edit)?;
     for name in arguments.plugins {
         let plugin = editing.manifest().plugins.iter().find(|plugin| plugin.name.value == name);
         let from = plugin.map(|plugin| plugin.reference.value.clone());

@@ -1,16 +1,16 @@
 //! Edits of a configuration file and its lock.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use velox_build::{BuildOptions, Goal, Upgrade, write_text};
 use velox_manifest::{
-    Diagnostic, Manifest, ManifestFormat, SourceFile,
-    edit::{Editor, NewOrigin, NewPlugin},
+    ConfigSyntax, Diagnostic, Manifest, ManifestFormat, SourceFile,
+    edit::{Editor, NewOrigin, NewPlugin, to_toml},
 };
 
 use crate::{
     cli::ConfigArgs,
-    commands::session::{LoadedManifest, Session, working_directory},
+    commands::session::{LoadedManifest, Session, parse, working_directory},
     config_file::ConfigFile,
     report::{self, Change},
     settings::Settings,
@@ -27,37 +27,91 @@ pub(crate) struct EditSession {
     pub(crate) changes: Vec<Change>,
     /// The plugins whose locked versions are ignored.
     pub(crate) upgrade: Vec<String>,
+    /// The name of the file in YAML or JSON from which `source` was made.
+    pub(crate) converted_from: Option<String>,
     settings: Settings,
+    directory: PathBuf,
+}
+
+/// Why a configuration is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EditPurpose {
+    /// To change it in place, which needs TOML in a format that is still written.
+    Edit,
+    /// To convert it to TOML in the latest format.
+    Migrate,
+    /// Only to read it.
+    Inspect,
 }
 
 impl EditSession {
     /// Opens the file, which may have no plugins yet.
-    pub(crate) fn open(settings: Settings, config: &ConfigArgs) -> CommandResult<Self> {
+    pub(crate) fn open(settings: Settings, config: &ConfigArgs, purpose: EditPurpose) -> CommandResult<Self> {
         let directory = working_directory()?;
-        let opened = ConfigFile::read(config.file(), &directory)
+        let mut opened = ConfigFile::read(config.file(), &directory)
             .map_err(|error| report::invalid(&settings, None, &[error]))?;
-        let source = opened.source.clone();
-        let Some(file) = opened.path.clone() else {
+        let mut source = opened.source.clone();
+        let Some(mut file) = opened.path.clone() else {
             let error = Diagnostic::error(format!("`{}` is not a regular file", source.name))
                 .help("use `--config FILE`");
             return Err(report::invalid(&settings, None, &[error]));
         };
-        let invalid = |errors: &[Diagnostic]| report::invalid(&settings, Some(source.clone()), errors);
-        let editor = Editor::new(&source.text).map_err(|error| invalid(&[error]))?;
-        let lookup = |name: &str| settings.environment.get(name).cloned();
-        let manifest = match Manifest::parse(&source, &lookup) {
-            Ok((manifest, _)) => manifest,
-            Err(errors) if editor.names().is_empty() => {
-                without_plugins(&editor, &source, &lookup).ok_or_else(|| invalid(&errors))?
-            }
-            Err(errors) => return Err(invalid(&errors)),
+        let invalid = |source: &SourceFile, errors: &[Diagnostic]| {
+            report::invalid(&settings, Some(source.clone()), errors)
         };
+        let is_toml = source.syntax() == ConfigSyntax::Toml;
+        let text = match is_toml {
+            true => source.text.clone(),
+            false => to_toml(&source).map_err(|errors| invalid(&source, &errors))?,
+        };
+        let editor = Editor::new(&text).map_err(|error| {
+            match parse(&source, &settings, &opened.base, &directory) {
+                // It names the first place of a duplicate key too.
+                Err(errors) => invalid(&source, &errors),
+                Ok(_) => invalid(&source, &[error]),
+            }
+        })?;
+        let lookup = |name: &str| settings.environment.get(name).cloned();
+        let parsed = parse(&source, &settings, &opened.base, &directory);
+        let (mut manifest, warnings) = match parsed {
+            Ok(parsed) => parsed,
+            Err(errors) if is_toml && editor.names().is_empty() => {
+                let manifest =
+                    without_plugins(&editor, &source, &lookup).ok_or_else(|| invalid(&source, &errors))?;
+                (manifest, Vec::new())
+            }
+            Err(errors) => return Err(invalid(&source, &errors)),
+        };
+        if purpose == EditPurpose::Edit && (!is_toml || manifest.format == ManifestFormat::First) {
+            return Err(invalid(&source, &[read_only(&source.name, is_toml)]));
+        }
+        let mut converted_from = None;
+        if purpose == EditPurpose::Migrate && !is_toml {
+            file.set_extension("toml");
+            let name = Path::new(&source.name).with_extension("toml").display().to_string();
+            if file.exists() {
+                let error = Diagnostic::error(format!("`{name}` already exists"));
+                let help = format!("`{}` is converted to this file: move one of them away", source.name);
+                return Err(report::invalid(&settings, None, &[error.help(help)]));
+            }
+            converted_from = Some(std::mem::replace(&mut source.name, name));
+            source.text = text;
+            opened.source = source.clone();
+            (manifest, _) = parse(&source, &settings, &opened.base, &directory)
+                .map_err(|errors| invalid(&source, &errors))?;
+        }
         let options =
             BuildOptions { go: config.go.as_ref().map(|go| directory.join(go)), ..BuildOptions::default() };
         let report = report::open(&settings, manifest.log, Some(source.clone()));
-        let loaded = LoadedManifest::new(opened, manifest);
-        let session = Session::new(report, settings.clone(), loaded, options, Goal::Lock)?;
-        Ok(Self { session, editor, source, file, changes: Vec::new(), upgrade: Vec::new(), settings })
+        let mut loaded = LoadedManifest::new(opened, manifest);
+        // The places of warnings are those of the file before its conversion.
+        if converted_from.is_none() {
+            loaded.warnings = warnings;
+        }
+        let mut session = Session::new(report, settings.clone(), loaded, options, Goal::Lock)?;
+        session.report_warnings();
+        let (changes, upgrade) = (Vec::new(), Vec::new());
+        Ok(Self { session, editor, source, file, converted_from, changes, upgrade, settings, directory })
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
@@ -71,9 +125,8 @@ impl EditSession {
         }
         let source = SourceFile { name: self.source.name.clone(), text: self.editor.text().to_owned() };
         let unchanged = format!("`{}` was not changed", self.source.name);
-        let lookup = |name: &str| self.settings.environment.get(name).cloned();
-        let manifest = match Manifest::parse(&source, &lookup) {
-            Ok((manifest, _)) => manifest,
+        let manifest = match self.parse(&source) {
+            Ok(manifest) => manifest,
             Err(mut errors) => {
                 if let Some(first) = errors.first_mut() {
                     first.help.push(unchanged);
@@ -103,6 +156,11 @@ impl EditSession {
         summary.map_or(Ok(()), |summary| self.session.finished(&summary))
     }
 
+    pub(crate) fn parse(&self, source: &SourceFile) -> Result<Manifest, Vec<Diagnostic>> {
+        let base = &self.session.request.base;
+        parse(source, &self.settings, base, &self.directory).map(|(manifest, _)| manifest)
+    }
+
     pub(crate) fn write(&self, text: &str) -> CommandResult {
         write_text(&self.file, text)
             .map_err(|error| report::complain(&format!("failed to write `{}`: {error}", self.file.display())))
@@ -111,6 +169,13 @@ impl EditSession {
     pub(crate) fn finish(&self, changes: &[Change]) -> CommandResult {
         self.session.report.edited(&self.file, changes).map_err(report::output_error)
     }
+}
+
+/// Why a file can be read, but not edited.
+fn read_only(name: &str, is_toml: bool) -> Diagnostic {
+    let why = if is_toml { "is in Velox's first format" } else { "is not TOML" };
+    Diagnostic::error(format!("`{name}` {why}, which vx reads but doesn't edit"))
+        .help(format!("convert it with `vx migrate --config {name}`"))
 }
 
 /// The manifest of a configuration without plugins, parsed with a placeholder plugin.

@@ -5,7 +5,7 @@ use velox_query::{AvailableVersions, ROADRUNNER, available_versions};
 
 use crate::{
     cli::edit::UpdateCommand,
-    commands::edit::session::EditSession,
+    commands::edit::session::{EditPurpose, EditSession},
     report::{Change, ChangeKind},
     settings::Settings,
     status::CommandResult,
@@ -13,7 +13,7 @@ use crate::{
 
 pub(crate) async fn update(settings: Settings, arguments: UpdateCommand) -> CommandResult {
     let UpdateCommand { plugins, major, edit } = arguments;
-    let mut editing = EditSession::open(settings, &edit.config)?;
+    let mut editing = EditSession::open(settings, &edit.config, EditPurpose::Edit)?;
     for name in plugins.iter().filter(|name| *name != ROADRUNNER) {
         check_name(&editing, name).map_err(|error| editing.session.invalid(error))?;
     }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(crate) async fn check(settings: Settings, arguments: CheckCommand) -> CommandResult {
-    let mut session = Session::open(settings, arguments.project)?;
+    let mut session = Session::silent(settings, arguments.project)?;
     let warnings = std::mem::take(&mut session.warnings);
     let checked = velox_query::check(&session.request, session.reporter(), session.cancel.clone()).await;
     let mut checked = checked.map_err(|error| session.failed(&error))?;

@@ -2,7 +2,7 @@ use velox_query::{AvailableVersions, ROADRUNNER, available_versions};
 
 use crate::{
     cli::{OutputFormat, query::OutdatedCommand},
-    commands::edit::session::EditSession,
+    commands::edit::session::{EditPurpose, EditSession},
     report::{
         self,
         text::{clean, count, table},
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(crate) async fn outdated(settings: Settings, arguments: OutdatedCommand) -> CommandResult {
-    let editing = EditSession::open(settings, &arguments.config)?;
+    let editing = EditSession::open(settings, &arguments.config, EditPurpose::Inspect)?;
     let session = &editing.session;
     let mut names = vec![ROADRUNNER.to_owned()];
     names.extend(editing.editor.names().into_iter().filter(|name| name != ROADRUNNER));

@@ -131,11 +131,12 @@ impl ProcessRunner {
         lock.try_lock()
             .map_err(|_| io::Error::other(format!("{} is in use by another service", jobs.display())))?;
         remove_leftovers(&jobs);
-        if !sandbox::is_supported() {
-            tracing::warn!(
-                "Landlock is not available (it requires Linux 6.7, and a system call filter may block it): builds can access \
-                 this machine's files and ports"
-            );
+        for ability in sandbox::unsupported() {
+            tracing::warn!("the isolation of builds is incomplete here: they can {ability}");
+        }
+        #[cfg(unix)]
+        if rustix::process::geteuid().is_root() {
+            tracing::warn!("builds run as root, like this service: run it as a user of its own");
         }
         let is_configured =
             |variable: &str| options.environment.get(variable).is_some_and(|value| !value.is_empty());

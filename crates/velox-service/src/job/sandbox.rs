@@ -1,4 +1,5 @@
-//! The Landlock sandbox of a job (<https://docs.kernel.org/userspace-api/landlock.html>).
+//! The sandbox of a job: Landlock (<https://docs.kernel.org/userspace-api/landlock.html>) and a filter of system
+//! calls.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +10,7 @@ use super::protocol::JobTask;
 
 /// The system paths that jobs may read: programs, libraries, certificates.
 #[cfg(target_os = "linux")]
-const SYSTEM_PATHS: [&str; 33] = [
+const SYSTEM_PATHS: &[&str] = &[
     "/usr",
     "/bin",
     "/sbin",
@@ -22,7 +23,16 @@ const SYSTEM_PATHS: [&str; 33] = [
     "/snap",
     "/var/lib/snapd",
     "/home/linuxbrew/.linuxbrew",
-    "/proc",
+    // This process alone: the environment of others has credentials.
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/filesystems",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/sys",
+    "/proc/uptime",
+    "/proc/version",
     "/sys",
     "/dev/null",
     "/dev/zero",
@@ -39,31 +49,50 @@ const SYSTEM_PATHS: [&str; 33] = [
     "/etc/localtime",
     "/etc/mime.types",
     "/etc/nsswitch.conf",
-    "/etc/pki",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/openssl.cnf",
     "/etc/resolv.conf",
     "/etc/services",
-    "/etc/ssl",
+    // Not their keys.
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
 ];
 
-/// Restricts this thread and its future threads and child processes: they may connect only to the egress
-/// proxy, write only to the directories of jobs, and read only these, the system and the Go toolchain (an
-/// `#include` of Go's assembler takes any path, and its errors quote the file). Older kernels enforce less.
+/// Restricts this thread and its future threads and child processes. They may
+///
+/// - connect by TCP to the egress proxy, and use no other socket (UDP, UNIX sockets, listening);
+/// - write only to the directories of jobs, and read only these, the system and the Go toolchain (an `#include`
+///   of Go's assembler takes any path, and its errors quote the file);
+/// - signal only each other, and not leave the job's process group.
+///
+/// What a kernel doesn't support is not restricted: see [`unsupported`].
 #[cfg(target_os = "linux")]
 pub(super) fn restrict(task: &JobTask, environment: &BTreeMap<String, String>) -> Result<(), String> {
     use landlock::{
-        Access as _, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr,
+        Access as _, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
         path_beneath_rules,
     };
     let (all, read) = (AccessFs::from_all(ABI), AccessFs::from_read(ABI));
+    // A job that runs as root could create a device and read a disk.
+    let write = all & !(AccessFs::MakeBlock | AccessFs::MakeChar);
     let ruleset = Ruleset::default()
         .handle_access(all)
-        .and_then(|ruleset| ruleset.handle_access(AccessNet::ConnectTcp))
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(ABI)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(ABI)))
         .and_then(Ruleset::create)
-        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(writable_paths(task, environment), all)))
+        .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(writable_paths(task, environment), write)))
         .and_then(|ruleset| ruleset.add_rules(path_beneath_rules(readable_paths(environment), read)))
         .and_then(|ruleset| ruleset.add_rule(NetPort::new(task.port, AccessNet::ConnectTcp)))
         .and_then(landlock::RulesetCreated::restrict_self);
-    ruleset.map(|_| ()).map_err(|error| error.to_string())
+    ruleset.map_err(|error| error.to_string())?;
+    match syscalls::filter() {
+        Some(filter) => seccompiler::apply_filter(&filter?).map_err(|error| error.to_string()),
+        None => Ok(()),
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -71,26 +100,120 @@ pub(super) fn restrict(_: &JobTask, _: &BTreeMap<String, String>) -> Result<(), 
     Ok(())
 }
 
-/// Whether the kernel supports all of [`restrict`].
+/// What builds can do because this system can't forbid it.
 #[cfg(target_os = "linux")]
-pub(super) fn is_supported() -> bool {
-    use landlock::{Access as _, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr};
-    Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::from_all(ABI))
-        .and_then(|ruleset| ruleset.handle_access(AccessNet::ConnectTcp))
-        .and_then(Ruleset::create)
-        .is_ok()
+pub(super) fn unsupported() -> Vec<&'static str> {
+    use landlock::{Access as _, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+    let strict = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let files = strict().handle_access(AccessFs::from_all(ABI)).and_then(Ruleset::create).is_ok();
+    let ports = strict().handle_access(AccessNet::from_all(ABI)).and_then(Ruleset::create).is_ok();
+    let scopes = strict().scope(Scope::from_all(ABI)).and_then(Ruleset::create).is_ok();
+    let calls = matches!(syscalls::filter(), Some(Ok(_)))
+        && std::fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("Seccomp:"));
+    [
+        (files, "read this machine's files (needs Landlock of Linux 6.10)"),
+        (ports, "connect to this machine's ports (needs Landlock of Linux 6.7)"),
+        (scopes, "signal this user's processes (needs Landlock of Linux 6.12)"),
+        (calls, "send UDP packets and connect to UNIX sockets (needs seccomp)"),
+        (calls, "leave processes behind (needs seccomp)"),
+    ]
+    .into_iter()
+    .filter_map(|(is_supported, ability)| (!is_supported).then_some(ability))
+    .collect()
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn is_supported() -> bool {
-    false
+pub(super) fn unsupported() -> Vec<&'static str> {
+    vec!["access this machine's files, ports and processes (needs Linux)"]
 }
 
-/// The Landlock version in use; newer restrictions are not needed.
+/// The Landlock version in use; older kernels enforce a part of it.
 #[cfg(target_os = "linux")]
-const ABI: landlock::ABI = landlock::ABI::V4;
+const ABI: landlock::ABI = landlock::ABI::V6;
+
+/// The system calls that jobs don't need (<https://docs.kernel.org/userspace-api/seccomp_filter.html>).
+#[cfg(target_os = "linux")]
+mod syscalls {
+    use std::collections::BTreeMap;
+
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule, TargetArch,
+    };
+
+    /// Calls that are always denied.
+    const DENIED: [i64; 32] = [
+        libc::SYS_accept,
+        libc::SYS_accept4,
+        libc::SYS_bind,
+        libc::SYS_listen,
+        // A process that leaves the group would outlive the job.
+        libc::SYS_setpgid,
+        libc::SYS_setsid,
+        // Other processes.
+        libc::SYS_kcmp,
+        libc::SYS_pidfd_getfd,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_ptrace,
+        // It makes sockets without the calls above.
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+        libc::SYS_io_uring_setup,
+        // Keys and kernel interfaces.
+        libc::SYS_add_key,
+        libc::SYS_bpf,
+        libc::SYS_keyctl,
+        libc::SYS_perf_event_open,
+        libc::SYS_request_key,
+        libc::SYS_syslog,
+        libc::SYS_userfaultfd,
+        // The system, for jobs that run as root.
+        libc::SYS_acct,
+        libc::SYS_chroot,
+        libc::SYS_delete_module,
+        libc::SYS_finit_module,
+        libc::SYS_init_module,
+        libc::SYS_kexec_load,
+        libc::SYS_mount,
+        libc::SYS_pivot_root,
+        libc::SYS_reboot,
+        libc::SYS_setns,
+        libc::SYS_umount2,
+    ];
+    const SOCKET_TYPE_MASK: u64 = 0xf;
+
+    /// The filter; `None` if this processor isn't supported.
+    pub(super) fn filter() -> Option<Result<BpfProgram, String>> {
+        let processor = TargetArch::try_from(std::env::consts::ARCH).ok()?;
+        Some(compile(processor).map_err(|error| error.to_string()))
+    }
+
+    fn compile(processor: TargetArch) -> Result<BpfProgram, seccompiler::BackendError> {
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+            DENIED.into_iter().map(|call| (call, Vec::new())).collect();
+        let [unix, inet, inet6] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|it| it as u64);
+        let stream = libc::SOCK_STREAM as u64;
+        let is_not = |argument, value| SeccompCondition::new(argument, Dword, SeccompCmpOp::Ne, value);
+        let is_type =
+            |value| SeccompCondition::new(1, Dword, SeccompCmpOp::MaskedEq(SOCKET_TYPE_MASK), value);
+        let other_types = (0..=SOCKET_TYPE_MASK).filter(|it| *it != stream);
+        let mut socket = vec![
+            SeccompRule::new(vec![is_not(0, inet)?, is_not(0, inet6)?])?,
+            SeccompRule::new(vec![is_not(2, 0)?, is_not(2, libc::IPPROTO_TCP as u64)?])?,
+        ];
+        // A pair of datagram sockets could be connected to another one.
+        let mut pair = vec![SeccompRule::new(vec![is_not(0, unix)?])?];
+        for other in other_types {
+            socket.push(SeccompRule::new(vec![is_type(other)?])?);
+            pair.push(SeccompRule::new(vec![is_type(other)?])?);
+        }
+        rules.insert(libc::SYS_socket, socket);
+        rules.insert(libc::SYS_socketpair, pair);
+        let denied = SeccompAction::Errno(libc::EACCES as u32);
+        SeccompFilter::new(rules, SeccompAction::Allow, denied, processor)?.try_into()
+    }
+}
 
 /// Creates and returns the directories that a job writes to; the sandbox forbids creating them later.
 #[cfg(target_os = "linux")]

@@ -545,6 +545,171 @@ fn assembler_includes_no_file_of_this_machine() {
     assert!(!all.contains("word_of_the_service"), "{all}");
 }
 
+/// What a build tries, each line by name.
+const PROBE: &str = r#"package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+)
+
+func dial(network, address string) error {
+	connection, err := net.Dial(network, address)
+	if err == nil {
+		_, err = connection.Write([]byte("x"))
+	}
+	return err
+}
+
+func read(path string) error {
+	file, err := os.Open(path)
+	if err == nil {
+		_, err = file.Read(make([]byte, 1))
+	}
+	return err
+}
+
+func list(path string) error {
+	_, err := os.ReadDir(path)
+	return err
+}
+
+func socket(domain, kind, protocol int) error {
+	_, err := syscall.Socket(domain, kind, protocol)
+	return err
+}
+
+func pair(kind int) error {
+	_, err := syscall.Socketpair(syscall.AF_UNIX, kind, 0)
+	return err
+}
+
+func main() {
+	port, pid, outside := os.Args[1], os.Args[2], os.Args[3]
+	number, _ := strconv.Atoi(pid)
+	_, listening := net.Listen("tcp", "127.0.0.1:0")
+	_, session := syscall.Setsid()
+	_, _, uring := syscall.Syscall(425, 1, 0, 0)
+	var io error
+	if uring == syscall.EACCES || uring == syscall.EPERM || uring == syscall.ENOSYS {
+		io = uring
+	}
+	for _, probe := range []struct {
+		name string
+		err  error
+	}{
+		{"tcp", dial("tcp", "127.0.0.1:"+port)},
+		{"udp", dial("udp", "127.0.0.1:"+port)},
+		{"udp6", dial("udp", "[::1]:"+port)},
+		{"raw", socket(syscall.AF_INET, syscall.SOCK_RAW, 1)},
+		{"packet", socket(syscall.AF_PACKET, syscall.SOCK_RAW, 0)},
+		{"netlink", socket(syscall.AF_NETLINK, syscall.SOCK_RAW, 0)},
+		{"unix", dial("unix", os.Getenv("HOME")+"/agent.sock")},
+		{"abstract", dial("unix", "@vx-test-"+pid)},
+		{"datagrams", pair(syscall.SOCK_DGRAM)},
+		{"pair", pair(syscall.SOCK_STREAM)},
+		{"io_uring", io},
+		{"listen", listening},
+		{"signal", syscall.Kill(number, syscall.SIGWINCH)},
+		{"setsid", session},
+		{"setpgid", syscall.Setpgid(0, 0)},
+		{"ptrace", syscall.PtraceAttach(number)},
+		{"mknod", syscall.Mknod(os.Getenv("TMPDIR")+"/device", syscall.S_IFCHR|0o600, 0x105)},
+		{"environment", read("/proc/" + pid + "/environ")},
+		{"command", read("/proc/" + pid + "/cmdline")},
+		{"outside", read(outside + "/secret")},
+		{"overwrite", os.WriteFile(outside+"/stray", nil, 0o600)},
+		{"private keys", list("/etc/ssl/private")},
+		{"shadow", read("/etc/shadow")},
+		{"hosts", read("/etc/hosts")},
+		{"cpus", read("/proc/cpuinfo")},
+		{"temporary", os.WriteFile(os.Getenv("TMPDIR")+"/file", nil, 0o600)},
+	} {
+		if probe.err == nil {
+			fmt.Println(probe.name + ": allowed")
+		} else {
+			fmt.Println(probe.name + ": denied")
+		}
+	}
+}
+"#;
+
+/// What a build may do, by what it tries: as root, and as an ordinary user.
+const ALLOWED: [(&str, [bool; 2]); 26] = [
+    ("tcp", [false, false]),
+    ("udp", [false, false]),
+    ("udp6", [false, false]),
+    ("raw", [false, false]),
+    ("packet", [false, false]),
+    ("netlink", [false, false]),
+    ("unix", [false, false]),
+    ("abstract", [false, false]),
+    ("datagrams", [false, false]),
+    ("pair", [true, true]),
+    ("io_uring", [false, false]),
+    ("listen", [false, false]),
+    ("signal", [false, false]),
+    ("setsid", [false, false]),
+    ("setpgid", [false, false]),
+    ("ptrace", [false, false]),
+    ("mknod", [false, false]),
+    ("environment", [false, false]),
+    ("command", [false, false]),
+    ("outside", [false, false]),
+    ("overwrite", [false, false]),
+    ("private keys", [false, false]),
+    ("shadow", [false, false]),
+    ("hosts", [true, true]),
+    ("cpus", [true, true]),
+    ("temporary", [true, true]),
+];
+
+#[test]
+fn builds_are_isolated() {
+    use std::os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener},
+    };
+    if !has_landlock() {
+        return;
+    }
+    let (port, asked) = canary();
+    let pid = std::process::id();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "secret").unwrap();
+    fs::write(outside.path().join("probe.go"), PROBE).unwrap();
+    let script = format!("probe {port} {pid} {} > $HOME/probed 2>&1", outside.path().display());
+    let machine = Machine::new().go(&script);
+    let compiled = Command::new(program("go").unwrap())
+        .args(["build", "-o"])
+        .arg(machine.sandbox.at("bin/probe"))
+        .arg(outside.path().join("probe.go"))
+        .envs([("CGO_ENABLED", "0"), ("GO111MODULE", "off"), ("GOFLAGS", "")])
+        .env("GOCACHE", machine.sandbox.value("GOCACHE"))
+        .output()
+        .unwrap();
+    assert!(compiled.status.success(), "{compiled:?}");
+    fs::create_dir_all(machine.home()).unwrap();
+    let _agent = UnixListener::bind(machine.home().join("agent.sock")).unwrap();
+    let name = SocketAddr::from_abstract_name(format!("vx-test-{pid}")).unwrap();
+    let _abstract = UnixListener::bind_addr(&name).unwrap();
+    machine.run(spec(&[(HELLO, "v1.0.0")])).made();
+    let probed = fs::read_to_string(machine.home().join("probed")).unwrap();
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    let expected: String = ALLOWED
+        .iter()
+        .map(|(name, [root, user])| {
+            let is_allowed = if is_root { *root } else { *user };
+            format!("{name}: {}\n", if is_allowed { "allowed" } else { "denied" })
+        })
+        .collect();
+    assert_eq!(probed, expected);
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
 #[test]
 fn endless_identifier_is_cut_in_messages() {
     const LENGTH: usize = 1 << 20;

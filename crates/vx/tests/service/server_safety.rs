@@ -808,14 +808,14 @@ fn unpacked_modules_count_against_the_disk_limit() {
 #[test]
 fn full_disk_is_cleaned_up_and_the_build_gets_another_try() {
     const MIB: u64 = 1 << 20;
-    let Some(disk) = SmallDisk::mount("640m") else { return };
+    let Some(disk) = SmallDisk::mount("400m") else { return };
     let mut machine = Machine::new().limits(|limits| limits.disk = 300 * MIB);
     machine.options.data = disk.0.path().join("data");
     machine.options.environment.remove("GOMODCACHE");
     // As left by earlier builds, less than the limit of the caches.
     let cache = machine.options.data.join("go/pkg/mod/example.com/acme/old@v1.0.0");
     fs::create_dir_all(&cache).unwrap();
-    fs::write(cache.join("large.bin"), vec![1; 625 << 20]).unwrap();
+    fs::write(cache.join("large.bin"), vec![1; 390 << 20]).unwrap();
     let ended = machine.run(spec(&[(HELLO, "v1.0.0")]));
     ended.made();
     assert!(ended.log().contains("the disk of the service is full; clearing its caches"), "{}", ended.log());
@@ -829,6 +829,7 @@ fn full_disk_is_cleaned_up_and_the_build_gets_another_try() {
     let failure = ended.failed();
     assert_eq!(failure.kind, FailureKind::Unavailable, "{failure:?}");
     assert!(failure.message.contains("disk of the service is full; try again later"), "{failure:?}");
+    drop(large);
     fs::remove_file(&filled).unwrap();
     machine.run(spec(&[(HELLO, "v1.0.0")])).made();
 }

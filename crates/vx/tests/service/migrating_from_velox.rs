@@ -207,7 +207,7 @@ rows! {
         let user = user(&modules("[debug]\nenabled = true\n"));
         user.vx("build").ok();
         assert_eq!(setting(&user, "rr", "-tags").as_deref(), Some("debug"));
-        assert_contains(&setting(&user, "rr", "-gcflags").unwrap(), &["-N -l"]);
+        assert_eq!(setting(&user, "rr", "-gcflags").as_deref(), Some("all=-N -l"));
     }
     debug_race {
         let user = user(&modules("[debug]\nrace = true\n"));
@@ -314,6 +314,31 @@ rows! {
 
     // Environment
 
+    goos_and_goarch {
+        let user = user(&modules("")).env("GOOS", "windows").env("GOARCH", "arm64");
+        assert_eq!(plan(&user, "")["targets"], json!(["windows/arm64"]));
+        assert_eq!(plan(&user, "--target linux/amd64")["targets"], json!(["linux/amd64"]));
+    }
+    instruction_set {
+        let user = user(&modules("")).env("GOOS", "linux").env("GOARCH", "arm").env("GOARM", "5");
+        user.vx("lock").ok();
+        assert_contains(&user.read("velox.lock"), &["GOARM=5"]);
+    }
+    modcacherw {
+        let user = user(&modules("")).own_caches().env("GOFLAGS", "-modcacherw");
+        user.vx("build --dry-run").ok();
+        let module = Path::new(&user.value("GOMODCACHE")).join("example.com/acme/hello@v1.0.0");
+        assert!(!fs::metadata(module).unwrap().permissions().readonly());
+    }
+    ignored_go_settings {
+        let user = user(&modules("")).env("GOFLAGS", "-tags=acme").env("GOEXPERIMENT", "nogreenteagc");
+        user.vx("build --dry-run").succeeds_with(&["GOFLAGS=-tags=acme, GOEXPERIMENT=nogreenteagc are ignored"]);
+    }
+    contradicting_stamp {
+        let user = user(&modules("")).env("APP_VERSION", "1.0.0");
+        user.vx("build").succeeds_with(&["`rr --version` will print 1.0.0, from APP_VERSION"]);
+        assert_contains(&user.run("./rr --version"), &["rr version 1.0.0"]);
+    }
     stamp_variables {
         let user = user(&modules("")).env("APP_VERSION", "1.2.3").env("BUILD_TIME", "2026-01-02T03:04:05+0000");
         let plan = plan(&user, "");

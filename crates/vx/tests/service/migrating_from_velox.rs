@@ -187,6 +187,68 @@ rows! {
         user(&both).vx("build").fails_with(2, &["velox.toml:"]);
     }
 
+    first_format {
+        let first = format!(
+            "[github_token]\ntoken = \"${{T}}\"\n\n[roadrunner]\nref = \"{RELEASE}\"\n\n[plugins]\n\
+             hello = {{ ref = \"v1.0.0\", owner = \"acme\", repository = \"hello\" }}\n"
+        );
+        assert_eq!(version_of(&plan(&user(&first), ""), "hello"), "v1.0.0");
+    }
+    yaml_and_json {
+        let yaml = format!(
+            "roadrunner:\n  ref: {RELEASE}\ngithub:\n  plugins:\n    hello: {{ref: v1.0.0, owner: acme, repository: hello}}\n"
+        );
+        let json = json!({
+            "roadrunner": {"ref": RELEASE},
+            "plugins": {"hello": {"module_name": "example.com/acme/hello", "tag": "v1.0.0"}},
+        });
+        let user = user("").file("velox.yaml", &yaml).file("velox.yml", &yaml).file("velox.json", json.to_string());
+        for file in ["velox.yaml", "velox.yml", "velox.json"] {
+            assert_eq!(version_of(&plan(&user, &format!("-c {file}")), "hello"), "v1.0.0", "{file}");
+        }
+    }
+    unknown_keys {
+        let more = "docs_url = \"https://docs.roadrunner.dev\"\n\n[build]\noutput = \"rr\"\n";
+        for text in [modules(more), manual("").replace("repository = \"hello\"", "repository = \"hello\", docs_url = \"x\"")] {
+            let user = user(&text);
+            user.vx("build --dry-run").succeeds_with(&["warning: unknown key `docs_url`"]);
+            assert_ne!(user.vx("check --deny-warnings").code(), Some(0));
+            assert_ne!(user.vx("build --dry-run --strict").code(), Some(0));
+        }
+        user(&modules(more)).vx("build --dry-run").succeeds_with(&["warning: unknown table `[build]`"]);
+    }
+    misspelled_keys {
+        for (right, wrong) in [("ref =", "reff ="), ("[roadrunner]", "[roadruner]"), ("module_name", "modul_name")] {
+            let text = modules("").replacen(right, wrong, 1);
+            user(&text).vx("build").fails_with(2, &["did you mean"]);
+        }
+    }
+    duplicate_key {
+        let twice = modules("").replace("[roadrunner]\n", "[roadrunner]\nref = \"v2025.0.1\"\n");
+        user(&twice).vx("build").fails_with(2, &["velox.toml:3:", "2 |", "3 |"]);
+    }
+    letter_case {
+        let text = manual("").replace("[roadrunner]\nref", "[RoadRunner]\nRef").replace("owner =", "OWNER =");
+        assert_eq!(version_of(&plan(&user(&text), ""), "hello"), "v1.0.0");
+    }
+    empty_values {
+        let text = manual("[log]\nlevel = \"\"\nmode = \"\"\n").replace("owner =", "replace = \"\", folder = \"\", owner =");
+        assert_eq!(version_of(&plan(&user(&text), ""), "hello"), "v1.0.0");
+    }
+    values_of_another_type {
+        let user = user(&manual("[debug]\nenabled = \"true\"\n"));
+        user.vx("build --dry-run").succeeds_with(&["warning: `debug.enabled` is a string"]);
+    }
+    dollar_without_braces {
+        let arguments = "[velox]\nbuild_args = [\"-ldflags\", \"-X \
+            github.com/roadrunner-server/roadrunner/v2025/internal/meta.version=$VERSION\"]\n";
+        assert_eq!(plan(&user(&manual(arguments)).env("VERSION", "9.9.9"), "")["stamp_version"], "9.9.9");
+    }
+    placeholders {
+        let user = user(&modules("[github.token]\ntoken = \"${RT_TOKEN}\"\n"));
+        let user = user.env("RT_TOKEN", "undefined").env("APP_VERSION", "undefined").env("BUILD_TIME", "undefined");
+        assert_eq!(plan(&user, "")["stamp_version"], RELEASE.trim_start_matches('v'));
+    }
     variables_in_values {
         let user = user(&modules("").replace("tag = \"v1.0.0\"", "tag = \"${HELLO:-v1.1.0}\""));
         assert_eq!(version_of(&plan(&user, ""), "hello"), "v1.1.0");
@@ -229,6 +291,15 @@ rows! {
         let plan = plan(&user, "");
         assert_eq!((version_of(&plan, "hello").as_str(), version_of(&plan, "many").as_str()), ("v1.0.0", "v1.0.0"));
     }
+    leading_slash {
+        for folder in ["/plugins/roadrunner", "plugins/roadrunner/", "plugins/roadrunner"] {
+            let many = format!(
+                "many = {{ ref = \"v1.0.0\", owner = \"acme\", repository = \"many\", folder = \"{folder}\" }}"
+            );
+            let user = user(&manual("").replace("[github.plugins]\n", &format!("[github.plugins]\n{many}\n")));
+            assert_eq!(version_of(&plan(&user, ""), "many"), "v1.0.0", "{folder}");
+        }
+    }
     plugins_tag {
         let user = user(&modules("[plugins.bye]\nmodule_name = \"example.com/acme/bye\"\ntag = \"main\"\n"));
         assert_eq!(version_of(&plan(&user, ""), "bye"), "v1.0.0");
@@ -246,6 +317,12 @@ rows! {
         user.vx("build").ok();
         assert_contains(&user.module_in("rr", "example.com/acme/hello").unwrap(), &["=> ./replace/"]);
     }
+    replaces_seen_from_the_working_directory {
+        let text = modules("[[replaces]]\nold = \"example.com/acme/hello\"\nnew = \"./fork\"\n");
+        let user = user("").file("conf/velox.toml", text);
+        let user = user.files("fork", plugin("example.com/acme/hello", "hello").files());
+        user.vx("build -c conf/velox.toml --dry-run").succeeds_with(&["warning: ", "working directory"]);
+    }
     excludes {
         let user = user(&modules("[[excludes]]\nmodule = \"example.com/acme/hello\"\nversion = \"v1.1.0\"\n"));
         assert_contains(go_mod(&plan(&user, "")), &["exclude example.com/acme/hello v1.1.0"]);
@@ -253,6 +330,10 @@ rows! {
     target_platform {
         let user = user(&modules("[target_platform]\nos = \"darwin\"\narch = \"arm64\"\n"));
         assert_eq!(plan(&user, "")["targets"], json!(["darwin/arm64"]));
+    }
+    half_a_target_platform {
+        let user = user(&modules("[target_platform]\narch = \"riscv64\"\n"));
+        assert_eq!(plan(&user, "")["targets"], json!(["linux/riscv64"]));
     }
     target_platform_windows {
         let user = user(&modules("[target_platform]\nos = \"windows\"\narch = \"amd64\"\n"));
@@ -402,6 +483,9 @@ rows! {
         for mode in ["none", "off"] {
             assert_eq!(logged(mode).stderr(), "", "{mode}");
         }
+    }
+    unknown_log_mode {
+        assert_contains(&logged("dev").stderr(), &["warning: invalid value `dev` for `mode`", "    Resolved RoadRunner "]);
     }
     log_mode_production {
         assert!(log_lines(&logged("production")).iter().all(Value::is_object));

@@ -13,7 +13,7 @@ use crate::{
     lock::{Lock, LockFile, LockedPlugin, RequestedVersions, TargetVariant},
     process::CommandRunner,
     request::{BuildRequest, Goal, Output, Upgrade},
-    resolve::{Resolver, forge::Forges, network::Network, roadrunner_release},
+    resolve::{Resolver, directives::unused_replaces, forge::Forges, network::Network, roadrunner_release},
     settings::BuildSettings,
     stamp::Stamp,
     toolchain::{InstalledGo, Toolchain, Toolchains},
@@ -138,6 +138,9 @@ impl<'a> BuildContext<'a> {
         {
             self.reporter.report(Event::Warning(contradiction));
         }
+        for warning in unused_replaces(&self.manifest, lock)? {
+            self.reporter.report(Event::Warning(warning));
+        }
         if !self.settings.strict || lock.raised.is_empty() {
             report_versions(lock, &*self.reporter);
             return Ok(());
@@ -183,6 +186,16 @@ pub(crate) fn report_versions(lock: &Lock, reporter: &dyn Reporter) {
     for raised in &lock.raised {
         reporter.report(Event::Raised(raised.clone()));
     }
+    for of_plugin in lock.lowered.chunk_by(|one, other| one.plugin == other.plugin) {
+        let modules =
+            of_plugin.iter().map(|lowered| format!("{} {} to {}", lowered.module, lowered.from, lowered.to));
+        let plugin = of_plugin.first().map(|lowered| lowered.plugin.as_str()).unwrap_or_default();
+        let text = format!(
+            "plugin {plugin} doesn't compile with RoadRunner's own dependencies; lowered: {}",
+            modules.collect::<Vec<_>>().join(", ")
+        );
+        reporter.report(Event::Note(Note::Text { text }));
+    }
     reporter.report(Event::Resolved {
         roadrunner: lock.roadrunner.module.clone(),
         version: lock.roadrunner.version.clone(),
@@ -209,6 +222,7 @@ pub(crate) fn summary(
         version: lock.roadrunner.version.clone(),
         plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
         raised: lock.raised.clone(),
+        lowered: lock.lowered.clone(),
         targets: settings.targets.clone(),
         variables: settings.variables.clone(),
         go_version: lock.go_version.clone(),

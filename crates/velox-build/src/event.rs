@@ -91,6 +91,20 @@ impl fmt::Display for RaisedPlugin {
     }
 }
 
+/// A module below RoadRunner's own version of it, since an older plugin doesn't compile with that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoweredModule {
+    /// The user's name for the plugin.
+    pub plugin: String,
+    /// Module path.
+    pub module: String,
+    /// RoadRunner's version.
+    pub from: String,
+    /// The compiled version.
+    pub to: String,
+}
+
 /// A message below the level of a warning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -197,6 +211,8 @@ pub struct BuildSummary {
     pub plugins: Vec<PluginRow>,
     /// The raised plugins.
     pub raised: Vec<RaisedPlugin>,
+    /// The lowered modules.
+    pub lowered: Vec<LoweredModule>,
     /// The targets.
     #[serde(serialize_with = "as_os_arch")]
     pub targets: Vec<GoTarget>,

@@ -19,6 +19,7 @@ mod error;
 mod event;
 mod go_variables;
 mod imports;
+mod local_module;
 mod lock;
 mod pipeline;
 mod plugin_template;
@@ -44,7 +45,8 @@ pub use compile::compile_cache::serve_compile_cache;
 pub use environment::{BuildEnvironment, GoInstallation, ProgramOutput};
 pub use error::{Blame, Error, ErrorKind};
 pub use event::{
-    BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, PluginRow, RaisedPlugin, Reporter,
+    BuildSummary, BuiltBinary, CompileCacheStats, Event, LoweredModule, Note, Phase, PluginRow, RaisedPlugin,
+    Reporter,
 };
 pub use go_variables::{GoVariable, InstructionSet, target_of_environment};
 pub use lock::{

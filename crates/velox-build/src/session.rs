@@ -29,8 +29,8 @@ use crate::{
         packages,
         request::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
         versions::{
-            FIRST_YEAR, MAX_CONCURRENT_LISTS, MajorSearch, MajorVersions, ROADRUNNER, Versions,
-            list_versions, number, with_major,
+            MAX_CONCURRENT_LISTS, MajorSearch, MajorVersions, ROADRUNNER, Versions, list_versions, number,
+            roadrunner_starts, with_major,
         },
     },
     workspace::Workspace,
@@ -194,10 +194,7 @@ impl<'a> QuerySession<'a> {
             },
             VersionSubject::RoadRunner => match own_place_of_roadrunner(&self.context.manifest) {
                 Some(place) => VersionSource::Repository(place, ROADRUNNER.to_owned()),
-                None => VersionSource::Modules(vec![
-                    format!("{ROADRUNNER}/v2"),
-                    format!("{ROADRUNNER}/v{FIRST_YEAR}"),
-                ]),
+                None => VersionSource::Modules(roadrunner_starts()),
             },
             VersionSubject::Plugin(name) => {
                 let Some(plugin) =

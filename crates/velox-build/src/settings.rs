@@ -95,6 +95,21 @@ impl BuildSettings {
         }
     }
 
+    /// The arguments of `go build` that decide how a package is compiled.
+    pub(crate) fn compile_arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["-trimpath".to_owned(), "-buildvcs=false".to_owned()];
+        arguments.extend(self.compiler_flags().map(str::to_owned));
+        if self.race {
+            arguments.push("-race".to_owned());
+        }
+        let tags = self.tags();
+        if !tags.is_empty() {
+            arguments.push(format!("-tags={}", tags.join(",")));
+        }
+        arguments.extend(self.arguments.flags.iter().cloned());
+        arguments
+    }
+
     /// The build tags. As in Velox, debug symbols come with RoadRunner's `debug` tag and its profiler.
     pub(crate) fn tags(&self) -> Vec<String> {
         let mut tags = self.arguments.tags.clone();

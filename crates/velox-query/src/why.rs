@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use velox_build::LoweredModule;
 use velox_gomod::{module::ModuleVersion, semver};
 
 use crate::{GraphModule, ModuleGraph};
@@ -13,6 +14,8 @@ pub struct Why {
     pub module: GraphModule,
     /// Whether one of its packages is compiled in.
     pub compiled: bool,
+    /// For each plugin that doesn't compile with RoadRunner's version of the module: its lower version.
+    pub lowered: Vec<LoweredModule>,
     /// The requirements of the module, highest version first.
     pub demanded: Vec<ModuleRequirement>,
     /// The shortest path of direct requirements from each plugin to the module, both ends included.
@@ -70,7 +73,8 @@ impl ModuleGraph {
             demanded.insert(0, ModuleRequirement { by, version, indirect: false });
         }
         let chains = self.plugins().iter().filter_map(|plugin| self.chain(plugin, path)).collect();
-        Some(Why { compiled: self.is_compiled(path), module, demanded, chains })
+        let lowered = self.lock().lowered.iter().filter(|lowered| lowered.module == path).cloned().collect();
+        Some(Why { compiled: self.is_compiled(path), module, lowered, demanded, chains })
     }
 
     /// The shortest path of requirements from one module to another.

@@ -80,17 +80,8 @@ fn arguments(
     binary: &Path,
 ) -> Result<Vec<String>, Error> {
     let linker = linker_flags(settings, &lock.roadrunner.module, stamp)?;
-    let tags = settings.tags();
-    let mut arguments: Vec<String> =
-        ["build", "-v", "-trimpath", "-buildvcs=false"].map(str::to_owned).into();
-    arguments.extend(settings.compiler_flags().map(str::to_owned));
-    if settings.race {
-        arguments.push("-race".to_owned());
-    }
-    if !tags.is_empty() {
-        arguments.push(format!("-tags={}", tags.join(",")));
-    }
-    arguments.extend(settings.arguments.flags.iter().cloned());
+    let mut arguments = vec!["build".to_owned(), "-v".to_owned()];
+    arguments.extend(settings.compile_arguments());
     arguments.push(format!("-ldflags={}", linker.join(" ")));
     arguments.extend(["-o".to_owned(), binary.to_string_lossy().into_owned(), "./cmd/rr".to_owned()]);
     Ok(arguments)

@@ -13,7 +13,11 @@ use velox_manifest::parse_target;
 use super::model::{
     self, Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, TargetVariant,
 };
-use crate::{error::Error, event::RaisedPlugin, go_variables::InstructionSet};
+use crate::{
+    error::Error,
+    event::{LoweredModule, RaisedPlugin},
+    go_variables::InstructionSet,
+};
 
 /// The format that is written, and the newest that is read.
 const FORMAT: u32 = 1;
@@ -40,6 +44,8 @@ struct LockDocument {
     plugins: Vec<PluginSection>,
     #[serde(default)]
     raised: Vec<RaisedPlugin>,
+    #[serde(default)]
+    lowered: Vec<LoweredModule>,
     #[serde(default, rename = "target")]
     targets: Vec<TargetSection>,
     go: GoSection,
@@ -185,6 +191,7 @@ impl LockDocument {
             plugins,
             settings: self.settings,
             raised: self.raised,
+            lowered: self.lowered,
             targets,
             go_mod,
             go_sum,
@@ -294,6 +301,10 @@ impl fmt::Display for Lock {
             writeln!(f, "asked = {}\nselected = {}", quoted(asked), quoted(selected))?;
             writeln!(f, "demanded_by = {}", list(demanded_by))?;
         }
+        for LoweredModule { plugin, module, from, to } in &self.lowered {
+            writeln!(f, "\n[[lowered]]\nplugin = {}\nmodule = {}", quoted(plugin), quoted(module))?;
+            writeln!(f, "from = {}\nto = {}", quoted(from), quoted(to))?;
+        }
         for (TargetVariant { target, cgo, tags, instruction_set }, locked) in &self.targets {
             writeln!(f, "\n[[target]]\nplatform = {}", quoted(&target.to_string()))?;
             if *cgo {
@@ -401,6 +412,12 @@ mod tests {
                 asked: "v5.2.0".into(),
                 selected: "v5.3.0".into(),
                 demanded_by: vec!["github.com/a/b@v1.0.0".into()],
+            }],
+            lowered: vec![LoweredModule {
+                plugin: "http".into(),
+                module: "github.com/a/b".into(),
+                from: "v1.1.0".into(),
+                to: "v1.0.0".into(),
             }],
             targets: BTreeMap::from([(
                 TargetVariant {

@@ -13,8 +13,9 @@ use velox_manifest::{GoTarget, Manifest, Replacement};
 
 use crate::{
     error::Error,
-    event::{PluginRow, RaisedPlugin},
+    event::{LoweredModule, PluginRow, RaisedPlugin},
     go_variables::InstructionSet,
+    local_module::LocalDirectives,
     settings::BuildSettings,
 };
 
@@ -33,6 +34,8 @@ pub struct Lock {
     pub settings: Vec<String>,
     /// The plugins that minimal version selection raised.
     pub raised: Vec<RaisedPlugin>,
+    /// The modules below RoadRunner's own versions, in the order of the plugins.
+    pub lowered: Vec<LoweredModule>,
     /// The compiled modules of each target so far.
     pub targets: BTreeMap<TargetVariant, LockedTarget>,
     /// The complete go.mod.
@@ -217,7 +220,25 @@ impl Lock {
             Replacement::Directory(path) => Some((replace.old.value.0.clone(), base.join(path))),
             Replacement::Module { .. } => None,
         });
-        of_plugins.chain(of_replaces).collect()
+        let mut directories: Vec<(String, PathBuf)> = of_plugins.chain(of_replaces).collect();
+        // The go.mod of the lock has those replace lines of a local go.mod that apply.
+        let applies = |replace: &Replace| {
+            let same = |locked: &Replace| {
+                locked.old_path == replace.old_path
+                    && locked.old_version == replace.old_version
+                    && locked.new_version.is_none()
+            };
+            self.go_mod().is_ok_and(|go_mod| go_mod.replace.iter().any(same))
+        };
+        for (_, directory) in directories.clone() {
+            for replace in LocalDirectives::read(&directory).replaces {
+                let is_known = directories.iter().any(|(module, _)| *module == replace.old_path);
+                if replace.new_version.is_none() && !is_known && applies(&replace) {
+                    directories.push((replace.old_path, replace.new_path.into()));
+                }
+            }
+        }
+        directories
     }
 
     /// The modules whose zips a build of these targets reads, RoadRunner first.

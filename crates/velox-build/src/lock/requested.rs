@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Replacement, Spanned};
 
 use super::model::Lock;
-use crate::{imports::imports_of, settings::BuildSettings};
+use crate::{imports::imports_of, local_module::LocalDirectives, settings::BuildSettings};
 
 /// What the configuration requests, in the format of the lock.
 #[derive(Debug, PartialEq, Eq)]
@@ -125,11 +125,18 @@ fn replacement(replacement: &Replacement, base: &Path) -> String {
 /// A digest of the go.mod and the imports of a local module; other changes don't require a new lock.
 fn needs(directory: &Path) -> String {
     let mut hash = Sha256::new();
-    hash.update(std::fs::read(directory.join("go.mod")).unwrap_or_default());
-    for import in imports_of(directory, &|_| true).unwrap_or_default() {
-        hash.update(import);
-        hash.update("\n");
-    }
+    let mut add = |directory: &Path| {
+        hash.update(std::fs::read(directory.join("go.mod")).unwrap_or_default());
+        for import in imports_of(directory, &|_| true).unwrap_or_default() {
+            hash.update(import);
+            hash.update("\n");
+        }
+    };
+    add(directory);
+    let replaces = LocalDirectives::read(directory).replaces.into_iter();
+    replaces
+        .filter(|replace| replace.new_version.is_none())
+        .for_each(|replace| add(Path::new(&replace.new_path)));
     let mut hex = HEXLOWER.encode(&hash.finalize());
     hex.truncate(16);
     format!("needs {hex}")

@@ -30,6 +30,8 @@ pub(crate) struct GoModComposition<'a> {
     pub(crate) excludes: Vec<ModuleVersion>,
     /// `None`: see [`Self::go_mod`].
     pub(crate) dependencies: Option<Dependencies>,
+    /// The plugins whose dependencies are lowered, by module path.
+    pub(crate) lowered: &'a BTreeSet<String>,
 }
 
 impl GoModComposition<'_> {
@@ -37,12 +39,14 @@ impl GoModComposition<'_> {
     /// (the user's take precedence) and the excludes. Drops the `toolchain` line.
     ///
     /// The `// indirect` lines are the versions that the release was tested with, including security fixes.
-    /// They are kept unless a plugin older than the release's version of it requires that module: with a
-    /// newer version, such a plugin may not compile, so minimal version selection decides.
+    /// They are kept as long as the result compiles. A plugin older than the release's version of it may not
+    /// compile with them: the lines that such a plugin (`lowered`) requires are removed, so that minimal version
+    /// selection decides.
     pub(crate) fn go_mod(self) -> GoMod {
         let requested: BTreeMap<&str, &str> =
             self.plugins.iter().map(|plugin| (plugin.path.as_str(), plugin.version.as_str())).collect();
-        let unbound = self.unbound();
+        let lowered = self.plugins.iter().filter(|plugin| self.lowered.contains(&plugin.path));
+        let unbound: BTreeSet<&str> = lowered.flat_map(Requirement::requires).map(|(path, _)| path).collect();
         let mut require: Vec<Require> = self
             .release
             .require
@@ -83,14 +87,36 @@ impl GoModComposition<'_> {
         go_mod
     }
 
-    /// The modules required by plugins that are older than the release's version of them.
-    fn unbound(&self) -> BTreeSet<&str> {
+    /// The plugins older than the release's version of them that require an older version of a module in an
+    /// `// indirect` line, by module path.
+    pub(crate) fn held_back(&self) -> BTreeSet<&str> {
+        if self.dependencies.is_some() {
+            return BTreeSet::new();
+        }
+        let tested: BTreeMap<&str, &str> = self
+            .release
+            .require
+            .iter()
+            .filter(|line| line.indirect)
+            .map(|line| (line.path.as_str(), line.version.as_str()))
+            .collect();
+        let is_older = |(path, version): (&str, &str)| {
+            tested.get(path).is_some_and(|tested| semver::compare(version, tested).is_lt())
+        };
         self.plugins
             .iter()
             .filter(|plugin| self.release.require.iter().any(|line| is_below(plugin, line)))
-            .filter_map(|plugin| plugin.go_mod.as_ref())
-            .flat_map(|go_mod| go_mod.require.iter().map(|line| line.path.as_str()))
+            .filter(|plugin| plugin.requires().any(is_older))
+            .map(|plugin| plugin.path.as_str())
             .collect()
+    }
+}
+
+impl Requirement {
+    /// The paths and versions that its go.mod requires.
+    fn requires(&self) -> impl Iterator<Item = (&str, &str)> {
+        let lines = self.go_mod.iter().flat_map(|go_mod| &go_mod.require);
+        lines.map(|line| (line.path.as_str(), line.version.as_str()))
     }
 }
 
@@ -150,7 +176,8 @@ replace github.com/x/y => github.com/z/y v1.0.0
         plugins: &[(&str, &str, &str)],
         dependencies: Option<Dependencies>,
         replaces: Vec<Replace>,
-    ) -> GoMod {
+        lowered: &[&str],
+    ) -> (GoMod, Vec<String>) {
         let imports = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<BTreeSet<_>>();
         let plugins: Vec<Requirement> = plugins
             .iter()
@@ -160,7 +187,7 @@ replace github.com/x/y => github.com/z/y v1.0.0
                 go_mod: Some(GoMod::parse_lax(&format!("module {path}\n{requires}")).unwrap()),
             })
             .collect();
-        GoModComposition {
+        let composition = GoModComposition {
             release: &GoMod::parse(RELEASE).unwrap(),
             registered: &imports(
                 &["http/v5", "kv/v5", "rpc/v5"]
@@ -177,8 +204,10 @@ replace github.com/x/y => github.com/z/y v1.0.0
             replaces,
             excludes: vec![ModuleVersion { path: "github.com/a/b".to_owned(), version: "v1.0.0".to_owned() }],
             dependencies,
-        }
-        .go_mod()
+            lowered: &imports(lowered),
+        };
+        let held_back = composition.held_back().into_iter().map(str::to_owned).collect();
+        (composition.go_mod(), held_back)
     }
 
     fn required(go_mod: &GoMod) -> Vec<String> {
@@ -199,7 +228,9 @@ replace github.com/x/y => github.com/z/y v1.0.0
 
     #[test]
     fn the_users_plugins_take_the_place_of_the_releases() {
-        let go_mod = composed(&[(HTTP, "v5.3.0", "require go.uber.org/zap v1.27.1")], None, Vec::new());
+        let plugins = [(HTTP, "v5.3.0", "require go.uber.org/zap v1.27.1")];
+        let (go_mod, held_back) = composed(&plugins, None, Vec::new(), &[]);
+        assert!(held_back.is_empty());
         // kv is dropped; rpc is kept, since other packages of RoadRunner import it.
         assert_eq!(
             required(&go_mod),
@@ -216,24 +247,26 @@ replace github.com/x/y => github.com/z/y v1.0.0
     }
 
     #[test]
-    fn what_a_plugin_below_the_releases_requires_is_left_to_version_selection() {
-        let below = composed(&[(HTTP, "v5.0.2", "require go.uber.org/zap v1.27.1")], None, Vec::new());
-        assert!(!required(&below).iter().any(|line| line.starts_with("go.uber.org/zap")));
-        assert!(required(&below).contains(&"aws/smithy-go v1.27.2".to_owned()));
-        let older_major = composed(
-            &[("github.com/roadrunner-server/http/v4", "v4.9.0", "require go.uber.org/zap v1.27.1")],
-            None,
-            Vec::new(),
-        );
-        assert!(!required(&older_major).iter().any(|line| line.starts_with("go.uber.org/zap")));
+    fn what_a_lowered_plugin_requires_is_left_to_version_selection() {
+        for (module, version) in [(HTTP, "v5.0.2"), ("github.com/roadrunner-server/http/v4", "v4.9.0")] {
+            let plugins = [(module, version, "require go.uber.org/zap v1.27.1")];
+            let (kept, held_back) = composed(&plugins, None, Vec::new(), &[]);
+            assert!(required(&kept).contains(&"go.uber.org/zap v1.28.0".to_owned()));
+            assert_eq!(held_back, [module]);
+            let (lowered, _) = composed(&plugins, None, Vec::new(), &[module]);
+            assert!(!required(&lowered).iter().any(|line| line.starts_with("go.uber.org/zap")));
+            assert!(required(&lowered).contains(&"aws/smithy-go v1.27.2".to_owned()));
+        }
+        let same = [(HTTP, "v5.0.2", "require go.uber.org/zap v1.28.0")];
+        assert!(composed(&same, None, Vec::new(), &[]).1.is_empty(), "nothing to lower");
     }
 
     #[test]
     fn the_choice_can_be_forced() {
         let plugins = [(HTTP, "v5.0.2", "require go.uber.org/zap v1.27.1")];
-        let release = composed(&plugins, Some(Dependencies::Release), Vec::new());
+        let release = composed(&plugins, Some(Dependencies::Release), Vec::new(), &[]).0;
         assert!(required(&release).contains(&"go.uber.org/zap v1.28.0".to_owned()));
-        let minimal = composed(&plugins, Some(Dependencies::Minimal), Vec::new());
+        let minimal = composed(&plugins, Some(Dependencies::Minimal), Vec::new(), &[]).0;
         assert_eq!(minimal.require.iter().filter(|line| line.indirect).count(), 0);
     }
 
@@ -245,7 +278,7 @@ replace github.com/x/y => github.com/z/y v1.0.0
             new_path: new.to_owned(),
             new_version: None,
         };
-        let go_mod = composed(&[], None, vec![replace("./replace/y")]);
+        let (go_mod, _) = composed(&[], None, vec![replace("./replace/y")], &[]);
         assert_eq!(go_mod.replace, [replace("./replace/y")]);
     }
 }

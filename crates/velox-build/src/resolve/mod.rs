@@ -2,9 +2,11 @@
 //! which the go command selects versions.
 
 pub(crate) mod compose;
+pub(crate) mod directives;
 pub(crate) mod download;
 mod fetch;
 pub(crate) mod forge;
+mod held_back;
 pub(crate) mod network;
 pub(crate) mod packages;
 mod pin;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future::join_all, stream};
 use serde::Deserialize;
 use velox_fetch::{
     download::DownloadRequest,
@@ -27,18 +27,21 @@ use super::{
 use crate::{
     download_failure,
     error::{Blame, Error, ErrorKind, checksum_mismatch},
-    event::{Event, Phase},
+    event::{Event, Note, Phase},
     lock::is_commit,
     request::NetworkAccess,
-    resolve::versions::{FIRST_YEAR, proxy_versions},
+    resolve::versions::{ROADRUNNER, candidate_paths, proxy_versions},
+    workspace::tree,
 };
 
 /// How many forge requests run at once.
 const MAX_CONCURRENT_FORGE_REQUESTS: usize = 8;
 /// The error of a module without any source.
 const NO_SOURCE: &str = "no source has it";
-/// The number of yearly majors of RoadRunner that are tried.
-const MAX_ROADRUNNER_YEARS: u64 = 12;
+/// The error of a ref that no major of a module has at the module proxies.
+const NOT_AT_PROXIES: &str = "not found at the module proxies";
+/// RoadRunner's default branch, for the module proxies: they can't be queried for one.
+const DEFAULT_BRANCH: &str = "master";
 
 /// A downloaded module at an exact version.
 #[derive(Debug, Clone)]
@@ -84,7 +87,11 @@ enum ResolutionState {
     QueryGo {
         module: ModuleVersion,
         located: Option<Box<LocatedModule>>,
+        /// The requested module, if its go.mod declares `module`: only equal files are the same module.
+        named: Option<Box<ResolvedModule>>,
     },
+    /// Query the module proxies for a branch or a commit: the module path at that commit is unknown.
+    QueryMajors,
     /// Query the forge; `why` is the error of the previous source.
     QueryForge {
         why: Option<String>,
@@ -95,6 +102,51 @@ enum ResolutionState {
     Failed(Blame, Diagnostic),
 }
 
+impl ResolutionState {
+    fn query_go(module: ModuleVersion) -> Self {
+        Self::QueryGo { module, located: None, named: None }
+    }
+}
+
+/// The repository that the module path in a go.mod names.
+enum DeclaredOwner {
+    /// The requested one.
+    Named,
+    /// Another one on a forge: the requested repository is a fork or a mirror of it.
+    Other,
+    /// A path of another host can name any repository.
+    Unknown,
+}
+
+/// Compares the module path that a go.mod declares with the requested repository.
+fn module_owner(request: &ModuleRequest, declared: &str) -> DeclaredOwner {
+    let Some(identity) = &request.identity else { return DeclaredOwner::Named };
+    let base = split_path_version(declared).map_or(declared, |(base, _)| base);
+    let parts = |path: &str| path.split_once('/').map(|(host, path)| (host.to_owned(), path.to_lowercase()));
+    let (Some((host, named)), Some((declared_host, declared))) = (parts(identity), parts(base)) else {
+        return DeclaredOwner::Unknown;
+    };
+    let is_forge = ["github.com", "gitlab.com", &host].contains(&declared_host.as_str());
+    let is_mirror = request.place.as_ref().is_some_and(|place| place.own);
+    match named == declared {
+        true if declared_host == host || (is_mirror && is_forge) => DeclaredOwner::Named,
+        _ if is_forge => DeclaredOwner::Other,
+        _ => DeclaredOwner::Unknown,
+    }
+}
+
+/// The error of a module path whose go.mod declares another one.
+fn other_module_path(request: &ModuleRequest, named: &ModuleVersion, declared: &str) -> Diagnostic {
+    let ModuleVersion { path, version } = named;
+    let help = [
+        format!("set module_name = \"{declared}\""),
+        format!(
+            "if {path} is a fork, replace the original with it: --with {declared}={path}@{version}, or module_name = \"{declared}\" and in [[replaces]] old = \"{declared}\", new = \"{path}@{version}\""
+        ),
+    ];
+    unresolved(request, &format!("its go.mod declares module {declared}"), &help)
+}
+
 impl ModuleSources<'_> {
     /// Resolves all requests, in the same order; the error has a diagnostic for each one that failed.
     pub(crate) async fn pin(&self, requests: &[ModuleRequest]) -> Result<Vec<ResolvedModule>, Error> {
@@ -102,16 +154,27 @@ impl ModuleSources<'_> {
             .iter()
             .map(|request| {
                 let previous = request.known.as_ref().map(|previous| &previous.module);
-                match (self.previous_module(request), previous.or(request.module.as_ref()), &request.module) {
-                    (Some(resolved), ..) => ResolutionState::Done(Box::new(resolved)),
-                    // Without `request.module`, the module may be private: its path must not reach a proxy.
-                    (None, Some(module), Some(_)) => {
-                        ResolutionState::QueryGo { module: module.clone(), located: None }
+                let module = previous.or(request.module.as_ref()).filter(|_| request.may_query_proxies());
+                let may_be_branch = previous.is_none()
+                    && request.version_prefix().is_some()
+                    && request.place.is_some()
+                    && self.network == NetworkAccess::Full;
+                match (self.previous_module(request), module) {
+                    (Some(resolved), _) => ResolutionState::Done(Box::new(resolved)),
+                    (None, Some(_)) if may_be_branch => ResolutionState::QueryForge { why: None },
+                    (None, Some(module)) => ResolutionState::query_go(module.clone()),
+                    (None, None) if request.root.as_deref() == Some(ROADRUNNER) => {
+                        ResolutionState::QueryMajors
                     }
-                    (None, ..) => ResolutionState::QueryForge { why: None },
+                    (None, None) => ResolutionState::QueryForge { why: None },
                 }
             })
             .collect();
+        for (request, state) in requests.iter().zip(&mut states) {
+            if matches!(state, ResolutionState::QueryMajors) {
+                *state = self.query_majors(request).await?;
+            }
+        }
         // The second round queries modules that a forge located, or whose go.mod declares another path.
         for _ in 0..2 {
             self.query_go(requests, &mut states).await?;
@@ -133,7 +196,7 @@ impl ModuleSources<'_> {
                     resolved.push(self.download_from_forge(*located).await?);
                 }
                 ResolutionState::Failed(fault, diagnostic) => fail(fault, diagnostic),
-                ResolutionState::QueryGo { located: None, .. } => {
+                ResolutionState::QueryMajors | ResolutionState::QueryGo { located: None, .. } => {
                     fail(Blame::Request, unresolved(request, NO_SOURCE, &[]));
                 }
                 ResolutionState::QueryForge { why } => {
@@ -191,13 +254,25 @@ impl ModuleSources<'_> {
         let results = self.proxies.download(&downloads).await?;
         let total = u64::try_from(requests.len()).ok();
         for (done, (request, state)) in requests.iter().zip(states.iter_mut()).enumerate() {
-            let ResolutionState::QueryGo { module, located } = state else { continue };
+            let ResolutionState::QueryGo { module, located, named } = state else { continue };
             let Some(result) = results.get(module) else { continue };
-            *state = match (self.resolved_module(result, located.as_deref()), located.take()) {
-                (Ok(resolved), _) => Self::check_module_path(request, module, resolved),
-                (Err(_), Some(located)) => ResolutionState::UseForge(located),
-                (Err(why), _) if request.place.is_some() => ResolutionState::QueryForge { why: Some(why) },
-                (Err(why), _) => {
+            *state = match (self.resolved_module(result, located.as_deref()), located.take(), named.take()) {
+                (Ok(resolved), _, Some(named)) => {
+                    let is_same = tree::digest(&resolved.tree)? == tree::digest(&named.tree)?;
+                    ResolutionState::Done(if is_same { Box::new(resolved) } else { named })
+                }
+                (Err(_), _, Some(named)) => ResolutionState::Done(named),
+                (Ok(resolved), located, None) => {
+                    if located.is_none() {
+                        self.report_prefix(request, &resolved.module.version);
+                    }
+                    Self::check_module_path(request, module, resolved)
+                }
+                (Err(_), Some(located), None) => ResolutionState::UseForge(located),
+                (Err(why), None, None) if request.place.is_some() => {
+                    ResolutionState::QueryForge { why: Some(why) }
+                }
+                (Err(why), None, None) => {
                     let advice = download_failure::advice(&why).map(str::to_owned);
                     let help: Vec<String> =
                         self.suggestion(request, &why).await.into_iter().chain(advice).collect();
@@ -217,7 +292,16 @@ impl ModuleSources<'_> {
         Ok(())
     }
 
-    /// Checks the module path in go.mod. A replacement may declare the path of the replaced module.
+    /// Reports which version a prefix selected.
+    fn report_prefix(&self, request: &ModuleRequest, version: &str) {
+        let Some(prefix) = request.version_prefix() else { return };
+        let text =
+            format!("{}: {prefix} is a version prefix; the newest version is {version}", request.subject);
+        self.proxies.children.reporter.report(Event::Note(Note::Text { text }));
+    }
+
+    /// Checks the module path in go.mod. A replacement may declare the path of the replaced module, and a fork
+    /// that of the original: it is compiled under its own path, as a replacement of the original.
     fn check_module_path(
         request: &ModuleRequest,
         module: &ModuleVersion,
@@ -228,13 +312,18 @@ impl ModuleSources<'_> {
             return ResolutionState::Done(Box::new(resolved));
         }
         if request.by_path {
-            let mut diagnostic = unresolved(request, &format!("its go.mod declares module {declared}"), &[]);
-            diagnostic.help.push(format!("set module_name = \"{declared}\""));
-            return ResolutionState::Failed(Blame::Request, diagnostic);
+            return ResolutionState::Failed(Blame::Request, other_module_path(request, module, &declared));
         }
-        ResolutionState::QueryGo {
-            module: ModuleVersion { path: declared, version: module.version.clone() },
-            located: None,
+        match module_owner(request, &declared) {
+            DeclaredOwner::Named => {
+                ResolutionState::query_go(ModuleVersion { path: declared, ..resolved.module })
+            }
+            DeclaredOwner::Other => ResolutionState::Done(Box::new(resolved)),
+            DeclaredOwner::Unknown => ResolutionState::QueryGo {
+                module: ModuleVersion { path: declared, version: resolved.module.version.clone() },
+                located: None,
+                named: Some(Box::new(resolved)),
+            },
         }
     }
 
@@ -323,11 +412,11 @@ impl ModuleSources<'_> {
             (path, _) => path.to_owned(),
         };
         if self.network == NetworkAccess::ProxiesOnly && !self.proxies.go.settings().is_private(&path) {
-            if let (true, Some(reference)) =
-                (request.path.is_empty() && proxy_error.is_none(), &request.reference)
-                && let Some(module) = self.find_yearly_major(&path, reference).await
+            if request.path.is_empty()
+                && proxy_error.is_none()
+                && let Ok(state) = self.query_majors(request).await
             {
-                return ResolutionState::QueryGo { module, located: None };
+                return state;
             }
             let why = proxy_error.unwrap_or_else(|| "no module proxy may be queried for it".to_owned());
             let advice = download_failure::advice(&why)
@@ -359,6 +448,11 @@ impl ModuleSources<'_> {
         {
             return self.choose_source(request, place, located).await;
         }
+        if proxy_error.is_none()
+            && let Some(state) = self.without_forge(request, &error).await
+        {
+            return state;
+        }
         let fault = match &proxy_error {
             Some(why) if download_failure::fault(why) != Blame::Request => download_failure::fault(why),
             _ => fault_of_forge(&error),
@@ -369,19 +463,54 @@ impl ModuleSources<'_> {
         )
     }
 
-    /// Finds the major of RoadRunner at a branch or commit using proxies only: its majors are years, and
-    /// proxies serve only the one that go.mod declares.
-    async fn find_yearly_major(&self, path: &str, reference: &str) -> Option<ModuleVersion> {
-        let years = FIRST_YEAR..FIRST_YEAR + MAX_ROADRUNNER_YEARS;
-        let module = |year| ModuleVersion { path: format!("{path}/v{year}"), version: reference.to_owned() };
-        let downloads: Vec<DownloadRequest> = years
-            .map(|year| DownloadRequest { module: module(year), zip_sums: Vec::new(), mod_sums: Vec::new() })
-            .collect();
-        let results = self.proxies.download(&downloads).await.ok()?;
-        let is_served = |download: &DownloadRequest| {
-            results.get(&download.module).is_some_and(|result| result.error.is_empty())
+    /// The next source of a ref that the forge didn't resolve: a version prefix is left to Go, and if the
+    /// forge was not available, proxies are queried for the branch or commit.
+    async fn without_forge(&self, request: &ModuleRequest, error: &ForgeError) -> Option<ResolutionState> {
+        if let (Some(prefix), Some(module)) = (request.version_prefix(), &request.module) {
+            if !matches!(error, ForgeError::NotFound { .. }) {
+                let error = self.proxies.children.redactor.redact(&error.to_string());
+                let text = format!("{}: failed to look for a branch {prefix}: {error}", request.subject);
+                self.proxies.children.reporter.report(Event::Note(Note::Text { text }));
+            }
+            return Some(ResolutionState::query_go(module.clone()));
+        }
+        let is_unavailable = matches!(error, ForgeError::Network { .. } | ForgeError::RateLimited { .. });
+        let is_roadrunner = request.root.as_deref() == Some(ROADRUNNER);
+        if !is_unavailable || (request.reference.is_none() && !is_roadrunner) {
+            return None;
+        }
+        match self.query_majors(request).await {
+            Ok(state @ ResolutionState::QueryGo { .. }) => Some(state),
+            _ => None,
+        }
+    }
+
+    /// Queries the module proxies for a branch or a commit at all module paths that it may have. The newest
+    /// commit is the branch: a proxy may still have an older answer for a previous major.
+    async fn query_majors(&self, request: &ModuleRequest) -> Result<ResolutionState, Error> {
+        let (Some(root), Some(fetcher)) = (&request.root, self.proxies.fetcher) else {
+            return Ok(ResolutionState::QueryForge { why: None });
         };
-        downloads.into_iter().rev().find(is_served).map(|download| download.module)
+        let reference = request.reference.as_deref().unwrap_or(DEFAULT_BRANCH);
+        if fetcher.needs_go(root) {
+            return Ok(ResolutionState::QueryForge { why: None });
+        }
+        let paths = candidate_paths(root);
+        let answers = join_all(paths.iter().map(|path| fetcher.query(path, reference)));
+        let (mut found, mut failure) = (Vec::new(), None);
+        for answer in self.proxies.children.until_cancelled(answers).await? {
+            match answer {
+                Ok(answer) => found.extend(answer),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        let newest = found.into_iter().max_by_key(|(_, time)| time.parse::<jiff::Timestamp>().ok());
+        if let Some((module, _)) = newest {
+            return Ok(ResolutionState::query_go(module));
+        }
+        // A 404 of one path says nothing while another path can't be queried.
+        let why = failure.map_or_else(|| NOT_AT_PROXIES.to_owned(), |error| error.to_string());
+        Ok(ResolutionState::QueryForge { why: Some(why) })
     }
 
     /// Chooses the source of a located module: for a public repository a proxy, so that the checksum database
@@ -396,15 +525,20 @@ impl ModuleSources<'_> {
             && !request.replacement
             && request.module.as_ref().is_some_and(|module| module.path != located.module)
         {
-            let declared = located.module;
-            let mut diagnostic = unresolved(request, &format!("its go.mod declares module {declared}"), &[]);
-            diagnostic.help.push(format!("set module_name = \"{declared}\""));
+            let path = request.path.clone();
+            let version = request.reference.clone().unwrap_or_default();
+            let named = ModuleVersion { path, version };
+            let diagnostic = other_module_path(request, &named, &located.module);
             return ResolutionState::Failed(Blame::Request, diagnostic);
         }
         // A fork keeps the module line of the original; a replacement needs its own path with that major.
         let mut located = located;
         if request.replacement {
             located.path = with_suffix_of(&request.path, &located.module);
+        } else if let (DeclaredOwner::Other, Some(identity)) =
+            (module_owner(request, &located.module), &request.identity)
+        {
+            located.path = with_suffix_of(identity, &located.module);
         }
         let private = self.proxies.go.settings().is_private(&located.path);
         let public = !place.own && (private || located.repository.is_public().await.unwrap_or(false));
@@ -412,7 +546,7 @@ impl ModuleSources<'_> {
             return ResolutionState::UseForge(Box::new(located));
         }
         let module = ModuleVersion { path: located.path.clone(), version: located.commit.id.clone() };
-        ResolutionState::QueryGo { module, located: Some(Box::new(located)) }
+        ResolutionState::QueryGo { module, located: Some(Box::new(located)), named: None }
     }
 
     async fn download_from_forge(&self, located: LocatedModule) -> Result<ResolvedModule, Error> {

@@ -56,10 +56,14 @@ pub(super) fn remote_plugin(
     let go_mod = GoMod::parse_lax(&resolved.go_mod).ok();
     let declared = modfile::module_line(&resolved.go_mod).unwrap_or_else(|| resolved.module.path.clone());
     let asked = plugin.reference.value.clone();
-    let (module, version, replacement) = if plugin.replace.is_none() {
+    let is_fork = plugin.replace.is_none() && declared != resolved.module.path;
+    let (module, version, replacement) = if plugin.replace.is_none() && !is_fork {
         (resolved.module.path.clone(), resolved.module.version.clone(), None)
     } else {
-        let module = replaced_module(plugin, manifest, &declared, &resolved.module.path);
+        let module = match is_fork {
+            true => declared,
+            false => replaced_module(plugin, manifest, &declared, &resolved.module.path),
+        };
         let version = placeholder_version(&module, &asked);
         let ModuleVersion { path, version: new } = resolved.module.clone();
         (module, version, Some(LockedReplacement::Module { path, version: new }))
@@ -287,6 +291,7 @@ fn built_in<'a>(tree: &Path, release: &'a GoMod) -> Result<Vec<BuiltInPlugin<'a>
     Ok(added.chain(in_code).collect())
 }
 
-fn without_major(module: &str) -> &str {
+/// The module path without its major suffix.
+pub(super) fn without_major(module: &str) -> &str {
     split_path_version(module).map_or(module, |(prefix, _)| prefix)
 }

@@ -31,6 +31,11 @@ pub(crate) struct ModuleRequest {
     pub(crate) replacement: bool,
     /// The path and version query for the go command; `None` if the path is unknown or private.
     pub(crate) module: Option<ModuleVersion>,
+    /// The module path without a major suffix, if proxies may be queried for a branch or a commit of it.
+    pub(crate) root: Option<String>,
+    /// The module path without a major suffix that follows from the named repository: a go.mod with another
+    /// path there belongs to a fork.
+    pub(crate) identity: Option<String>,
     /// The repository, if known.
     pub(crate) place: Option<RepositoryLocation>,
     /// The module in the previous lock; the ref may have moved since.
@@ -101,6 +106,8 @@ impl ModuleRequest {
             span: reference.and_then(|reference| reference.span.clone()),
             reference: reference.map(|reference| reference.value.clone()),
             module: reference.filter(|_| !own).and_then(|reference| module_at_tag(&root, &reference.value)),
+            root: (!own).then(|| root.clone()),
+            identity: None,
             place: Some(RepositoryLocation {
                 host: RepositoryHost::GitHub { owner: owner.to_owned(), repository: repository.to_owned() },
                 folder: String::new(),
@@ -135,6 +142,8 @@ impl ModuleRequest {
             by_path: true,
             replacement: true,
             module: module.filter(|_| !own),
+            root: None,
+            identity: None,
             place,
             known: None,
         }
@@ -142,6 +151,17 @@ impl ModuleRequest {
 }
 
 impl ModuleRequest {
+    /// The ref, if Go takes it for a version prefix (`v3`, `v2025.1`), never for a branch of that name
+    /// (<https://go.dev/ref/mod#version-queries>).
+    pub(super) fn version_prefix(&self) -> Option<&str> {
+        self.reference.as_deref().filter(|reference| is_version_prefix(reference))
+    }
+
+    /// Whether proxies may be queried for it. Otherwise its path may be private.
+    pub(super) fn may_query_proxies(&self) -> bool {
+        self.module.is_some() || self.root.is_some()
+    }
+
     /// A download request for `module`, with its sums from the previous lock.
     pub(super) fn wanted(&self, module: &ModuleVersion) -> DownloadRequest {
         let previous = self.known.as_ref().filter(|previous| previous.module == *module);
@@ -180,10 +200,10 @@ impl PluginSource {
 
     fn original(subject: String, plugin: &Plugin, manifest: &Manifest) -> ModuleRequest {
         let reference = &plugin.reference.value;
-        let (module, place) = match &plugin.origin {
+        let (module, root, place) = match &plugin.origin {
             Origin::Module(path) => {
                 let module = ModuleVersion { path: path.value.clone(), version: reference.clone() };
-                (Some(module), place_of(&path.value, manifest))
+                (Some(module), None, place_of(&path.value, manifest))
             }
             Origin::GitHub { owner, repository, folder } => {
                 let folder = folder.as_ref().map(|folder| folder.value.clone()).unwrap_or_default();
@@ -193,7 +213,8 @@ impl PluginSource {
                     repository: repository.value.clone(),
                 };
                 let own = manifest.github.endpoint.is_some();
-                (module_at_tag(&root, reference), Some(RepositoryLocation { host, folder, own }))
+                let module = module_at_tag(&root, reference);
+                (module, Some(root), Some(RepositoryLocation { host, folder, own }))
             }
             Origin::GitLab { project, folder } => {
                 let folder = folder.as_ref().map(|folder| folder.value.clone()).unwrap_or_default();
@@ -205,7 +226,8 @@ impl PluginSource {
                 let host = RepositoryHost::GitLab { project: project.value.clone() };
                 let own = manifest.gitlab.endpoint.is_some();
                 (
-                    root.and_then(|root| module_at_tag(&root, reference)),
+                    root.as_ref().and_then(|root| module_at_tag(root, reference)),
+                    root,
                     Some(RepositoryLocation { host, folder, own }),
                 )
             }
@@ -224,16 +246,28 @@ impl PluginSource {
             by_path: matches!(plugin.origin, Origin::Module(_)),
             replacement: false,
             module: module.filter(|_| !own),
+            root: root.filter(|_| !own),
+            identity: match &plugin.origin {
+                // The module path can't be derived from an id.
+                Origin::GitLab { project: Spanned { value: Project::Id(_), .. }, .. } => None,
+                Origin::Module(_) | Origin::GitHub { .. } | Origin::GitLab { .. } => {
+                    Some(plugin.identity(manifest))
+                }
+            },
             place,
             known: None,
         }
     }
 }
 
-/// The module of a repository or folder at a tag, with the major suffix of the tag
+fn is_version_prefix(reference: &str) -> bool {
+    semver::is_valid(reference) && reference.matches('.').count() < 2
+}
+
+/// The module of a repository or folder at a tag or a version prefix, with its major suffix
 /// (<https://go.dev/ref/mod#major-version-suffixes>); `None` for a branch or a commit.
 fn module_at_tag(root: &str, reference: &str) -> Option<ModuleVersion> {
-    if semver::canonical(reference) != Some(reference.to_owned()) {
+    if semver::canonical(reference).as_deref() != Some(reference) && !is_version_prefix(reference) {
         return None;
     }
     let major = semver::major(reference)?;

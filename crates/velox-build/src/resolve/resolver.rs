@@ -1,6 +1,10 @@
 //! Resolves a manifest to a [`Lock`].
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
 use velox_fetch::download::Fetcher;
 use velox_gomod::{
@@ -14,8 +18,10 @@ use velox_manifest::{Diagnostic, GoTarget, Manifest, Replacement};
 
 use super::{
     compose::{GoModComposition, Requirement, provides},
+    directives,
     download::ModuleProxies,
     forge::Forges,
+    held_back::{HeldBackPlugins, TrialCompile},
     packages::{self, PackageList},
     pin::{ModuleSources, ResolvedModule},
     plugin::{
@@ -26,11 +32,12 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind},
-    event::{Event, Note, RaisedPlugin},
+    event::{Event, LoweredModule, Note, RaisedPlugin},
     imports::imports_of,
+    local_module::LocalDirectives,
     lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, RequestedVersions, TargetVariant},
     process::CommandRunner,
-    request::BuildRequest,
+    request::{BuildRequest, Goal},
     settings::BuildSettings,
     toolchain::{ModuleMode, Toolchain, Toolchains},
     workspace::{Workspace, plugins_go},
@@ -92,6 +99,7 @@ impl Resolver<'_> {
             self.children.reporter.report(Event::Note(Note::Text { text }));
         }
         plugins.sort_by(|a, b| a.name.cmp(&b.name));
+        directives::check(manifest, &roadrunner.module, &plugins)?;
 
         let (line, module) = newest_go_line(&release, roadrunner, &plugins);
         match &self.toolchains.newer(self.go, line, module).await? {
@@ -110,25 +118,80 @@ impl Resolver<'_> {
     ) -> Result<(Lock, Workspace), Error> {
         let manifest = self.manifest;
         let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
-        let composed = self.compose(manifest, release, &plugins, resolved, &workspace)?;
-        workspace.write("go.mod", &composed.to_string())?;
         let sums = self.sums(&workspace, resolved.values())?;
-        workspace.write("go.sum", &sums.to_string())?;
-        let registered = plugins.iter().filter(|plugin| !plugin.built_in);
-        let modules: Vec<&str> = registered.map(|plugin| plugin.module.as_str()).collect();
+        let imports = |counts: &dyn Fn(&str) -> bool| {
+            imports_of(workspace.directory(), counts)
+                .map_err(|error| Error::file("read", workspace.directory(), &error))
+        };
+        let registered = &imports(&|path| path == PLUGINS_GO)?;
+        let imported = &imports(&|path| path != PLUGINS_GO)?;
+        let mut replaces = self.replaces(manifest, &plugins, resolved, &workspace)?;
+        let mut excludes: Vec<ModuleVersion> = manifest
+            .excludes
+            .iter()
+            .map(|exclude| ModuleVersion {
+                path: exclude.module.value.clone(),
+                version: exclude.version.value.clone(),
+            })
+            .collect();
+        self.local_directives(manifest, &plugins, &mut replaces, &mut excludes, &workspace)?;
+        let in_list = plugins.iter().filter(|plugin| !plugin.built_in);
+        let modules: Vec<&str> = in_list.map(|plugin| plugin.module.as_str()).collect();
         workspace.write(PLUGINS_GO, &plugins_go::plugins_go(&modules, ""))?;
-        prefetch::prefetch(
-            self.proxies(),
-            self.manifest,
-            &self.settings.targets,
-            &workspace,
-            &composed,
-            &plugins,
-            &sums,
-        )
-        .await?;
-        let lock = self.lock(roadrunner, plugins, &workspace).await?;
-        Ok((lock, workspace))
+        let requirements: Vec<Requirement> = plugins
+            .iter()
+            .map(|plugin| Requirement {
+                path: plugin.module.clone(),
+                version: plugin.version.clone(),
+                go_mod: plugin.go_mod.clone(),
+            })
+            .collect();
+        let mut decisions = HeldBackPlugins::new(self.previous, &roadrunner.module, &plugins);
+        // Each round lowers the dependencies of another plugin, or raises them again for good.
+        loop {
+            let composition = GoModComposition {
+                release,
+                registered,
+                imported,
+                plugins: &requirements,
+                replaces: replaces.clone(),
+                excludes: excludes.clone(),
+                dependencies: self.settings.dependencies,
+                lowered: &decisions.lowered,
+            };
+            let is_held_back = composition.held_back();
+            let held_back: Vec<&ResolvedPlugin> =
+                plugins.iter().filter(|plugin| is_held_back.contains(plugin.module.as_str())).collect();
+            let composed = composition.go_mod();
+            workspace.write("go.mod", &composed.to_string())?;
+            workspace.write("go.sum", &sums.to_string())?;
+            prefetch::prefetch(
+                self.proxies(),
+                self.manifest,
+                &self.settings.targets,
+                &workspace,
+                &composed,
+                &plugins,
+                &sums,
+            )
+            .await?;
+            let mut lock = match self.lock(roadrunner, &plugins, &workspace).await {
+                Err(error) if decisions.lower_for(&error, &held_back) => continue,
+                lock => lock?,
+            };
+            let trial = TrialCompile {
+                go: self.go,
+                children: self.children,
+                settings: self.settings,
+                workspace: &workspace,
+            };
+            let writes_lock = matches!(self.request.goal, Goal::Build(_) | Goal::Lock | Goal::Fetch);
+            if writes_lock && decisions.compile(&trial, &held_back).await? {
+                continue;
+            }
+            lock.lowered = lowered(&lock, release, &plugins, &decisions.lowered)?;
+            return Ok((lock, workspace));
+        }
     }
 
     /// The RoadRunner release, with the plugins it contains.
@@ -240,7 +303,17 @@ impl Resolver<'_> {
                 match (PluginSource::new(plugin, manifest), resolved.get(&ModuleOwner::Plugin(index))) {
                     (PluginSource::Directory(path), _) => local_plugin(plugin, path, &self.request.base),
                     (PluginSource::Remote(_), Some(resolved)) => {
-                        Ok(remote_plugin(plugin, manifest, resolved))
+                        let resolved = remote_plugin(plugin, manifest, resolved);
+                        if let (None, Some(LockedReplacement::Module { path, .. })) =
+                            (&plugin.replace, &resolved.replacement)
+                        {
+                            let text = format!(
+                                "plugin {}: {path} is a fork of {}, and replaces it",
+                                resolved.name, resolved.module
+                            );
+                            self.children.reporter.report(Event::Note(Note::Text { text }));
+                        }
+                        Ok(resolved)
                     }
                     (PluginSource::Remote(_), None) => continue,
                 };
@@ -253,14 +326,14 @@ impl Resolver<'_> {
         if errors.is_empty() { Ok(plugins) } else { Err(Error::many(ErrorKind::Configuration, errors)) }
     }
 
-    fn compose(
+    /// The replacements of the plugins and of the manifest. Directories are copied into the workspace.
+    fn replaces(
         &self,
         manifest: &Manifest,
-        release: &GoMod,
         plugins: &[ResolvedPlugin],
         resolved: &ResolvedByOwner,
         workspace: &Workspace,
-    ) -> Result<GoMod, Error> {
+    ) -> Result<Vec<Replace>, Error> {
         let mut replaces = Vec::new();
         for plugin in plugins {
             let (new_path, new_version) = match &plugin.replacement {
@@ -294,42 +367,71 @@ impl Resolver<'_> {
                 };
             replaces.push(Replace { old_path, old_version, new_path, new_version });
         }
-        let imports = |counts: &dyn Fn(&str) -> bool| {
-            imports_of(workspace.directory(), counts)
-                .map_err(|error| Error::file("read", workspace.directory(), &error))
-        };
-        let requirements: Vec<Requirement> = plugins
-            .iter()
-            .map(|plugin| Requirement {
-                path: plugin.module.clone(),
-                version: plugin.version.clone(),
-                go_mod: plugin.go_mod.clone(),
-            })
-            .collect();
-        let composition = GoModComposition {
-            release,
-            registered: &imports(&|path| path == PLUGINS_GO)?,
-            imported: &imports(&|path| path != PLUGINS_GO && !path.starts_with("replace/"))?,
-            plugins: &requirements,
-            replaces,
-            excludes: manifest
-                .excludes
-                .iter()
-                .map(|exclude| ModuleVersion {
-                    path: exclude.module.value.clone(),
-                    version: exclude.version.value.clone(),
-                })
-                .collect(),
-            dependencies: self.settings.dependencies,
-        };
-        Ok(composition.go_mod())
+        Ok(replaces)
+    }
+
+    /// Adds the replace and exclude lines of local modules, seen from there. What the configuration names
+    /// itself wins.
+    fn local_directives(
+        &self,
+        manifest: &Manifest,
+        plugins: &[ResolvedPlugin],
+        replaces: &mut Vec<Replace>,
+        excludes: &mut Vec<ModuleVersion>,
+        workspace: &Workspace,
+    ) -> Result<(), Error> {
+        let of_plugins = plugins.iter().filter_map(|plugin| match &plugin.replacement {
+            Some(LockedReplacement::Directory { path }) => Some((path.clone(), plugin.span.clone())),
+            _ => None,
+        });
+        let of_replaces = manifest.replaces.iter().filter_map(|replace| match &replace.new.value {
+            Replacement::Directory(path) => Some((PathBuf::from(path), replace.new.span.clone())),
+            Replacement::Module { .. } => None,
+        });
+        let note = |text: String| self.children.reporter.report(Event::Note(Note::Text { text }));
+        let local: Vec<_> = of_plugins.chain(of_replaces).collect();
+        for (path, span) in local {
+            let go_mod = path.join("go.mod");
+            let local = LocalDirectives::read(&self.request.base.join(&path));
+            for mut replace in local.replaces {
+                let (old, new) = (replace.old_path.clone(), replace.new_path.clone());
+                let is_requested = plugins.iter().any(|plugin| !plugin.added && plugin.module == old)
+                    || replaces.iter().any(|known| known.old_path == old);
+                if is_requested {
+                    note(format!(
+                        "{}: `replace {old}` is ignored: {old} is requested otherwise",
+                        go_mod.display()
+                    ));
+                    continue;
+                }
+                if replace.new_version.is_none() {
+                    let directory = Path::new(&new);
+                    local_go_mod(directory, &span)
+                        .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
+                    replace.new_path = workspace.add_replacement(&old, directory)?;
+                }
+                note(format!("{}: `replace {old}` applies: {new} is compiled", go_mod.display()));
+                replaces.push(replace);
+            }
+            for exclude in local.excludes {
+                let requests = |plugin: &ResolvedPlugin| {
+                    plugin.module == exclude.path && plugin.version == exclude.version
+                };
+                if plugins.iter().any(requests) {
+                    note(format!("{}: `exclude {exclude}` is ignored: it is requested", go_mod.display()));
+                } else {
+                    excludes.push(exclude);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Lets the go command select versions and download the modules.
     async fn lock(
         &self,
         roadrunner: &ResolvedModule,
-        plugins: Vec<ResolvedPlugin>,
+        plugins: &[ResolvedPlugin],
         workspace: &Workspace,
     ) -> Result<Lock, Error> {
         let mut targets = BTreeMap::new();
@@ -338,22 +440,22 @@ impl Resolver<'_> {
             let variant = TargetVariant::new(target, self.settings);
             let listing =
                 PackageList::of(self.go, self.children, &variant, ModuleMode::Complete, workspace).await;
-            let listing = listing.map_err(|error| self.with_span(error, &plugins))?;
+            let listing = listing.map_err(|error| self.with_span(error, plugins))?;
             selected.extend(listing.target.modules.iter().map(|m| (m.path.clone(), m.version.clone())));
             targets.insert(variant, listing.target);
         }
-        let raised = self.raised(&plugins, &selected, workspace).await?;
+        let raised = self.raised(plugins, &selected, workspace).await?;
         let go_version = self.go.version_in(workspace.directory()).await?;
         let locked = plugins
-            .into_iter()
+            .iter()
             .map(|plugin| LockedPlugin {
                 from: self.asked.plugins.get(&plugin.name).filter(|_| !plugin.added).cloned(),
-                version: selected.get(&plugin.module).cloned().unwrap_or(plugin.version),
-                name: plugin.name,
-                module: plugin.module,
-                asked: plugin.asked,
-                commit: plugin.commit,
-                replacement: plugin.replacement,
+                version: selected.get(&plugin.module).unwrap_or(&plugin.version).clone(),
+                name: plugin.name.clone(),
+                module: plugin.module.clone(),
+                asked: plugin.asked.clone(),
+                commit: plugin.commit.clone(),
+                replacement: plugin.replacement.clone(),
                 built_in: plugin.built_in,
             })
             .collect();
@@ -368,6 +470,7 @@ impl Resolver<'_> {
             plugins: locked,
             settings: self.asked.settings.clone(),
             raised,
+            lowered: Vec::new(),
             targets,
             go_mod: workspace.read("go.mod")?,
             go_sum: workspace.read("go.sum")?,
@@ -461,6 +564,34 @@ impl Resolver<'_> {
 pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<ModuleVersion> {
     let module = ModuleRequest::roadrunner(manifest).module?;
     (semver::canonical(&module.version).as_deref() == Some(&module.version)).then_some(module)
+}
+
+/// The modules below the release's `// indirect` versions, for each plugin whose dependencies are lowered.
+fn lowered(
+    lock: &Lock,
+    release: &GoMod,
+    plugins: &[ResolvedPlugin],
+    lowered: &BTreeSet<String>,
+) -> Result<Vec<LoweredModule>, Error> {
+    let go_mod = lock.go_mod()?;
+    let selected = |path: &str| go_mod.require.iter().find(|line| line.path == path);
+    let mut modules = Vec::new();
+    for plugin in plugins.iter().filter(|plugin| lowered.contains(&plugin.module)) {
+        let required: BTreeSet<&str> =
+            plugin.go_mod.iter().flat_map(|go_mod| &go_mod.require).map(|line| line.path.as_str()).collect();
+        let tested =
+            release.require.iter().filter(|line| line.indirect && required.contains(line.path.as_str()));
+        modules.extend(tested.filter_map(|tested| {
+            let selected = selected(&tested.path)?;
+            semver::compare(&selected.version, &tested.version).is_lt().then(|| LoweredModule {
+                plugin: plugin.name.clone(),
+                module: tested.path.clone(),
+                from: tested.version.clone(),
+                to: selected.version.clone(),
+            })
+        }));
+    }
+    Ok(modules)
 }
 
 /// The newest `go` line of RoadRunner and the plugins, with the module that has it.

@@ -9,6 +9,7 @@ use velox_gomod::{
     module::{path_major_matches, split_path_version},
     semver,
 };
+use velox_manifest::catalogue;
 
 use crate::{
     error::Error,
@@ -20,8 +21,10 @@ const MAJORS_AHEAD: u64 = 4;
 pub(crate) const MAX_CONCURRENT_LISTS: usize = 24;
 
 pub(crate) const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner";
-/// RoadRunner's major versions are years, from this one on.
-pub(crate) const FIRST_YEAR: u64 = 2023;
+/// RoadRunner's major versions were years, from this one on; v3 follows the last.
+const FIRST_YEAR: u64 = 2023;
+/// The number of yearly majors of RoadRunner that are queried for a branch or a commit.
+const MAX_YEARS: u64 = 6;
 
 /// The existing versions of a module or repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -220,15 +223,29 @@ pub(crate) async fn list_versions(
     Ok(results)
 }
 
+/// The module paths from which the majors of RoadRunner are searched upward.
+pub(crate) fn roadrunner_starts() -> Vec<String> {
+    vec![with_major(ROADRUNNER, 2), with_major(ROADRUNNER, FIRST_YEAR)]
+}
+
+/// The paths that a module may have at a branch or a commit: proxies serve only the one that go.mod declares.
+pub(super) fn candidate_paths(root: &str) -> Vec<String> {
+    let known = catalogue::find(root).filter(|plugin| plugin.module == root).map_or(1, |plugin| plugin.major);
+    let years = if root == ROADRUNNER { FIRST_YEAR..FIRST_YEAR + MAX_YEARS } else { 0..0 };
+    let newest = if root == ROADRUNNER { 3 } else { known };
+    (1..=newest + MAJORS_AHEAD).chain(years).map(|major| with_major(root, major)).collect()
+}
+
 /// The versions that the proxies have of a module, over all its majors.
 pub(crate) async fn proxy_versions(fetcher: &Fetcher, module: &str) -> Versions {
     let base = split_path_version(module).map_or(module, |(base, _)| base);
-    let start = match base {
-        ROADRUNNER => format!("{base}/v{FIRST_YEAR}"),
-        _ if is_gopkg_in(base) => module.to_owned(),
-        _ => base.to_owned(),
+    let starts = match base {
+        ROADRUNNER => roadrunner_starts(),
+        _ if is_gopkg_in(base) => vec![module.to_owned()],
+        _ => vec![base.to_owned()],
     };
-    let versions = list_versions(Some(fetcher), None, vec![MajorSearch::new(0, &start)], 1).await;
+    let searches = starts.iter().map(|start| MajorSearch::new(0, start)).collect();
+    let versions = list_versions(Some(fetcher), None, searches, 1).await;
     // Only the go command can fail.
     versions.ok().and_then(|mut versions| versions.pop()).unwrap_or_default()
 }

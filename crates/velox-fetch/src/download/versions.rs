@@ -1,14 +1,39 @@
+use serde::Deserialize;
 use url::Url;
 use velox_gomod::{
     modfile::GoMod,
-    module::{escape_path, escape_version},
+    module::{self, ModuleVersion, escape_path, escape_version, path_major_matches, split_path_version},
     semver,
 };
 
 use super::{DownloadError, Fetcher, fetcher::Downloader};
 use crate::proxy::ProxyErrorKind;
 
+/// The answer of a proxy to a version query (<https://go.dev/ref/mod#version-queries>).
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct QueryInfo {
+    version: String,
+    /// In RFC 3339.
+    #[serde(default)]
+    time: String,
+}
+
 impl Fetcher {
+    /// The version of a branch, commit or tag, with its time in RFC 3339; `None` if no proxy knows it.
+    pub async fn query(
+        &self,
+        path: &str,
+        query: &str,
+    ) -> Result<Option<(ModuleVersion, String)>, DownloadError> {
+        let file = format!("@v/{}.info", escape_version(query)?);
+        let Some(text) = self.inner.read_small(path, &file).await? else { return Ok(None) };
+        let suffix = split_path_version(path).map_or("", |(_, suffix)| suffix);
+        let Ok(QueryInfo { version, time }) = serde_json::from_str(&text) else { return Ok(None) };
+        let is_valid = module::check(path, &version).is_ok() && path_major_matches(&version, suffix);
+        Ok(is_valid.then(|| (ModuleVersion { path: path.to_owned(), version }, time)))
+    }
+
     /// The versions of a module in ascending order, including pre-releases and without retracted versions
     /// (<https://go.dev/ref/mod#go-mod-file-retract>); empty if no proxy has the module.
     pub async fn versions(&self, path: &str) -> Result<Vec<String>, DownloadError> {

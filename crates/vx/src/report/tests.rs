@@ -87,6 +87,7 @@ fn summary(binary: bool) -> BuildSummary {
         version: "v2024.2.1".into(),
         plugins: plugins(),
         raised: vec![raised()],
+        lowered: Vec::new(),
         targets: vec![GoTarget { os: "linux".into(), arch: "amd64".into() }],
         variables: Vec::new(),
         go_version: "go1.26.8".into(),

@@ -13,6 +13,7 @@ mod support {
 mod action;
 mod built_in_plugins;
 mod compile_cache;
+mod dependencies;
 mod disks;
 mod dockerfile;
 mod environment;
@@ -21,6 +22,7 @@ mod interrupted;
 mod killed;
 mod lock;
 mod manual;
+mod named_modules;
 mod outputs;
 mod proxies;
 mod real_roadrunner;

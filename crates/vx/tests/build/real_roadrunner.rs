@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant};
 
-use velox_gomod::{buildinfo::BuildInfo, modfile::GoMod};
+use velox_gomod::{buildinfo::BuildInfo, modfile::GoMod, semver};
 
 use crate::support::sandbox::{Sandbox, exclusive, module_tree, skip};
 
@@ -128,6 +128,22 @@ fn answers_with_php(binary: &Path, sandbox: &Sandbox) {
     assert!(reset.to_lowercase().contains("http"), "{reset}");
     assert!(server.get("/").unwrap().contains("hello"));
     server.stop().unwrap();
+}
+
+#[test]
+fn an_older_plugin_keeps_the_tested_dependencies() {
+    let Some(tree) = module_tree("an older http on RoadRunner v2025.1.15") else { return };
+    let _exclusive = exclusive();
+    let sandbox = sandbox().file("velox.toml", SMALL.replace("v5.3.0", "v5.2.0"));
+    let inside = versions(&build(&sandbox, "-c velox.toml"));
+    assert_eq!(inside["github.com/roadrunner-server/http/v5"], "v5.2.0");
+    let release = release(&tree, "github.com/roadrunner-server/roadrunner/v2025", "v2025.1.15");
+    let mut lower = inside.iter().filter(|(path, version)| {
+        release.get(*path).is_some_and(|tested| semver::compare(version, tested).is_lt())
+    });
+    assert_eq!(lower.next().map(|(path, _)| path.as_str()), Some("github.com/roadrunner-server/http/v5"));
+    assert_eq!(lower.next(), None);
+    assert!(!sandbox.read("velox.lock").contains("lowered"));
 }
 
 #[test]

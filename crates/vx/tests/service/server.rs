@@ -530,6 +530,27 @@ fn slow_clients_are_disconnected() {
 }
 
 #[test]
+fn a_branch_or_commit_of_roadrunner_is_built() {
+    let proxy = proxy();
+    let (tree, version) = (roadrunner("v3"), "v3.0.0-20260611105417-0123456789ab");
+    proxy.module(tree.module(), version, tree.files());
+    let sandbox = Sandbox::behind(&proxy);
+    let service = Service::start(&mut server(&sandbox, &[]));
+    for reference in ["master", "0123456789ab"] {
+        proxy.query(tree.module(), reference, version);
+        let mut call = call("hello");
+        call["rr_version"] = json!(reference);
+        let answer = service.post(CALL, &call);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let mut call = call("hello");
+    call["rr_version"] = json!("fedcba9876543");
+    let answer = service.post(CALL, &call);
+    assert_ne!(answer.status, 500, "{}", answer.text());
+    assert!(answer.text().contains("fedcba9876543"), "{}", answer.text());
+}
+
+#[test]
 fn grpc_and_grpc_web_with_health_and_reflection() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);

@@ -1,4 +1,5 @@
 use serde_json::{Value, json};
+use velox_build::LoweredModule;
 use velox_manifest::Diagnostic;
 use velox_query::{GraphModule, ModuleGraph, ModuleRequirement, Requirer, Why};
 
@@ -38,7 +39,7 @@ fn not_unique(graph: &ModuleGraph, name: &str, paths: &[&str]) -> Diagnostic {
 }
 
 fn render(why: &Why, arrow: &str) -> String {
-    let Why { module, compiled, demanded, chains } = why;
+    let Why { module, compiled, lowered, demanded, chains } = why;
     let mut text = format!("{} {} is selected", module.path, module.version);
     if let Some(replacement) = &module.replacement {
         text += &format!(", replaced by {replacement}");
@@ -47,6 +48,9 @@ fn render(why: &Why, arrow: &str) -> String {
         text += "; none of its packages is compiled in";
     }
     text.push('\n');
+    for LoweredModule { plugin, from, .. } in lowered {
+        text += &format!("Lowered from {from}, with which plugin {plugin} doesn't compile\n");
+    }
     if !demanded.is_empty() {
         text += "\nRequired at\n";
     }
@@ -93,6 +97,7 @@ fn fields(why: &Why) -> Value {
         "version": why.module.version,
         "replacement": why.module.replacement,
         "compiled": why.compiled,
+        "lowered": why.lowered,
         "demanded": demanded.collect::<Vec<_>>(),
         "chains": why.chains.iter().map(|chain| chain.iter().map(module).collect()).collect::<Vec<Vec<_>>>(),
     })

@@ -1,0 +1,142 @@
+//! Plugins older than RoadRunner's own version of them, which may not compile with RoadRunner's dependencies.
+
+use std::collections::BTreeSet;
+
+use velox_gomod::module::ModuleVersion;
+
+use super::{compose::module_of, plugin::ResolvedPlugin};
+use crate::{
+    error::Error,
+    event::{Event, Phase},
+    lock::{Lock, TargetVariant},
+    process::CommandRunner,
+    settings::BuildSettings,
+    toolchain::{ModuleMode, Toolchain},
+    workspace::Workspace,
+};
+
+/// Compiles packages of a workspace; the packages stay in GOCACHE for the build.
+pub(super) struct TrialCompile<'a> {
+    pub(super) go: &'a Toolchain,
+    pub(super) children: &'a CommandRunner,
+    pub(super) settings: &'a BuildSettings,
+    pub(super) workspace: &'a Workspace,
+}
+
+/// Which plugins get the versions of their own go.mod instead of RoadRunner's `// indirect` lines. All sets
+/// hold module paths.
+#[derive(Default)]
+pub(super) struct HeldBackPlugins {
+    /// Those whose dependencies are lowered.
+    pub(super) lowered: BTreeSet<String>,
+    /// Those that need no trial: their dependencies are lowered as in the previous lock, or lowering them
+    /// didn't help.
+    settled: BTreeSet<String>,
+}
+
+impl HeldBackPlugins {
+    /// The decisions of the previous lock for the same plugins on the same RoadRunner.
+    pub(super) fn new(
+        previous: Option<&Lock>,
+        roadrunner: &ModuleVersion,
+        plugins: &[ResolvedPlugin],
+    ) -> Self {
+        let Some(lock) = previous.filter(|lock| lock.roadrunner() == *roadrunner) else {
+            return Self::default();
+        };
+        let is_same = |plugin: &&ResolvedPlugin| {
+            lock.plugins.iter().any(|known| {
+                known.name == plugin.name && known.module == plugin.module && known.version == plugin.version
+            })
+        };
+        let is_lowered =
+            |plugin: &&ResolvedPlugin| lock.lowered.iter().any(|lowered| lowered.plugin == plugin.name);
+        let lowered: BTreeSet<String> =
+            plugins.iter().filter(is_same).filter(is_lowered).map(|plugin| plugin.module.clone()).collect();
+        Self { settled: lowered.clone(), lowered }
+    }
+
+    /// Those of `held_back` whose dependencies are not lowered, but can be.
+    fn candidates<'a>(&self, held_back: &[&'a ResolvedPlugin]) -> Vec<&'a ResolvedPlugin> {
+        let is_open = |plugin: &&ResolvedPlugin| {
+            !self.lowered.contains(&plugin.module) && !self.settled.contains(&plugin.module)
+        };
+        held_back.iter().copied().filter(is_open).collect()
+    }
+
+    /// Lowers the dependencies of plugins that an error of the go command names. Returns whether there are any.
+    pub(super) fn lower_for(&mut self, error: &Error, held_back: &[&ResolvedPlugin]) -> bool {
+        let packages: Vec<&str> = error.output.iter().filter_map(|line| line.split(": ").next()).collect();
+        let named = owners(&packages, &self.candidates(held_back));
+        let found = !named.is_empty();
+        self.lowered.extend(named);
+        found
+    }
+
+    /// Compiles the packages of held-back plugins. Returns whether the decisions changed: a plugin that fails
+    /// gets lowered dependencies, and RoadRunner's again if it fails with them too.
+    pub(super) async fn compile(
+        &mut self,
+        trial: &TrialCompile<'_>,
+        held_back: &[&ResolvedPlugin],
+    ) -> Result<bool, Error> {
+        let open: Vec<&ResolvedPlugin> =
+            held_back.iter().copied().filter(|plugin| !self.settled.contains(&plugin.module)).collect();
+        if open.is_empty() {
+            return Ok(false);
+        }
+        let failed = trial.failed(&open).await?;
+        for module in &failed {
+            if self.lowered.remove(module) {
+                self.settled.insert(module.clone());
+            } else {
+                self.lowered.insert(module.clone());
+            }
+        }
+        Ok(!failed.is_empty())
+    }
+}
+
+impl TrialCompile<'_> {
+    /// The module paths of the plugins that don't compile for one of the targets.
+    async fn failed(&self, plugins: &[&ResolvedPlugin]) -> Result<BTreeSet<String>, Error> {
+        let flags = self.settings.compile_arguments();
+        let modules = plugins.iter().map(|plugin| plugin.module.as_str());
+        let arguments: Vec<&str> =
+            std::iter::once("build").chain(flags.iter().map(String::as_str)).chain(modules).collect();
+        let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+        let mut failed = BTreeSet::new();
+        for target in &self.settings.targets {
+            let item = format!("compiling {}", names.join(", "));
+            let progress = Event::Progress { phase: Phase::Resolve, done: 0, total: None, item, bytes: None };
+            self.children.reporter.report(progress);
+            let variant = TargetVariant::new(target, self.settings);
+            let directory = self.workspace.directory();
+            let run = self.go.run(ModuleMode::ReadOnly, Some(&variant), &arguments, directory, None);
+            let finished = run.await?;
+            if !finished.status.success() {
+                // Lines of the compiler follow a line `# PACKAGE`.
+                let packages: Vec<&str> =
+                    finished.stderr.iter().filter_map(|line| line.strip_prefix("# ")).collect();
+                failed.extend(owners(&packages, plugins));
+            }
+        }
+        Ok(failed)
+    }
+}
+
+/// The plugins whose package, or a package that they may import, is among `packages`.
+fn owners(packages: &[&str], plugins: &[&ResolvedPlugin]) -> BTreeSet<String> {
+    let own = |package: &str| {
+        let modules = plugins.iter().map(|plugin| plugin.module.as_str());
+        module_of(package, modules).map(|module| vec![module.to_owned()])
+    };
+    let importers = |package: &str| {
+        let requires = |plugin: &&&ResolvedPlugin| {
+            let lines = plugin.go_mod.iter().flat_map(|go_mod| &go_mod.require);
+            module_of(package, lines.map(|line| line.path.as_str())).is_some()
+        };
+        plugins.iter().filter(requires).map(|plugin| plugin.module.clone()).collect()
+    };
+    packages.iter().flat_map(|package| own(package).unwrap_or_else(|| importers(package))).collect()
+}

@@ -310,6 +310,15 @@ rows! {
         let user = user(&modules("[[replaces]]\nold = \"example.com/acme/hello\"\nnew = \"github.com/acme/hello@v1.1.0\"\n"));
         assert_contains(go_mod(&plan(&user, "")), &["example.com/acme/hello => github.com/acme/hello v1.1.0"]);
     }
+    replaces_of_one_version {
+        let lines = "[[replaces]]\nold = \"example.com/acme/hello@v1.0.0\"\nnew = \"github.com/acme/hello@v1.1.0\"\n";
+        let plan = plan(&user(&modules(lines)), "");
+        assert_contains(go_mod(&plan), &["example.com/acme/hello v1.0.0 => github.com/acme/hello v1.1.0"]);
+    }
+    replaces_twice {
+        let line = "[[replaces]]\nold = \"example.com/acme/hello\"\nnew = \"github.com/acme/hello@v1.1.0\"\n";
+        user(&modules(&line.repeat(2))).vx("build").fails_with(2, &["velox.toml:", "example.com/acme/hello"]);
+    }
     replaces_with_a_directory {
         let fork = plugin("example.com/acme/hello", "hello").says("from the fork");
         let user = user(&modules("[[replaces]]\nold = \"example.com/acme/hello\"\nnew = \"./fork\"\n"));
@@ -326,6 +335,13 @@ rows! {
     excludes {
         let user = user(&modules("[[excludes]]\nmodule = \"example.com/acme/hello\"\nversion = \"v1.1.0\"\n"));
         assert_contains(go_mod(&plan(&user, "")), &["exclude example.com/acme/hello v1.1.0"]);
+    }
+    excludes_of_no_version {
+        let line = "[[excludes]]\nmodule = \"example.com/acme/hello\"\nversion = \"newest\"\n";
+        user(&modules(line)).vx("build").fails_with(2, &["velox.toml:10:", "newest"]);
+    }
+    no_plugins {
+        user(&format!("[roadrunner]\nref = \"{RELEASE}\"\n")).vx("build").fails_with(2, &["plugins"]);
     }
     target_platform {
         let user = user(&modules("[target_platform]\nos = \"darwin\"\narch = \"arm64\"\n"));

@@ -270,7 +270,7 @@ mod tests {
         ";
         assert_eq!(fields(serde_json::json!({"configuration": configuration})), ["target"]);
         let one = serde_json::json!({"configuration": configuration, "target": "linux/arm64", "force": true});
-        let (spec, force) = spec(serde_json::from_value(one).expect("a request")).expect("valid");
+        let (spec, force, _) = spec(serde_json::from_value(one).expect("a request")).expect("valid");
         assert_eq!((spec.target.to_string().as_str(), force), ("linux/arm64", true));
     }
 }

@@ -6,6 +6,8 @@
 //! The bytes of an artifact are hashed before a process serves them for the first time, and again if their size,
 //! modification time or ETag changes. A damaged artifact is removed, so that its build runs again.
 
+mod shared;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File},
@@ -29,7 +31,7 @@ use object_store::{
 };
 use sha2::{Digest, Sha256};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     sync::{Mutex, Semaphore},
     task::spawn_blocking,
     time::timeout,
@@ -37,6 +39,7 @@ use tokio::{
 use url::Url;
 use velox_gocache::{open_remote, parse_remote, store_error_summary};
 
+pub(crate) use self::shared::SharedDirectory;
 use crate::{job::disk, store::StoreError};
 
 /// The number of parts of an upload in flight.
@@ -100,6 +103,8 @@ pub struct ArtifactBucket {
     /// The artifacts whose bytes this process has verified.
     verified: StdMutex<HashMap<String, ObjectVersion>>,
     verifying: [Mutex<()>; MAX_VERIFICATIONS],
+    /// The directory for local clients.
+    shared: Option<SharedDirectory>,
     limits: TransferLimits,
     /// Its reference count is the number of running downloads plus one.
     readers: Arc<()>,
@@ -192,6 +197,12 @@ impl ArtifactBucket {
         Ok(Self { own_directory: Some(own), directory: Some(path.to_owned()), ..bucket })
     }
 
+    /// Adds a directory with copies of binaries for local clients.
+    #[must_use]
+    pub(crate) fn with_shared_directory(self, shared: Option<SharedDirectory>) -> Self {
+        Self { shared, ..self }
+    }
+
     fn new(store: Arc<dyn ObjectStore>, root: Location, name: String, limits: TransferLimits) -> Self {
         Self {
             store,
@@ -201,6 +212,7 @@ impl ArtifactBucket {
             directory: None,
             verified: StdMutex::default(),
             verifying: Default::default(),
+            shared: None,
             limits,
             readers: Arc::default(),
             reads: Semaphore::new(limits.concurrent_reads),
@@ -274,11 +286,7 @@ impl ArtifactBucket {
         while let Some(sent) = in_flight.next().await {
             sent.map_err(failed)?;
         }
-        let found = HEXLOWER.encode(&digest.finalize());
-        if found == sha256 {
-            return Ok(());
-        }
-        Err(StoreError::Failed(format!("checksum mismatch for artifact {sha256}: the file has {found}")))
+        check_sum(sha256, digest)
     }
 
     /// Returns the size of the artifact if it exists, and marks it as used. Verifies its bytes if this process
@@ -508,6 +516,70 @@ impl ArtifactBucket {
         }
     }
 
+    /// Copies the artifact to the directory for local clients, unless it is there, and returns the path of the
+    /// binary. `None` without such a directory.
+    ///
+    /// # Errors
+    /// The artifact can't be read, or the directory not be written to.
+    pub async fn share(
+        self: &Arc<Self>,
+        sha256: &str,
+        size: u64,
+        is_windows: bool,
+    ) -> Result<Option<PathBuf>, StoreError> {
+        let Some(shared) = &self.shared else { return Ok(None) };
+        if !is_sha256(sha256) {
+            return Err(invalid_name(sha256));
+        }
+        let file = shared.file(sha256, is_windows);
+        let failed = |error: io::Error| StoreError::Failed(format!("failed to write {}: {error}", file.display()));
+        if self.is_shared(sha256, &file).await? {
+            return Ok(Some(file));
+        }
+        let _writing = shared.writing.lock().await;
+        if self.is_shared(sha256, &file).await? {
+            return Ok(Some(file));
+        }
+        let prepared = shared.prepare().map_err(failed)?;
+        let mut copy = tokio::fs::File::create(prepared.path().join(file.file_name().unwrap_or_default()))
+            .await
+            .map_err(failed)?;
+        let mut digest = Sha256::new();
+        let mut chunks = self.read(sha256, 0..size)?;
+        while let Some(chunk) = chunks.try_next().await? {
+            digest.update(&chunk);
+            copy.write_all(&chunk).await.map_err(failed)?;
+        }
+        copy.flush().await.map_err(failed)?;
+        check_sum(sha256, digest)?;
+        shared.publish(sha256, prepared, &file).map_err(failed)?;
+        Ok(Some(file))
+    }
+
+    async fn is_shared(self: &Arc<Self>, sha256: &str, file: &Path) -> Result<bool, StoreError> {
+        let (bucket, sha256, file) = (Arc::clone(self), sha256.to_owned(), file.to_owned());
+        // Reading the file may block.
+        spawn_blocking(move || bucket.shared.as_ref().is_some_and(|shared| shared.has(&sha256, &file)))
+            .await
+            .map_err(|error| StoreError::Failed(format!("failed to check a shared file: {error}")))
+    }
+
+    /// Removes binaries from the directory for local clients whose artifacts were removed.
+    ///
+    /// # Errors
+    /// The store fails, or the directory can't be changed.
+    pub async fn prune_shared(&self) -> Result<(), StoreError> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let failed =
+            |error: io::Error| StoreError::Failed(format!("failed to clean the shared directory: {error}"));
+        // Before the artifacts are listed, so that none that is stored meanwhile is missing there.
+        let mut unused = shared.list().map_err(failed)?;
+        if !unused.is_empty() {
+            self.list().await?.iter().for_each(|artifact| _ = unused.remove(&artifact.sha256));
+        }
+        unused.iter().try_for_each(|sha256| shared.remove(sha256)).map_err(failed)
+    }
+
     /// Checks that the store responds.
     ///
     /// # Errors
@@ -571,9 +643,7 @@ impl ArtifactBucket {
 
     /// The location of the artifact; `None` if the name isn't a SHA-256.
     fn location(&self, sha256: &str) -> Option<Location> {
-        let is_digit = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
-        let is_name = sha256.len() == 64 && sha256.bytes().all(is_digit);
-        is_name.then(|| self.root.clone().join(sha256.get(..2).unwrap_or_default()).join(sha256))
+        is_sha256(sha256).then(|| self.root.clone().join(sha256.get(..2).unwrap_or_default()).join(sha256))
     }
 
     fn failed(&self, action: &str, error: &object_store::Error) -> StoreError {
@@ -644,6 +714,19 @@ fn read_range(mut file: File, range: Range<u64>) -> io::Result<Bytes> {
     let mut chunk = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or_default());
     file.take(range.end - range.start).read_to_end(&mut chunk)?;
     Ok(chunk.into())
+}
+
+/// Whether a name is a SHA-256 in lowercase hexadecimal, and so safe as a file name.
+pub(crate) fn is_sha256(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn check_sum(sha256: &str, digest: Sha256) -> Result<(), StoreError> {
+    let found = HEXLOWER.encode(&digest.finalize());
+    if found == sha256 {
+        return Ok(());
+    }
+    Err(StoreError::Failed(format!("checksum mismatch for artifact {sha256}: the file has {found}")))
 }
 
 fn remove_incomplete_uploads(path: &Path) -> io::Result<()> {

@@ -14,6 +14,9 @@ pub struct ServiceOptions {
     pub listen: Vec<SocketAddr>,
     /// The directory of the database, the artifacts and the running jobs.
     pub data: PathBuf,
+    /// The directory in which clients on this machine find binaries as files; answers of the RPC service then
+    /// have their paths.
+    pub share_dir: Option<PathBuf>,
     /// The number of concurrent builds on this machine; 0: workers only.
     pub jobs: usize,
     /// The maximum length of the queue.

@@ -79,6 +79,7 @@ impl Retention {
                 removed += 1;
             }
         }
+        artifacts.prune_shared().await?;
         if pruned > 0 || removed > 0 {
             tracing::info!(builds = pruned, artifacts = removed, "removed old builds");
         }

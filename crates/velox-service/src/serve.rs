@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    artifacts::SharedDirectory,
     auth::{TokenFileError, TokenStore},
     http::{
         AppState,
@@ -45,7 +46,7 @@ pub enum ServeError {
     /// A store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The data directory can't be used.
+    /// The data directory or the shared directory can't be used.
     #[error("failed to set up the directory `{}`: {error}", directory.display())]
     Data {
         /// The directory.
@@ -104,7 +105,12 @@ pub async fn serve(
     let (draining, closing) = (shutdown, CancellationToken::new());
     let in_data = |error| ServeError::Data { directory: options.data.clone(), error };
     tokio::fs::create_dir_all(&options.data).await.map_err(in_data)?;
-    let stores = Stores::open(&options, &draining).await?;
+    let share = |directory: &PathBuf| {
+        SharedDirectory::open(directory)
+            .map_err(|error| ServeError::Data { directory: directory.clone(), error })
+    };
+    let shared = options.share_dir.as_ref().map(share).transpose()?;
+    let stores = Stores::open(&options, shared, &draining).await?;
     let runner = if options.jobs > 0 {
         Some(ProcessRunner::with_counter(&options, telemetry.downloaded()).map_err(in_data)?)
     } else {

@@ -1,18 +1,20 @@
 //! The operations of the service, used by REST, Connect, gRPC and the web page.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream},
 };
+use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use velox_api::{ArtifactInfo, BuildId, BuildSpec, BuildState, LogEntry, QueuePosition};
+use velox_manifest::GoTarget;
 
 use crate::{
     artifacts::ArtifactBucket,
-    build::{Build, BuildOutcome, NewBuild, Tenant},
+    build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant},
     caller::Caller,
     policy::{BuildPolicy, PolicyError},
     rate::RateLimiter,
@@ -25,6 +27,9 @@ const LOG_BATCH: usize = 256;
 
 /// The interval at which a build is read without a notification.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How long [`Service::build_or_submit`] returns a failed build.
+const FAILURE_TIME_TO_LIVE: Duration = Duration::from_secs(60);
 
 /// The build service: its stores and rules.
 #[derive(Clone)]
@@ -84,9 +89,7 @@ impl Service {
         spec: BuildSpec,
         force: bool,
     ) -> Result<Submission, ServiceError> {
-        let invalid = |wrong| ServiceError::Rejected(PolicyError::Invalid(wrong));
-        let spec = spec.normalized().map_err(invalid)?;
-        self.policy.check(&spec, caller).map_err(ServiceError::Rejected)?;
+        let spec = self.checked(caller, spec)?;
         let tenant = &caller.tenant;
         let wait = caller.builds_per_hour.and_then(|an_hour| self.rates.wait(tenant, an_hour));
         // A rate-limited caller may still join or reuse builds.
@@ -114,6 +117,49 @@ impl Service {
             }
             (submitted, _) => Ok(submitted?),
         }
+    }
+
+    /// Queues a build as [`Service::submit`], unless an equal one failed within the last minute: a client that
+    /// repeats its request until the build has ended receives that one.
+    ///
+    /// # Errors
+    /// The request is rejected, or the queue is full.
+    pub async fn build_or_submit(
+        &self,
+        caller: &Caller,
+        spec: BuildSpec,
+    ) -> Result<Arc<Build>, ServiceError> {
+        let spec = self.checked(caller, spec)?;
+        let key = spec.key().map_err(StoreError::from)?;
+        let since = Timestamp::now().checked_sub(FAILURE_TIME_TO_LIVE).unwrap_or(Timestamp::MIN);
+        if let Some(build) = self.store.last_failure(&key, since).await? {
+            return Ok(Arc::new(build));
+        }
+        Ok(match self.submit(caller, spec, false).await? {
+            Submission::Finished(build) => build,
+            Submission::Queued(build) | Submission::Joined(build) => Arc::new(build),
+        })
+    }
+
+    /// The normalized request, if it is valid and the caller may make it.
+    fn checked(&self, caller: &Caller, spec: BuildSpec) -> Result<BuildSpec, ServiceError> {
+        let invalid = |wrong| ServiceError::Rejected(PolicyError::Invalid(wrong));
+        let spec = spec.normalized().map_err(invalid)?;
+        self.policy.check(&spec, caller).map_err(ServiceError::Rejected)?;
+        Ok(spec)
+    }
+
+    /// The path of a build's binary in the directory for local clients. `None` without such a directory.
+    ///
+    /// # Errors
+    /// A store fails, or the directory can't be written to.
+    pub async fn shared_path(
+        &self,
+        result: &BuildResult,
+        target: &GoTarget,
+    ) -> Result<Option<PathBuf>, StoreError> {
+        let ArtifactInfo { sha256, size, .. } = &result.artifact;
+        self.artifacts.share(sha256, *size, target.os == "windows").await
     }
 
     /// Returns the build of this ID.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    artifacts::ArtifactBucket,
+    artifacts::{ArtifactBucket, SharedDirectory},
     options::{ClusterOptions, ServiceOptions},
     store::{BuildStore, JetStreamOptions, JetStreamStore, SqliteOptions, SqliteStore, StoreError},
 };
@@ -20,10 +20,11 @@ impl Stores {
     /// The stores of a node that accepts requests, with retention applied until `shutdown`.
     pub(crate) async fn open(
         options: &ServiceOptions,
+        shared: Option<SharedDirectory>,
         shutdown: &CancellationToken,
     ) -> Result<Self, StoreError> {
         let stores = match &options.cluster {
-            Some(cluster) => Self::cluster(options, cluster, Some(options.queue)).await?,
+            Some(cluster) => Self::cluster(options, cluster, shared, Some(options.queue)).await?,
             None => {
                 let sqlite = SqliteOptions {
                     queue: options.queue,
@@ -32,7 +33,10 @@ impl Stores {
                 };
                 let builds = SqliteStore::open(&options.data.join("builds.sqlite"), sqlite).await?;
                 let artifacts = ArtifactBucket::open_directory(&options.data.join("artifacts"))?;
-                Self { builds: Arc::new(builds), artifacts: Arc::new(artifacts) }
+                Self {
+                    builds: Arc::new(builds),
+                    artifacts: Arc::new(artifacts.with_shared_directory(shared)),
+                }
             }
         };
         let (builds, artifacts) = (Arc::clone(&stores.builds), Arc::clone(&stores.artifacts));
@@ -44,6 +48,7 @@ impl Stores {
     pub(crate) async fn cluster(
         options: &ServiceOptions,
         cluster: &ClusterOptions,
+        shared: Option<SharedDirectory>,
         queue: Option<u64>,
     ) -> Result<Self, StoreError> {
         let artifacts = ArtifactBucket::open(&cluster.artifacts, &options.environment)?;
@@ -55,6 +60,6 @@ impl Stores {
             replicas: cluster.replicas,
         };
         let builds = JetStreamStore::connect(cluster, jetstream).await?;
-        Ok(Self { builds: Arc::new(builds), artifacts: Arc::new(artifacts) })
+        Ok(Self { builds: Arc::new(builds), artifacts: Arc::new(artifacts.with_shared_directory(shared)) })
     }
 }

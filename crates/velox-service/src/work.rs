@@ -42,7 +42,7 @@ pub async fn work(
     };
     let telemetry = Telemetry::new(None).map_err(ServeError::Audit)?;
     let runner = ProcessRunner::with_counter(&options, telemetry.downloaded()).map_err(in_data)?;
-    let stores = Stores::cluster(&options, &cluster, None).await?;
+    let stores = Stores::cluster(&options, &cluster, None, None).await?;
     let over = CancellationToken::new();
     let address = listener.map(|(address, listener)| {
         let vitals = WorkerStatus {

@@ -251,3 +251,78 @@ async fn artifacts_are_verified_in_the_background() {
     assert!(path(&directory, &first).exists() && !path(&directory, &second).exists());
     assert!(later.verified().contains_key(&first));
 }
+
+/// A bucket with a directory for local clients.
+fn with_shared_directory() -> (TempDir, Arc<ArtifactBucket>) {
+    let directory = tempfile::tempdir().unwrap();
+    let shared = SharedDirectory::open(&directory.path().join("shared")).unwrap();
+    let bucket = ArtifactBucket::open_directory(&directory.path().join("artifacts")).unwrap();
+    (directory, Arc::new(bucket.with_shared_directory(Some(shared))))
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_clients_find_binaries_as_files() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (directory, bucket) = with_shared_directory();
+    let (source, content, sha256) = file(MIB + 1);
+    bucket.put(&sha256, source.path()).await.unwrap();
+    let share = async || bucket.share(&sha256, content.len() as u64, false).await.unwrap().unwrap();
+    let (first, second) = tokio::join!(share(), share());
+    assert_eq!((&first, &first), (&second, &directory.path().join("shared").join(&sha256).join("rr")));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((fs::read(&first).unwrap() == content, mode(&first)), (true, 0o755));
+    assert_eq!(mode(first.parent().unwrap()), 0o755);
+    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+    let written = inode(&first);
+    assert_eq!(inode(&share().await), written, "the file stays");
+
+    // What a client or a crash did to a file is repaired.
+    let link = directory.path().join("link");
+    let damages: [&dyn Fn(&Path); 5] = [
+        &|file| fs::write(file, b"x").unwrap(),
+        &|file| fs::remove_file(file).unwrap(),
+        &|file| fs::remove_dir_all(file.parent().unwrap()).unwrap(),
+        &|file| fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap(),
+        &|file| {
+            fs::rename(file, &link).unwrap();
+            std::os::unix::fs::symlink(&link, file).unwrap();
+        },
+    ];
+    for (at, damage) in damages.iter().enumerate() {
+        damage(&first);
+        assert_eq!(share().await, first);
+        assert!(fs::read(&first).unwrap() == content, "damage {at}");
+        assert_eq!((mode(&first), fs::symlink_metadata(&first).unwrap().is_file()), (0o755, true), "damage {at}");
+    }
+    assert_eq!(bucket.share(&sha256, content.len() as u64, true).await.unwrap().unwrap().file_name().unwrap(), "rr.exe");
+    assert!(bucket.share("../x", 1, false).await.is_err());
+    assert!(bucket.share(&"0".repeat(64), 1, false).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shared_directory_is_cleaned_with_the_artifacts() {
+    let (directory, bucket) = with_shared_directory();
+    let shared = directory.path().join("shared");
+    let (kept, _, kept_sum) = file(10);
+    let (removed, _, removed_sum) = file(20);
+    for (file, sum, size) in [(&kept, &kept_sum, 10), (&removed, &removed_sum, 20)] {
+        bucket.put(sum, file.path()).await.unwrap();
+        bucket.share(sum, size, false).await.unwrap();
+    }
+    fs::write(shared.join("notes.txt"), "of somebody else").unwrap();
+    fs::create_dir(shared.join(".rr-crashed")).unwrap();
+    let artifact = bucket.list().await.unwrap().into_iter().find(|it| it.sha256 == removed_sum).unwrap();
+    assert!(bucket.remove(artifact).await.unwrap());
+    bucket.prune_shared().await.unwrap();
+    let names = || {
+        let mut names: Vec<_> = fs::read_dir(&shared).unwrap().map(|it| it.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), [".rr-crashed", &*kept_sum, "notes.txt"]);
+    SharedDirectory::open(&shared).unwrap();
+    assert_eq!(names(), [&*kept_sum, "notes.txt"]);
+    fs::write(directory.path().join("file"), "").unwrap();
+    assert!(SharedDirectory::open(&directory.path().join("file")).is_err());
+}

@@ -11,7 +11,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use url::Host;
+use url::{Host, Position, Url};
 
 use super::{
     AppState,
@@ -107,6 +107,28 @@ fn is_local_host(uri: &Uri, headers: &HeaderMap) -> bool {
         Ok(Host::Ipv6(address)) => address.is_loopback(),
         Err(_) => false,
     }
+}
+
+/// Rejects requests of pages of other sites (CSRF) by the headers of browsers (<https://www.w3.org/TR/fetch-metadata/>).
+/// Other clients send neither header and are not vulnerable.
+pub(crate) fn check_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
+    let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let is_same_origin = if let Some(site) = text(header::HeaderName::from_static("sec-fetch-site")) {
+        matches!(site, "same-origin" | "none")
+    } else if let Some(origin) = text(header::ORIGIN) {
+        let host = uri.authority().map(|authority| authority.as_str()).or_else(|| text(header::HOST));
+        let origin = Url::parse(origin).ok();
+        host.is_some_and(|host| {
+            origin.is_some_and(|origin| &origin[Position::BeforeHost..Position::AfterPort] == host)
+        })
+    } else {
+        true
+    };
+    if is_same_origin {
+        return Ok(());
+    }
+    let message = "the request was sent by a page of another site; use this service's own page or its API";
+    Err(ApiError::new(ApiErrorKind::Forbidden, message))
 }
 
 #[cfg(test)]

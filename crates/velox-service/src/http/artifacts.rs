@@ -18,6 +18,7 @@ use super::{
     body::PathParameter,
     error::{ApiError, ApiErrorKind},
 };
+use crate::artifacts::is_sha256;
 
 /// Downloads a binary. Supports ranges and ETags, so that a download can be resumed.
 #[utoipa::path(
@@ -44,26 +45,36 @@ pub(crate) async fn get(
     _: Reader,
     PathParameter(sha256): PathParameter,
     method: Method,
-    mut headers: HeaderMap,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let not_found = || ApiError::not_found(format!("no such artifact: {sha256}"));
     // The parameter becomes a file name.
-    if sha256.len() != 64 || !sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+    if !is_sha256(&sha256) {
         return Err(not_found());
     }
     let info = state.service.artifact(&sha256).await?.ok_or_else(not_found)?;
+    respond(&state, &info, method, headers)
+}
+
+/// Responds with an artifact as a whole or in part.
+pub(super) fn respond(
+    state: &AppState,
+    info: &ArtifactInfo,
+    method: Method,
+    mut headers: HeaderMap,
+) -> Result<Response, ApiError> {
     if method == Method::HEAD {
         // Only GET supports ranges (https://www.rfc-editor.org/rfc/rfc9110#section-14.2).
         headers.remove(header::RANGE);
     }
-    let (status, range) = match select_range(&headers, &info)? {
+    let (status, range) = match select_range(&headers, info)? {
         Selection::NotModified => {
-            return Ok((StatusCode::NOT_MODIFIED, artifact_headers(&info)).into_response());
+            return Ok((StatusCode::NOT_MODIFIED, artifact_headers(info)).into_response());
         }
         Selection::Whole => (StatusCode::OK, 0..info.size),
         Selection::Range(range) => (StatusCode::PARTIAL_CONTENT, range),
     };
-    let mut response_headers = artifact_headers(&info);
+    let mut response_headers = artifact_headers(info);
     response_headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     response_headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
     if status == StatusCode::PARTIAL_CONTENT {
@@ -74,7 +85,7 @@ pub(crate) async fn get(
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        Body::from_stream(state.service.read_artifact(&sha256, range)?)
+        Body::from_stream(state.service.read_artifact(&info.sha256, range)?)
     };
     Ok((status, response_headers, body).into_response())
 }

@@ -26,7 +26,7 @@ use super::{
 use crate::{build::BuildOutcome, store::Submission};
 
 /// The maximum `wait` of a request.
-const MAX_WAIT_SECONDS: u64 = 60;
+pub(super) const MAX_WAIT_SECONDS: u64 = 60;
 
 /// The spec of a request, whether to force a rebuild, and the warnings about its configuration; or the violations by field
 /// of [`SubmitRequest`].

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use connectrpc::ConnectError;
-use velox_api::{Problem, Violation};
+use velox_api::{BuildFailure, FailureKind, Problem, Violation};
 
 use crate::{
     auth::{CHALLENGES, Denied},
@@ -27,11 +27,14 @@ const STORE_RETRY_SECONDS: u64 = 5;
 pub(super) const MAX_MESSAGE_BYTES: usize = 6 << 10;
 /// The maximum number of violations in a response.
 const MAX_VIOLATIONS: usize = 50;
+/// `Retry-After` in seconds after a module proxy failed.
+const BUILD_RETRY_SECONDS: u64 = 60;
 
 /// The kind of an [`ApiError`], which determines its status, problem type and title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ApiErrorKind {
     BrokenBody,
+    BuildFailed,
     Denied(Denied),
     FailedPrecondition,
     Forbidden,
@@ -59,6 +62,7 @@ impl ApiErrorKind {
         use StatusCode as S;
         match self {
             Self::BrokenBody => (S::BAD_REQUEST, "broken_body", "Incomplete body"),
+            Self::BuildFailed => (S::UNPROCESSABLE_ENTITY, "build_failed", "The build failed"),
             Self::Denied(denied) => (denied.status(), denied.reason(), "Access denied"),
             Self::FailedPrecondition => {
                 (S::UNPROCESSABLE_ENTITY, "failed_precondition", "Not supported by this service")
@@ -118,6 +122,16 @@ impl ApiError {
             violations.push(Violation::new("", format!("{more} more fields are invalid")));
         }
         Self { violations, ..Self::new(ApiErrorKind::InvalidRequest, "") }
+    }
+
+    /// The error of a failed build.
+    pub(crate) fn from_failure(failure: &BuildFailure) -> Self {
+        let error = |kind| Self::new(kind, &failure.message);
+        match failure.kind {
+            FailureKind::Invalid | FailureKind::Failed | FailureKind::Limit => error(ApiErrorKind::BuildFailed),
+            FailureKind::Unavailable => error(ApiErrorKind::Unavailable).retry_after(BUILD_RETRY_SECONDS),
+            FailureKind::Internal => error(ApiErrorKind::Internal),
+        }
     }
 
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use axum::{
+    Json,
     extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
+use utoipa::ToSchema;
 use velox_api::Problem;
 
 use super::{AppState, access::MetricsReader, error::ApiError};
@@ -30,6 +33,39 @@ pub(crate) async fn alive() -> Response {
 )]
 pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Result<Response, ApiError> {
     state.is_ready().await.map(|()| ok())
+}
+
+/// Readiness, as clients of other build services request it.
+#[utoipa::path(
+    get, path = "/health", tag = "operations", operation_id = "getHealth",
+    responses(
+        (status = 200, description = "The service is ready", body = HealthView),
+        (status = 503, description = "The service is not ready", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn health(State(state): State<Arc<AppState>>) -> Result<Json<HealthView>, ApiError> {
+    state.is_ready().await.map(|()| Json(HealthView { status: "ok" }))
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HealthView {
+    /// `ok`.
+    status: &'static str,
+}
+
+/// Returns the version of the service.
+#[utoipa::path(
+    get, path = "/version", tag = "operations", operation_id = "getVersion",
+    responses((status = 200, description = "The version", body = VersionView)),
+)]
+pub(crate) async fn version() -> Json<VersionView> {
+    Json(VersionView { version: env!("CARGO_PKG_VERSION") })
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct VersionView {
+    /// The version, such as `3.1.0`.
+    version: &'static str,
 }
 
 /// `GET /metrics`

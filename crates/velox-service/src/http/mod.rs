@@ -5,12 +5,14 @@ mod artifacts;
 pub(crate) mod body;
 pub(crate) mod builds;
 mod catalogue;
+mod download;
 pub(crate) mod error;
 pub(crate) mod health;
 pub(crate) mod listener;
 mod log;
 pub(crate) mod rpc;
 pub(crate) mod tls;
+mod unknown_fields;
 
 use std::sync::Arc;
 
@@ -83,9 +85,12 @@ pub(crate) fn shutting_down() -> ApiError {
         builds::lock,
         log::follow,
         artifacts::get,
+        download::get,
         catalogue::get,
         health::alive,
         health::ready,
+        health::health,
+        health::version,
     ),
     components(schemas(velox_api::LogEntry)),
 )]
@@ -116,9 +121,12 @@ pub(crate) fn routes(state: &Arc<AppState>) -> Result<Router<Arc<AppState>>, Ref
         .route("/v1/builds/{id}/velox.lock", get(builds::lock))
         .route("/v1/builds/{id}/log", get(log::follow))
         .route("/v1/artifacts/{sha256}", get(artifacts::get))
+        .route("/v1/download", get(download::get))
         .route("/v1/catalogue", get(catalogue::get))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/health", get(health::health))
+        .route("/version", get(health::version))
         .route("/metrics", get(health::metrics))
         .route("/v1/openapi.json", get(document))
         .route("/api.service.v1.BuildService/{method}", unary)

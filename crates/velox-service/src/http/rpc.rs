@@ -27,6 +27,7 @@ use super::{
     AppState,
     body::{self, MAX_BODY_BYTES},
     error::{ApiError, truncated},
+    unknown_fields::{IgnoredFields, UnknownFieldCheck},
 };
 use crate::{
     auth::Identity,
@@ -61,6 +62,7 @@ pub(crate) fn services(state: &Arc<AppState>) -> Result<ConnectRpcService, Refle
         .with_max_request_body_size(MAX_BODY_BYTES)
         .with_max_message_size(MAX_BODY_BYTES);
     Ok(ConnectRpcService::new(router)
+        .with_interceptor(UnknownFieldCheck)
         .with_limits(limits)
         .with_compression_policy(CompressionPolicy::default()))
 }
@@ -109,13 +111,16 @@ impl BuildService for BuildHandler {
         telemetry::record_call_status(status);
         let submission = submission?;
         let id = submission.build().id;
+        let ignored = context.extensions().get::<IgnoredFields>().cloned().unwrap_or_default();
         let (build, is_new) = match submission {
             Submission::Finished(build) => (build, false),
             // The deadline of the call does not cancel the build.
             Submission::Queued(_) | Submission::Joined(_) => (Arc::new(wait(state, id).await?), true),
         };
-        let path = artifact_of(&build)?;
-        let logs = if is_new {
+        let path = artifact_of(state, &build).await?;
+        let mut logs: String =
+            ignored.0.iter().map(|field| format!("warning: unknown field {field} is ignored\n")).collect();
+        logs += &if is_new {
             log_tail(state, id).await.map_err(ApiError::from)?
         } else {
             format!("already built; see the log at /v1/builds/{id}/log\n")
@@ -154,10 +159,20 @@ async fn wait(state: &AppState, id: BuildId) -> Result<Build, ConnectError> {
     }
 }
 
-/// The path of the binary, or the error of the build.
-fn artifact_of(build: &Build) -> Result<String, ConnectError> {
+/// The path of the binary for local clients or for downloads, or the error of the build.
+async fn artifact_of(state: &AppState, build: &Build) -> Result<String, ConnectError> {
     match &build.outcome {
-        Some(BuildOutcome::Succeeded(result)) => Ok(artifact_path(&result.artifact.sha256)),
+        Some(BuildOutcome::Succeeded(result)) => {
+            let shared = state.service.shared_path(result, &build.spec.target).await;
+            let shared = shared.map_err(|error| {
+                tracing::error!(%error, build = %build.id, "failed to share an artifact");
+                ConnectError::unavailable("the binary was built, but can't be written to the shared directory")
+            })?;
+            Ok(match shared {
+                Some(file) => file.to_string_lossy().into_owned(),
+                None => artifact_path(&result.artifact.sha256),
+            })
+        }
         Some(BuildOutcome::Failed(failure)) => {
             let rest = format!("see the rest at /v1/builds/{}/log", build.id);
             let message = truncated(&failure.message, &rest);
@@ -238,11 +253,6 @@ pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
     if !request.request_id.is_empty() && Uuid::try_parse(&request.request_id).is_err() {
         violations.push(Violation::new("request_id", "not a UUID"));
     }
-    if !spec.roadrunner.is_empty() && !is_version(&spec.roadrunner) {
-        let message =
-            "expected a version such as v2025.1.5, `master`, or a commit of 7 to 40 hexadecimal digits";
-        violations.push(Violation::new("rr_version", message));
-    }
     if !violations.is_empty() {
         return Err(violations);
     }
@@ -252,22 +262,6 @@ pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
         None => GoTarget::host(),
     };
     Ok(BuildSpec { target, ..spec })
-}
-
-/// `^(v\d+\.\d+\.\d+.*|master|[a-f0-9]{7,40})$`, as in Velox.
-fn is_version(text: &str) -> bool {
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let is_tag = text.strip_prefix('v').is_some_and(|numbers| {
-        let mut parts = numbers.splitn(3, '.');
-        let parts = (parts.next(), parts.next(), parts.next());
-        matches!(parts, (Some(major), Some(minor), Some(rest)) if is_number(major)
-            && is_number(minor)
-            && rest.starts_with(|c: char| c.is_ascii_digit())
-            && !rest.contains(['\n', '\r']))
-    });
-    let is_commit =
-        (7..=40).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    is_tag || is_commit || text == "master"
 }
 
 /// The protobuf name of a field of [`BuildSpec`].
@@ -321,26 +315,6 @@ impl Checker for HealthChecker {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_accepted_by_velox() {
-        for right in ["v2025.1.5", "v2025.1.5-rc.1", "v1.2.3anything", "master", "abcdef0", &"0".repeat(40)] {
-            assert!(is_version(right), "{right}");
-        }
-        for wrong in [
-            "2025.1.5",
-            "v2025.1",
-            "v2025.1.",
-            "vx.1.2",
-            "main",
-            "abcdef",
-            "ABCDEF0",
-            &"0".repeat(41),
-            "v1.2.3\n",
-        ] {
-            assert!(!is_version(wrong), "{wrong}");
-        }
-    }
 
     #[test]
     fn long_messages_are_truncated() {

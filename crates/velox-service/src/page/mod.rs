@@ -21,7 +21,6 @@ use axum::{
     routing::{get, post},
 };
 use jiff::Timestamp;
-use url::{Position, Url};
 use velox_api::{BuildId, LogEntry};
 
 #[cfg(test)]
@@ -35,9 +34,9 @@ use self::{
 use crate::{
     catalogue::PluginCatalogue,
     http::{
-        access::{Builder, Reader},
+        access::{Builder, Reader, check_origin},
         body::{self, BuildPath},
-        error::{ApiError, ApiErrorKind},
+        error::ApiError,
     },
     releases::Releases,
     service::Service,
@@ -176,26 +175,4 @@ impl PageState {
         let selection = form.resolve(&catalogue, previous.as_ref());
         (catalogue, selection)
     }
-}
-
-/// Rejects forms of other sites (CSRF) by the headers of browsers (<https://www.w3.org/TR/fetch-metadata/>).
-/// Other clients send neither header and are not vulnerable.
-fn check_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
-    let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let is_same_origin = if let Some(site) = text(header::HeaderName::from_static("sec-fetch-site")) {
-        matches!(site, "same-origin" | "none")
-    } else if let Some(origin) = text(header::ORIGIN) {
-        let host = uri.authority().map(|authority| authority.as_str()).or_else(|| text(header::HOST));
-        let origin = Url::parse(origin).ok();
-        host.is_some_and(|host| {
-            origin.is_some_and(|origin| &origin[Position::BeforeHost..Position::AfterPort] == host)
-        })
-    } else {
-        true
-    };
-    if is_same_origin {
-        return Ok(());
-    }
-    let message = "the form was sent by another site; use this service's own page or its API";
-    Err(ApiError::new(ApiErrorKind::Forbidden, message))
 }

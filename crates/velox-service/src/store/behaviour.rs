@@ -227,10 +227,18 @@ pub(crate) async fn a_failed_build_is_tried_again_and_hides_none_that_succeeded(
     store.finish(&lease(store).await, failed()).await.expect("it ends");
     let build = get(store, first).await;
     assert_eq!((build.state, build.outcome), (BuildState::Failed, Some(failed())));
+    let last_failure = async |since| {
+        let found = store.last_failure(&build.key, since).await.expect("it can be looked for");
+        found.map(|build| build.id)
+    };
+    assert_eq!(last_failure(build.created).await, Some(first));
+    assert_eq!(last_failure(Timestamp::MAX).await, None);
 
     let second = queued(store, "a", "ann").await;
     assert_ne!(first, second);
+    assert_eq!(last_failure(build.created).await, None, "it is built again");
     store.finish(&lease(store).await, made("0d")).await.expect("it ends");
+    assert_eq!(last_failure(build.created).await, None, "a later build succeeded");
     let forced = NewBuild { force: true, ..new("a", "ann") };
     assert!(matches!(store.submit(forced).await, Ok(Submission::Queued(_))));
     store.finish(&lease(store).await, failed()).await.expect("it ends");

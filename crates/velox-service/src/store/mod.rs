@@ -144,6 +144,9 @@ pub trait BuildStore: Send + Sync {
     /// The `velox.lock` of a successful build.
     async fn lock(&self, id: BuildId) -> Result<Option<String>, StoreError>;
 
+    /// The newest build of this key, if it failed at `since` or later.
+    async fn last_failure(&self, key: &str, since: Timestamp) -> Result<Option<Build>, StoreError>;
+
     /// The newest builds, newest first.
     async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError>;
 

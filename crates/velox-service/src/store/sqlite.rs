@@ -184,6 +184,19 @@ impl BuildStore for SqliteStore {
         self.database.read(look).await
     }
 
+    async fn last_failure(&self, key: &str, since: Timestamp) -> Result<Option<Build>, StoreError> {
+        let key = key.to_owned();
+        let look = move |connection: &Connection| {
+            if live(connection, &key)?.is_some() {
+                return Ok(None);
+            }
+            let condition = "WHERE finished >= ? AND key = ? ORDER BY number DESC LIMIT 1";
+            let newest = one(connection, condition, params![since.as_second(), key])?;
+            Ok(newest.map(|row| row.build).filter(|build| build.state == BuildState::Failed))
+        };
+        self.database.read(look).await
+    }
+
     async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError> {
         let look = move |connection: &Connection| {
             let mut select = connection.prepare_cached(&format!("{SELECT} ORDER BY number DESC LIMIT ?"))?;

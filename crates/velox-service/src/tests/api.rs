@@ -23,6 +23,7 @@ async fn the_openapi_document_has_all_routes() {
     assert_eq!(
         names,
         [
+            "/health",
             "/healthz",
             "/readyz",
             "/v1/artifacts/{sha256}",
@@ -32,6 +33,8 @@ async fn the_openapi_document_has_all_routes() {
             "/v1/builds/{id}/velox.lock",
             "/v1/builds/{id}/velox.toml",
             "/v1/catalogue",
+            "/v1/download",
+            "/version",
         ]
     );
     for (path, methods) in paths {
@@ -48,6 +51,75 @@ async fn the_openapi_document_has_all_routes() {
         let name = used.split('"').next().unwrap();
         assert!(schemas.contains_key(name), "{name} has no schema");
     }
+}
+
+#[tokio::test]
+async fn download_by_a_query() {
+    const PATH: &str = "/v1/download?roadrunner=v2025.1.5&target=linux/amd64\
+                        &plugin=github.com/roadrunner-server/rpc/v5@v5.1.8";
+    let service = TestService::start().await;
+    let queued = service.get(PATH).await;
+    assert_eq!((queued.status, queued.header("retry-after")), (202, "5"), "{queued:?}");
+    let id = queued.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(queued.header("location"), format!("/v1/builds/{id}"));
+    assert_eq!(queued.json()["queue"]["at"], 1);
+    // It is the build of the same request over POST.
+    assert_eq!(service.submit(VERSION).await.to_string(), id);
+    let head = service.request("HEAD", PATH, &[], "").await;
+    assert_eq!((head.status, &*head.text), (202, ""));
+
+    // A failure is reported to the client that repeats its request; POST builds again.
+    service.fail(&service.lease().await, velox_api::FailureKind::Failed, "it does not compile").await;
+    for _ in 0..2 {
+        let failed = service.get(PATH).await;
+        assert_eq!((failed.status, failed.json()["type"].as_str()), (422, Some("build_failed")), "{failed:?}");
+        assert_eq!(failed.json()["detail"], "it does not compile");
+    }
+    let again = service.submit(VERSION).await.to_string();
+    assert_ne!(again, id);
+    assert_eq!(service.get(PATH).await.json()["id"], again);
+
+    let waiting = format!("{PATH}&wait=20");
+    let (answer, artifact) = tokio::join!(service.get(&waiting), async {
+        let lease = service.lease().await;
+        service.succeed(&lease, b"a binary").await
+    });
+    let tag = format!("\"{}\"", artifact.sha256);
+    assert_eq!((answer.status, &*answer.text, answer.header("etag")), (200, "a binary", &*tag));
+    assert_eq!(answer.header("cache-control"), "private, no-cache");
+    assert!(answer.header("content-disposition").contains("rr.exe"));
+    let ask = async |method: &str, headers: &[(&str, &str)]| {
+        let answer = service.request(method, PATH, headers, "").await;
+        (answer.status, answer.text.clone())
+    };
+    assert_eq!(ask("GET", &[]).await, (200, "a binary".to_owned()));
+    assert_eq!(ask("HEAD", &[]).await, (200, String::new()));
+    assert_eq!(ask("GET", &[("if-none-match", &tag)]).await, (304, String::new()));
+    assert_eq!(ask("GET", &[("range", "bytes=2-3")]).await, (206, "bi".to_owned()));
+    assert_eq!(ask("GET", &[("range", "bytes=99-")]).await.0, 416);
+    // Pages of other sites can't start builds, unless they have a token.
+    let cross_site = ("sec-fetch-site", "cross-site");
+    assert_eq!(ask("GET", &[cross_site]).await.0, 403);
+    assert_eq!(ask("GET", &[("origin", "http://evil.example"), ("host", "localhost")]).await.0, 403);
+    assert_eq!(ask("GET", &[cross_site, ("authorization", "Bearer vx_1")]).await.0, 200);
+
+    let wrong = service.get("/v1/download?roadrunner=v2025.1.5&plugins=http").await;
+    let errors = &wrong.json()["errors"];
+    assert_eq!((wrong.status, errors.as_array().unwrap().len()), (422, 2), "{wrong:?}");
+    assert_eq!((&errors[0]["field"], &errors[1]["field"]), (&json!("plugins"), &json!("plugin")));
+    let host = service.get("/v1/download?roadrunner=v2025.1.5&plugin=localhost/x@v1.0.0").await;
+    assert_eq!((host.status, &host.json()["errors"][0]["field"]), (422, &json!("plugin[0].module")), "{host:?}");
+}
+
+#[tokio::test]
+async fn probes_of_other_clients() {
+    let service = TestService::start().await;
+    let health = service.get("/health").await;
+    assert_eq!((health.status, health.json()), (200, json!({"status": "ok"})));
+    let version = service.get("/version").await;
+    assert_eq!((version.status, version.json()), (200, json!({"version": env!("CARGO_PKG_VERSION")})));
+    service.state.draining.cancel();
+    assert_eq!(service.get("/health").await.status, 503);
 }
 
 #[tokio::test]

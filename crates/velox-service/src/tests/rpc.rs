@@ -25,12 +25,27 @@ async fn a_call_waits_for_the_build() {
         service.print(&lease, "compiling").await;
         service.succeed(&lease, b"binary").await;
     });
-    assert_eq!((answer.status, &answer.json()["logs"]), (200, &json!("compiling\n")), "{answer:?}");
+    assert_eq!((answer.status, &answer.json()["logs"]), (200, &json!("warning: unknown field unknown is ignored\ncompiling\n")), "{answer:?}");
     let path = answer.json()["path"].as_str().unwrap().to_owned();
     assert_eq!(service.get(&path).await.text, "binary");
     // The REST API and the RPC share builds.
     assert_eq!(service.post("/v1/builds", &submission(VERSION)).await.status, 200);
     assert_eq!(service.post(BUILD, &call).await.json()["path"], path);
+}
+
+#[tokio::test]
+async fn branches_and_commits_are_versions() {
+    let service = TestService::start().await;
+    for version in ["master", "main", "feature/x", "69a76ae", &"0".repeat(40), "v2025.1.5-rc.1"] {
+        let mut call = call();
+        call["rr_version"] = json!(version);
+        let (answer, ()) = tokio::join!(service.post(BUILD, &call), async {
+            let lease = service.lease().await;
+            assert_eq!(lease.build.spec.roadrunner, *version);
+            service.succeed(&lease, b"binary").await;
+        });
+        assert_eq!(answer.status, 200, "{version}: {answer:?}");
+    }
 }
 
 #[tokio::test]
@@ -76,14 +91,15 @@ async fn a_shutdown_ends_calls_of_queued_builds() {
 async fn invalid_fields_are_named() {
     let service = TestService::start().await;
     type Change = fn(&mut Value);
-    let cases: [(Change, &str); 13] = [
+    let cases: [(Change, &str); 14] = [
         (|call| call["request_id"] = json!("17"), "request_id"),
         (|call| call["rr_version"] = json!(""), "rr_version"),
-        (|call| call["rr_version"] = json!("main"), "rr_version"),
+        (|call| call["rr_version"] = json!("a b"), "rr_version"),
+        (|call| call["plugins"][0]["replace"] = json!("github.com/acme/rpc"), "plugins[0].replace"),
         (
             |call| {
                 call.as_object_mut().unwrap().remove("rr_version");
-                call["rrVersion"] = json!("2025.1");
+                call["rrVersion"] = json!("../x");
             },
             "rr_version",
         ),

@@ -43,6 +43,9 @@ pub(crate) struct ServerCommand {
     /// The directory for builds, logs and binaries [default: `server` in the cache directory]
     #[arg(long, env = "VX_SERVER_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// A directory to copy binaries to, for clients that share it with the service: they receive the path of the file
+    #[arg(long, env = "VX_SERVER_SHARE_DIR", value_name = "DIR")]
+    pub(crate) share_dir: Option<PathBuf>,
     /// The number of concurrent builds on this machine; 0 leaves all builds to workers
     #[arg(short, long, env = "VX_SERVER_JOBS", value_name = "N", default_value_t = 2)]
     pub(crate) jobs: usize,

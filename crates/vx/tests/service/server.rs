@@ -673,7 +673,7 @@ fn connect_client_in_go() {
     let protocols = ["connect", "connect over HTTP/2", "grpc", "grpc-web"];
     let right = [json!({}), json!({"json": true}), json!({"gzip": true})];
     let wrong = [
-        (json!({"version": "2025"}), "invalid_argument", "rr_version"),
+        (json!({"version": "a b"}), "invalid_argument", "rr_version"),
         (json!({"os": "plan9"}), "invalid_argument", "target_platform"),
         (json!({"race": true}), "failed_precondition", "race"),
         (json!({"module": "example.com/acme/broken"}), "internal", "undefined: missing"),

@@ -53,6 +53,7 @@ impl Machine {
             .map(|name| (name.to_owned(), sandbox.value(name)));
         let options = ServiceOptions {
             listen: Vec::new(),
+            share_dir: None,
             data: sandbox.at("data"),
             jobs: 1,
             queue: 10,

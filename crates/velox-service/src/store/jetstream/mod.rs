@@ -49,9 +49,9 @@ use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry, QueuePosition};
 
 use self::{
     index::BuildIndex,
-    nats::{SubjectStore, is_removal},
+    nats::{LastMessage, SubjectStore, is_removal},
     queue::{MAX_POLL_INTERVAL, MIN_POLL_INTERVAL, end, put_back},
-    record::{RecordChange, RecordLookup, state_of, tenants_in},
+    record::{KeyPointer, RecordChange, RecordLookup, read, state_of, tenants_in},
 };
 use super::{
     BuildStore, Lease, LeaseStatus, QueueDepth, RESUBMITTED, StoreError, Submission, WORKER_STOPPED,
@@ -204,6 +204,15 @@ impl BuildStore for JetStreamStore {
             RecordLookup::There(mut record, _) => record.build.take_lock(),
             RecordLookup::Absent | RecordLookup::Removed => None,
         })
+    }
+
+    async fn last_failure(&self, key: &str, since: Timestamp) -> Result<Option<Build>, StoreError> {
+        let LastMessage::There(message) = self.state.keys.read(key).await? else { return Ok(None) };
+        let pointer: KeyPointer = read(&message.payload)?;
+        let newest = self.get(pointer.build.id).await?;
+        Ok(newest.filter(|build| {
+            build.state == BuildState::Failed && build.finished.is_some_and(|finished| finished >= since)
+        }))
     }
 
     async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError> {

@@ -98,6 +98,7 @@ fn options(
     Ok(ServiceOptions {
         listen,
         data: data.unwrap_or_else(|| cache_directory(&settings.environment).join("server")),
+        share_dir: arguments.share_dir,
         jobs: arguments.jobs,
         queue: arguments.queue,
         time_to_live: arguments.time_to_live,

@@ -52,6 +52,7 @@ fn options(settings: &Settings, arguments: WorkerCommand) -> CommandResult<(Serv
         drain: arguments.drain,
         // A worker accepts no requests.
         listen: Vec::new(),
+        share_dir: None,
         queue: 0,
         time_to_live: Duration::ZERO,
         tls: None,

@@ -29,6 +29,9 @@ type call struct {
 	JSON     bool   `json:"json"`
 	Gzip     bool   `json:"gzip"`
 	Deadline int    `json:"deadline"`
+	// RequestID and Open are what RoadRunner's middleware does: it sends an id, and opens the path as a file.
+	RequestID string `json:"request_id"`
+	Open      bool   `json:"open"`
 }
 
 // answer is what came back.
@@ -38,6 +41,8 @@ type answer struct {
 	RetryAfter string `json:"retry_after"`
 	Path       string `json:"path"`
 	Logs       string `json:"logs"`
+	Size       int64  `json:"size"`
+	Mode       string `json:"mode"`
 }
 
 func main() {
@@ -84,6 +89,7 @@ func ask(client servicev1connect.BuildServiceClient, asked call) answer {
 		defer cancel()
 	}
 	request := connect.NewRequest(&requestv1.BuildRequest{
+		RequestId:      asked.RequestID,
 		RrVersion:      asked.Version,
 		TargetPlatform: &requestv1.Platform{Os: asked.Os, Arch: asked.Arch},
 		Plugins:        []*requestv1.Plugin{{ModuleName: asked.Module, Tag: asked.Tag}},
@@ -96,7 +102,20 @@ func ask(client servicev1connect.BuildServiceClient, asked call) answer {
 	var failed *connect.Error
 	switch {
 	case err == nil:
-		return answer{Path: response.Msg.GetPath(), Logs: response.Msg.GetLogs()}
+		answered := answer{Path: response.Msg.GetPath(), Logs: response.Msg.GetLogs()}
+		if asked.Open {
+			file, err := os.Open(answered.Path)
+			if err != nil {
+				panic(err)
+			}
+			defer file.Close()
+			info, err := file.Stat()
+			if err != nil {
+				panic(err)
+			}
+			answered.Size, answered.Mode = info.Size(), info.Mode().String()
+		}
+		return answered
 	case errors.As(err, &failed):
 		return answer{Code: failed.Code().String(), Message: failed.Message(), RetryAfter: failed.Meta().Get("Retry-After")}
 	default:

@@ -18,3 +18,4 @@ mod remote;
 mod server;
 mod server_crash;
 mod server_safety;
+mod velox_clients;

@@ -23,7 +23,7 @@ type Change = fn(&mut Value);
 /// Method, path, headers, body, and the expected statuses.
 type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8], &'a [u16]);
 
-const CALL: &str = "/api.service.v1.BuildService/Build";
+pub(crate) const CALL: &str = "/api.service.v1.BuildService/Build";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 /// A small RoadRunner, a plugin that compiles, and one that doesn't.
@@ -602,7 +602,7 @@ fn grpcurl_lists_describes_and_calls() {
 }
 
 /// The Go program of tests/connect, compiled with the code that protoc generates from the protobuf files.
-fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
+pub(crate) fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
     const FILES: [&str; 3] =
         ["api/request/v1/request.proto", "api/response/v1/response.proto", "api/service/v1/service.proto"];
     let directory = sandbox.at("client");
@@ -723,7 +723,7 @@ fn connect_client_in_go() {
 }
 
 /// This machine's GOARCH.
-fn go_arch() -> &'static str {
+pub(crate) fn go_arch() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 

@@ -24,9 +24,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts this `vx server` command on a free port.
+    /// Starts this `vx server` command, on a free port of the loopback address unless it has an address.
     pub fn start(command: &mut Command) -> Self {
-        command.args(["--address", "127.0.0.1:0", "--format", "json"]);
+        if !command.get_args().any(|argument| argument == "-a") {
+            command.args(["--address", "127.0.0.1:0"]);
+        }
+        command.args(["--format", "json"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let message = Arc::new(Mutex::new(String::new()));
         let mut stderr = BufReader::new(child.stderr.take().unwrap());

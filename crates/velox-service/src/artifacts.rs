@@ -532,7 +532,8 @@ impl ArtifactBucket {
             return Err(invalid_name(sha256));
         }
         let file = shared.file(sha256, is_windows);
-        let failed = |error: io::Error| StoreError::Failed(format!("failed to write {}: {error}", file.display()));
+        let failed =
+            |error: io::Error| StoreError::Failed(format!("failed to write {}: {error}", file.display()));
         if self.is_shared(sha256, &file).await? {
             return Ok(Some(file));
         }

@@ -89,7 +89,8 @@ impl SharedDirectory {
         if self.known().get(sha256) == Some(&found) {
             return true;
         }
-        let is_intact = File::open(file).and_then(hash_file).is_ok_and(|found| found == sha256) && is_executable(file);
+        let is_intact =
+            File::open(file).and_then(hash_file).is_ok_and(|found| found == sha256) && is_executable(file);
         if is_intact && state() == Some(found) {
             self.known().insert(sha256.to_owned(), found);
             return true;
@@ -124,7 +125,8 @@ impl SharedDirectory {
 
     /// The checksums of the binaries in the directory.
     pub(super) fn list(&self) -> io::Result<HashSet<String>> {
-        let names = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names =
+            fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         let names = names.collect::<io::Result<HashSet<String>>>()?;
         Ok(names.into_iter().filter(|name| is_sha256(name)).collect())
     }

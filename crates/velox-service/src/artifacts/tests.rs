@@ -293,9 +293,16 @@ async fn local_clients_find_binaries_as_files() {
         damage(&first);
         assert_eq!(share().await, first);
         assert!(fs::read(&first).unwrap() == content, "damage {at}");
-        assert_eq!((mode(&first), fs::symlink_metadata(&first).unwrap().is_file()), (0o755, true), "damage {at}");
+        assert_eq!(
+            (mode(&first), fs::symlink_metadata(&first).unwrap().is_file()),
+            (0o755, true),
+            "damage {at}"
+        );
     }
-    assert_eq!(bucket.share(&sha256, content.len() as u64, true).await.unwrap().unwrap().file_name().unwrap(), "rr.exe");
+    assert_eq!(
+        bucket.share(&sha256, content.len() as u64, true).await.unwrap().unwrap().file_name().unwrap(),
+        "rr.exe"
+    );
     assert!(bucket.share("../x", 1, false).await.is_err());
     assert!(bucket.share(&"0".repeat(64), 1, false).await.is_err());
 }

@@ -10,7 +10,9 @@ use axum::{
 };
 use tokio::time::Instant;
 use url::form_urlencoded;
-use velox_api::{ArtifactInfo, BuildSpec, BuildView, ExcludeSpec, PluginSpec, Problem, ReplaceSpec, Violation};
+use velox_api::{
+    ArtifactInfo, BuildSpec, BuildView, ExcludeSpec, PluginSpec, Problem, ReplaceSpec, Violation,
+};
 use velox_manifest::{catalogue, parse_target};
 
 use super::{
@@ -80,9 +82,11 @@ pub(crate) async fn get(
         check_origin(&headers, &uri)?;
     }
     let DownloadQuery { spec, wait } = parse(&query.unwrap_or_default()).map_err(ApiError::invalid)?;
-    let mut build = state.service.build_or_submit(&caller, spec).await.map_err(|error| {
-        ApiError::from(error).map_fields(query_field)
-    })?;
+    let mut build = state
+        .service
+        .build_or_submit(&caller, spec)
+        .await
+        .map_err(|error| ApiError::from(error).map_fields(query_field))?;
     if wait > 0 && !build.state.is_final() {
         let deadline = Instant::now() + Duration::from_secs(wait);
         tokio::select! {
@@ -95,15 +99,19 @@ pub(crate) async fn get(
             let info: &ArtifactInfo = &result.artifact;
             let mut response = artifacts::respond(&state, info, method, headers)?;
             // A later request may have another binary: the release of `latest`, the commit of a branch.
-            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+            response
+                .headers_mut()
+                .insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
             Ok(response)
         }
         Some(BuildOutcome::Failed(failure)) => Err(ApiError::from_failure(failure)),
         None => {
             let queue = state.service.position(&build).await?;
             let view = BuildView { queue, ..build.view() };
-            let headers =
-                [(header::LOCATION, view.links.this.clone()), (header::RETRY_AFTER, RETRY_SECONDS.to_string())];
+            let headers = [
+                (header::LOCATION, view.links.this.clone()),
+                (header::RETRY_AFTER, RETRY_SECONDS.to_string()),
+            ];
             Ok((StatusCode::ACCEPTED, headers, Json(view)).into_response())
         }
     }
@@ -135,7 +143,9 @@ fn parse(query: &str) -> Result<DownloadQuery, Vec<Violation>> {
             violations.push(Violation::new(name, message));
         }
     }
-    for (field, is_missing) in [("roadrunner", spec.roadrunner.is_empty()), ("plugin", spec.plugins.is_empty())] {
+    for (field, is_missing) in
+        [("roadrunner", spec.roadrunner.is_empty()), ("plugin", spec.plugins.is_empty())]
+    {
         if is_missing && !violations.iter().any(|violation| violation.field == field) {
             violations.push(Violation::new(field, "missing"));
         }

@@ -128,7 +128,9 @@ impl ApiError {
     pub(crate) fn from_failure(failure: &BuildFailure) -> Self {
         let error = |kind| Self::new(kind, &failure.message);
         match failure.kind {
-            FailureKind::Invalid | FailureKind::Failed | FailureKind::Limit => error(ApiErrorKind::BuildFailed),
+            FailureKind::Invalid | FailureKind::Failed | FailureKind::Limit => {
+                error(ApiErrorKind::BuildFailed)
+            }
             FailureKind::Unavailable => error(ApiErrorKind::Unavailable).retry_after(BUILD_RETRY_SECONDS),
             FailureKind::Internal => error(ApiErrorKind::Internal),
         }

@@ -166,7 +166,9 @@ async fn artifact_of(state: &AppState, build: &Build) -> Result<String, ConnectE
             let shared = state.service.shared_path(result, &build.spec.target).await;
             let shared = shared.map_err(|error| {
                 tracing::error!(%error, build = %build.id, "failed to share an artifact");
-                ConnectError::unavailable("the binary was built, but can't be written to the shared directory")
+                ConnectError::unavailable(
+                    "the binary was built, but can't be written to the shared directory",
+                )
             })?;
             Ok(match shared {
                 Some(file) => file.to_string_lossy().into_owned(),

@@ -71,18 +71,23 @@ impl Interceptor for UnknownFieldCheck {
 
 /// The ignored fields of a request, or the violations of meaningful ones. Malformed JSON is reported later.
 fn check(json: &[u8]) -> Result<IgnoredFields, Vec<Violation>> {
-    let Ok(Value::Object(request)) = serde_json::from_slice(json) else { return Ok(IgnoredFields::default()) };
+    let Ok(Value::Object(request)) = serde_json::from_slice(json) else {
+        return Ok(IgnoredFields::default());
+    };
     let mut unknown = Vec::new();
     for (name, value) in &request {
         if !is_field(name, &REQUEST_FIELDS) {
             unknown.extend(UnknownField::new("", name, value));
             continue;
         }
-        let Some((list, fields)) = INNER_FIELDS.into_iter().find(|(inner, _)| is_field(name, &[inner])) else {
+        let Some((list, fields)) = INNER_FIELDS.into_iter().find(|(inner, _)| is_field(name, &[inner]))
+        else {
             continue;
         };
         let inner = match value {
-            Value::Array(items) => items.iter().enumerate().map(|(at, it)| (format!("{list}[{at}]"), it)).collect(),
+            Value::Array(items) => {
+                items.iter().enumerate().map(|(at, it)| (format!("{list}[{at}]"), it)).collect()
+            }
             one => vec![(list.to_owned(), one)],
         };
         for (parent, message) in inner {
@@ -147,7 +152,8 @@ impl<'a> UnknownField<'a> {
             ("plugins", "ref" | "reference" | "version" | "branch" | "commit" | "revision") => "use `tag`",
             (
                 "plugins",
-                "module" | "owner" | "repository" | "repo" | "folder" | "subdir" | "path" | "endpoint" | "url",
+                "module" | "owner" | "repository" | "repo" | "folder" | "subdir" | "path" | "endpoint"
+                | "url",
             ) => "use `module_name` with the module path",
             ("", "replace") => "use `replaces`",
             ("", "exclude") => "use `excludes`",
@@ -159,11 +165,11 @@ impl<'a> UnknownField<'a> {
             ("", "force" | "rebuild" | "nocache") => "use `force_rebuild`",
             (
                 _,
-                "arm" | "goarm" | "amd64" | "goamd64" | "variant" | "tags" | "buildtags" | "buildargs" | "args"
-                | "flags" | "ldflags" | "gcflags" | "cgo" | "cgoenabled" | "strip" | "strict" | "dependencies"
-                | "go" | "goversion" | "toolchain" | "gotoolchain" | "env" | "environment" | "stampversion"
-                | "stamptime" | "buildtime" | "github" | "gitlab" | "token" | "baseurl" | "configuration"
-                | "config" | "build",
+                "arm" | "goarm" | "amd64" | "goamd64" | "variant" | "tags" | "buildtags" | "buildargs"
+                | "args" | "flags" | "ldflags" | "gcflags" | "cgo" | "cgoenabled" | "strip" | "strict"
+                | "dependencies" | "go" | "goversion" | "toolchain" | "gotoolchain" | "env" | "environment"
+                | "stampversion" | "stamptime" | "buildtime" | "github" | "gitlab" | "token" | "baseurl"
+                | "configuration" | "config" | "build",
             ) => "it has no equivalent here",
             (parent, _) => {
                 let inner = INNER_FIELDS.into_iter().find(|(list, _)| *list == parent);
@@ -213,7 +219,10 @@ mod tests {
     fn other_fields_are_ignored() {
         let json = r#"{"plugins": [{"module_name": "a", "docs_url": "b", "replace": ""}], "strict": false, "x": 1,
                        "replace": null, "tags": []}"#;
-        assert_eq!(check(json.as_bytes()).map(|ignored| ignored.0), Ok(vec!["plugins[0].docs_url".into(), "x".into()]));
+        assert_eq!(
+            check(json.as_bytes()).map(|ignored| ignored.0),
+            Ok(vec!["plugins[0].docs_url".into(), "x".into()])
+        );
         for malformed in ["", "{", "[]", r#"{"plugins": 7}"#, r#"{"plugins": [7]}"#] {
             assert_eq!(rejected(malformed), [""; 0], "{malformed}");
         }
@@ -228,7 +237,10 @@ mod tests {
                 let message = if list == "target_platform" { message } else { format!("[{message}]") };
                 format!("\"{list}\": {message}")
             });
-            format!(r#"{{"request_id": "x", "rr_version": "x", "force_rebuild": true, {}, "race": true, "debug": {value}}}"#, inner.join(", "))
+            format!(
+                r#"{{"request_id": "x", "rr_version": "x", "force_rebuild": true, {}, "race": true, "debug": {value}}}"#,
+                inner.join(", ")
+            )
         };
         let json = all("true");
         assert_eq!(check(json.as_bytes()).map(|ignored| ignored.0), Ok(Vec::new()));
@@ -236,7 +248,9 @@ mod tests {
         let request: BuildRequest = serde_json::from_str(&json).expect("a request");
         let written = serde_json::to_string(&request).expect("JSON");
         assert_eq!(check(written.as_bytes()).map(|ignored| ignored.0), Ok(Vec::new()));
-        for field in REQUEST_FIELDS.into_iter().chain(INNER_FIELDS.into_iter().flat_map(|(_, fields)| fields).copied()) {
+        for field in
+            REQUEST_FIELDS.into_iter().chain(INNER_FIELDS.into_iter().flat_map(|(_, fields)| fields).copied())
+        {
             assert!(written.split('"').any(|name| is_field(name, &[field])), "{field}: {written}");
         }
     }

@@ -72,7 +72,11 @@ async fn download_by_a_query() {
     service.fail(&service.lease().await, velox_api::FailureKind::Failed, "it does not compile").await;
     for _ in 0..2 {
         let failed = service.get(PATH).await;
-        assert_eq!((failed.status, failed.json()["type"].as_str()), (422, Some("build_failed")), "{failed:?}");
+        assert_eq!(
+            (failed.status, failed.json()["type"].as_str()),
+            (422, Some("build_failed")),
+            "{failed:?}"
+        );
         assert_eq!(failed.json()["detail"], "it does not compile");
     }
     let again = service.submit(VERSION).await.to_string();
@@ -108,7 +112,11 @@ async fn download_by_a_query() {
     assert_eq!((wrong.status, errors.as_array().unwrap().len()), (422, 2), "{wrong:?}");
     assert_eq!((&errors[0]["field"], &errors[1]["field"]), (&json!("plugins"), &json!("plugin")));
     let host = service.get("/v1/download?roadrunner=v2025.1.5&plugin=localhost/x@v1.0.0").await;
-    assert_eq!((host.status, &host.json()["errors"][0]["field"]), (422, &json!("plugin[0].module")), "{host:?}");
+    assert_eq!(
+        (host.status, &host.json()["errors"][0]["field"]),
+        (422, &json!("plugin[0].module")),
+        "{host:?}"
+    );
 }
 
 #[tokio::test]

@@ -25,7 +25,11 @@ async fn a_call_waits_for_the_build() {
         service.print(&lease, "compiling").await;
         service.succeed(&lease, b"binary").await;
     });
-    assert_eq!((answer.status, &answer.json()["logs"]), (200, &json!("warning: unknown field unknown is ignored\ncompiling\n")), "{answer:?}");
+    assert_eq!(
+        (answer.status, &answer.json()["logs"]),
+        (200, &json!("warning: unknown field unknown is ignored\ncompiling\n")),
+        "{answer:?}"
+    );
     let path = answer.json()["path"].as_str().unwrap().to_owned();
     assert_eq!(service.get(&path).await.text, "binary");
     // The REST API and the RPC share builds.

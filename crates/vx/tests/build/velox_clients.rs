@@ -39,7 +39,10 @@ fn dload_builds_in_its_temporary_directory() {
     let output = sandbox.run(&format!("sh -c {}", shlex::try_quote(&shell).unwrap()));
     assert_contains(&output, &["warning: ", "mode", "Finished"]);
     let binary = temporary.join(format!("rr{}", std::env::consts::EXE_SUFFIX));
-    assert_contains(&sandbox.run(&format!("{} --version", binary.display())), &[RELEASE.trim_start_matches('v')]);
+    assert_contains(
+        &sandbox.run(&format!("{} --version", binary.display())),
+        &[RELEASE.trim_start_matches('v')],
+    );
 }
 
 #[test]

@@ -50,11 +50,18 @@ fn middleware_opens_the_path_of_the_answer() {
     let calls = std::fs::File::open(sandbox.at("calls")).unwrap();
     let output = Command::new(client).arg(&service.url).stdin(calls).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let answers: Vec<Value> =
-        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let answers: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(answers.len(), 2);
     for answer in &answers {
-        assert_eq!((&answer["path"], &answer["mode"]), (&answers[0]["path"], &json!("-rwxr-xr-x")), "{answer}");
+        assert_eq!(
+            (&answer["path"], &answer["mode"]),
+            (&answers[0]["path"], &json!("-rwxr-xr-x")),
+            "{answer}"
+        );
         assert!(answer["size"].as_u64().unwrap() > 1_000_000, "{answer}");
     }
     let binary = answers[0]["path"].as_str().unwrap();
@@ -85,7 +92,8 @@ fn web_configurator_probes_builds_and_opens() {
     assert_eq!(path_of(&answer), file);
     assert_contains(&answer.text(), &["docs_url"]);
 
-    let replaced = json!([{"module_name": "example.com/acme/hello", "tag": "v1.0.0", "replace": "github.com/acme/x"}]);
+    let replaced =
+        json!([{"module_name": "example.com/acme/hello", "tag": "v1.0.0", "replace": "github.com/acme/x"}]);
     let refused = service.post(CALL, &call(RELEASE, &replaced, false));
     assert_eq!((refused.status, &refused.json()["code"]), (400, &json!("invalid_argument")));
     assert_contains(&refused.text(), &["plugins[0].replace"]);
@@ -141,9 +149,13 @@ fn shared_directory_is_cleaned_at_start() {
 
 #[test]
 fn production_logs_are_json_on_stderr() {
-    let sandbox = Sandbox::new().file("velox.toml", "[roadrunner]\nref = \"v2025.1.15\"\n[log]\nmode = \"production\"\n\
-        [plugins.rpc]\nmodule_name = \"github.com/roadrunner-server/rpc/v5\"\ntag = \"v5.1.8\"\n");
-    let mut command = sandbox.vx_command("-c velox.toml -a localhost:0 server --data data --jobs 0 --drain 0s");
+    let sandbox = Sandbox::new().file(
+        "velox.toml",
+        "[roadrunner]\nref = \"v2025.1.15\"\n[log]\nmode = \"production\"\n\
+        [plugins.rpc]\nmodule_name = \"github.com/roadrunner-server/rpc/v5\"\ntag = \"v5.1.8\"\n",
+    );
+    let mut command =
+        sandbox.vx_command("-c velox.toml -a localhost:0 server --data data --jobs 0 --drain 0s");
     let mut server = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut ready = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut ready).unwrap();

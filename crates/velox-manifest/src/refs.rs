@@ -236,13 +236,8 @@ pub fn replacement(text: &str) -> Result<Replacement, InvalidValue> {
         if text.contains('\0') {
             return Err(InvalidValue::new("contains a NUL character"));
         }
-        return match text.rsplit_once('@') {
-            Some((directory, version)) if semver_major(version).is_some() => {
-                Err(InvalidValue::new("a directory has no version")
-                    .help(format!("write only the directory: \"{directory}\"")))
-            }
-            _ => Ok(Replacement::Directory(text.to_owned())),
-        };
+        // `@` may be part of the name, as in Go's module cache.
+        return Ok(Replacement::Directory(text.to_owned()));
     }
     if text.starts_with('~') {
         return Err(InvalidValue::new("`~` is not expanded").help("write the whole path, or \"${HOME}/…\""));

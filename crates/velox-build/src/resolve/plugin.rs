@@ -166,7 +166,13 @@ pub(super) fn local_go_mod(
         Diagnostic { label, ..Diagnostic::error(message).at(span.clone()).help(help) }
     };
     if !directory.is_dir() {
-        return Err(invalid(format!("directory {} does not exist", directory.display()), "check the path"));
+        let help = match directory.to_string_lossy().rsplit_once('@') {
+            Some((before, _)) if Path::new(before).is_dir() => {
+                format!("a directory has no version: write only the path of {before}")
+            }
+            _ => "check the path".to_owned(),
+        };
+        return Err(invalid(format!("directory {} does not exist", directory.display()), &help));
     }
     let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {

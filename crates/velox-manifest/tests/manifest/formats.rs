@@ -199,9 +199,18 @@ fn replacements() {
             .replace("repository = \"http\"", &format!("repository = \"http\", replace = '{replace}'"));
         valid(&text, &[("HOME", "/home/me")]).plugins.remove(0).replace.unwrap().value
     };
-    for directory in
-        ["../http", "./http", "/srv/http", "C:\\http", "C:/http", "..\\http", ".", "..", "../a@b"]
-    {
+    for directory in [
+        "../http",
+        "./http",
+        "/srv/http",
+        "C:\\http",
+        "C:/http",
+        "..\\http",
+        ".",
+        "..",
+        "../a@b",
+        "./a@v1.2.3",
+    ] {
         assert_eq!(read(directory), Replacement::Directory(directory.into()));
     }
     assert_eq!(read("${HOME}/http"), Replacement::Directory("/home/me/http".into()));

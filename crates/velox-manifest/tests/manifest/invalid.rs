@@ -68,14 +68,8 @@ fn owners_repositories_and_folders() {
 
 #[test]
 fn replacements() {
-    let values = [
-        "'http'",
-        "'~/http'",
-        "'../http@v1.2.3'",
-        "'https://github.com/a/b'",
-        "'github.com/a/b@'",
-        "'github.com/a/b v1 v2'",
-    ];
+    let values =
+        ["'http'", "'~/http'", "'https://github.com/a/b'", "'github.com/a/b@'", "'github.com/a/b v1 v2'"];
     diagnostics("replacements", github("replace", &values));
 }
 

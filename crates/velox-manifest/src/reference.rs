@@ -177,7 +177,6 @@ pub const TABLES: &[TableSpec] = &[
         &[key("base_url", Some("`https://github.com`"), ENDPOINT)],
     ),
     table("github.token", "", &[TOKEN]),
-    table("github_token", "The same as `[github.token]`, from the first format.", &[TOKEN]),
     table(
         "github.endpoint",
         "An alternative to `base_url`.",
@@ -194,6 +193,7 @@ pub const TABLES: &[TableSpec] = &[
             REPLACE,
         ],
     ),
+    table("github_token", "The same as `[github.token]`, from the first format.", &[TOKEN]),
     table(
         "gitlab",
         "GitLab: gitlab.com, or a self-hosted instance.",

@@ -2,11 +2,12 @@
 
 use std::{fs, io, path::Path};
 
-use velox_gomod::module;
+use velox_gomod::module::{self, ModuleVersion, split_path_version};
+use velox_manifest::catalogue;
 
 use crate::error::Error;
 
-/// A minimal plugin with passing tests.
+/// A minimal plugin with passing tests, for the plugin interfaces of a RoadRunner release.
 ///
 /// ```text
 /// plugin.go  config.go  rpc.go  plugin_test.go    the plugin
@@ -18,26 +19,33 @@ use crate::error::Error;
 pub struct PluginTemplate {
     name: String,
     module: String,
+    roadrunner: String,
+    logger: ModuleVersion,
+    rpc: ModuleVersion,
 }
 
 macro_rules! files {
-    ($($name:literal <- $template:literal),* $(,)?) => {
-        &[$(($name, include_str!(concat!("../skeleton/", $template, ".tmpl")))),*]
+    ($folder:literal: $($own:literal),*) => {
+        &[
+            $(($own, include_str!(concat!("../skeleton/", $folder, "/", $own, ".tmpl"))),)*
+            ("config.go", include_str!("../skeleton/config.go.tmpl")),
+            ("velox.toml", include_str!("../skeleton/velox.toml.tmpl")),
+            (".rr.yaml", include_str!("../skeleton/rr.yaml.tmpl")),
+            ("README.md", include_str!("../skeleton/README.md.tmpl")),
+            (".gitignore", include_str!("../skeleton/gitignore.tmpl")),
+        ]
     };
 }
 
-const FILES: &[(&str, &str)] = files![
-    "plugin.go" <- "plugin.go",
-    "config.go" <- "config.go",
-    "rpc.go" <- "rpc.go",
-    "plugin_test.go" <- "plugin_test.go",
-    "go.mod" <- "go.mod",
-    "go.sum" <- "go.sum",
-    "velox.toml" <- "velox.toml",
-    ".rr.yaml" <- "rr.yaml",
-    "README.md" <- "README.md",
-    ".gitignore" <- "gitignore",
-];
+type TemplateFiles = &'static [(&'static str, &'static str)];
+
+/// For plugins of major version v5, which log with zap.
+const V5_FILES: TemplateFiles = files!["v5": "plugin.go", "rpc.go", "plugin_test.go", "go.mod", "go.sum"];
+/// For plugins of major version v6 and newer, which log with log/slog.
+const V6_FILES: TemplateFiles = files!["v6": "plugin.go", "rpc.go", "plugin_test.go", "go.mod", "go.sum"];
+
+const LOGGER: &str = "github.com/roadrunner-server/logger";
+const RPC: &str = "github.com/roadrunner-server/rpc";
 
 /// Go's keywords (<https://go.dev/ref/spec#Keywords>), special package names of the go command, and
 /// configuration sections of RoadRunner and the template.
@@ -78,6 +86,7 @@ const RESERVED_NAMES: &[&str] = &[
     "logger",
     "rpc",
     "zap",
+    "slog",
     "errors",
     "context",
     "strings",
@@ -85,7 +94,8 @@ const RESERVED_NAMES: &[&str] = &[
 ];
 
 impl PluginTemplate {
-    /// A plugin with this name and module path (default: `example.com/NAME`).
+    /// A plugin with this name and module path (default: `example.com/NAME`), for the newest RoadRunner release of
+    /// the catalogue.
     ///
     /// # Errors
     /// An invalid name or module path.
@@ -100,8 +110,7 @@ impl PluginTemplate {
         if name.ends_with('-') || name.contains("--") {
             return Err(wrong("a dash must be between two words"));
         }
-        let skeleton = Self { name: name.to_owned(), module: String::new() };
-        if RESERVED_NAMES.contains(&name) || RESERVED_NAMES.contains(&skeleton.package().as_str()) {
+        if RESERVED_NAMES.contains(&name) || RESERVED_NAMES.contains(&name.replace('-', "").as_str()) {
             return Err(wrong("it is reserved by Go or RoadRunner"));
         }
         let module = module.map_or_else(|| format!("example.com/{name}"), str::to_owned);
@@ -109,7 +118,58 @@ impl PluginTemplate {
             Error::configuration(format!("--module: {error}"))
                 .help("a module path names a repository, such as github.com/me/my-plugin")
         })?;
-        Ok(Self { module, ..skeleton })
+        let release = catalogue::known_releases()
+            .first()
+            .ok_or_else(|| Error::build("internal error: the catalogue has no RoadRunner release"))?;
+        let plugins: Vec<ModuleVersion> = release
+            .plugins()
+            .map(|(path, version)| ModuleVersion { path: path.to_owned(), version: version.to_owned() })
+            .collect();
+        let none = || ModuleVersion { path: String::new(), version: String::new() };
+        let template =
+            Self { name: name.to_owned(), module, roadrunner: String::new(), logger: none(), rpc: none() };
+        template.for_release(&release.version, &plugins)
+    }
+
+    /// The plugin for another RoadRunner: its ref, and the plugins that it contains.
+    ///
+    /// # Errors
+    /// The RoadRunner is too old.
+    pub fn for_release(self, roadrunner: &str, plugins: &[ModuleVersion]) -> Result<Self, Error> {
+        let find = |base: &str| {
+            let has_base = |plugin: &&ModuleVersion| {
+                split_path_version(&plugin.path).is_some_and(|(prefix, _)| prefix == base)
+            };
+            plugins.iter().find(has_base).cloned().ok_or_else(|| {
+                Error::configuration(format!("RoadRunner {roadrunner} has no plugin {base}"))
+                    .help("select a release with --roadrunner")
+            })
+        };
+        let template =
+            Self { roadrunner: roadrunner.to_owned(), logger: find(LOGGER)?, rpc: find(RPC)?, ..self };
+        match template.plugin_major() {
+            5.. => Ok(template),
+            major => Err(Error::configuration(format!(
+                "no template for RoadRunner {roadrunner}, whose plugins have major version v{major}"
+            ))
+            .help("select RoadRunner v2024.2.0 or newer with --roadrunner")),
+        }
+    }
+
+    /// The major version of RoadRunner's own plugins.
+    fn plugin_major(&self) -> u64 {
+        let suffix = split_path_version(&self.logger.path).map_or("", |(_, suffix)| suffix);
+        suffix.trim_start_matches("/v").parse().unwrap_or(1)
+    }
+
+    fn files(&self) -> TemplateFiles {
+        if self.plugin_major() < 6 { V5_FILES } else { V6_FILES }
+    }
+
+    /// The ref of the RoadRunner that the plugin is for.
+    #[must_use]
+    pub fn roadrunner(&self) -> &str {
+        &self.roadrunner
     }
 
     /// The module path.
@@ -148,16 +208,17 @@ impl PluginTemplate {
         let staging = temporary.path().join("plugin");
         // Unlike a temporary directory, it gets its mode from the umask.
         fs::create_dir(&staging).map_err(failed)?;
-        for (name, template) in FILES {
+        let files = self.files();
+        for (name, template) in files {
             fs::write(staging.join(name), self.render(template)).map_err(failed)?;
         }
         if exists {
-            FILES.iter().try_for_each(|(name, _)| fs::rename(staging.join(name), directory.join(name)))
+            files.iter().try_for_each(|(name, _)| fs::rename(staging.join(name), directory.join(name)))
         } else {
             fs::rename(&staging, directory)
         }
         .map_err(failed)?;
-        Ok(FILES.iter().map(|(name, _)| *name).collect())
+        Ok(files.iter().map(|(name, _)| *name).collect())
     }
 
     fn render(&self, template: &str) -> String {
@@ -165,6 +226,11 @@ impl PluginTemplate {
             .replace("{{name}}", &self.name)
             .replace("{{package}}", &self.package())
             .replace("{{module}}", &self.module)
+            .replace("{{roadrunner}}", &self.roadrunner)
+            .replace("{{logger_module}}", &self.logger.path)
+            .replace("{{logger}}", &self.logger.version)
+            .replace("{{rpc_module}}", &self.rpc.path)
+            .replace("{{rpc}}", &self.rpc.version)
     }
 
     /// Package names have no dashes.
@@ -193,11 +259,42 @@ mod tests {
     #[test]
     fn nothing_of_the_template_is_left() {
         let skeleton = PluginTemplate::new("my-plugin", Some("github.com/Me/MyPlugin/v2")).unwrap();
-        for (name, template) in FILES {
+        for (name, template) in V5_FILES.iter().chain(V6_FILES) {
             let filled = skeleton.render(template);
             assert!(!filled.contains("{{") && filled.ends_with('\n'), "{name}");
         }
         assert!(skeleton.render("package {{package}}").ends_with(" myplugin"));
+    }
+
+    #[test]
+    fn the_release_decides_about_the_template() {
+        let plugins = |major: &str| {
+            ["logger", "rpc"].map(|name| ModuleVersion {
+                path: format!("github.com/roadrunner-server/{name}/{major}"),
+                version: format!("{major}.0.1"),
+            })
+        };
+        let template = |major: &str| {
+            let template = PluginTemplate::new("hello", None).unwrap();
+            template.for_release("v0.0.1", &plugins(major))
+        };
+        assert!(template("v4").is_err());
+        assert!(PluginTemplate::new("hello", None).unwrap().for_release("v3.0.0", &[]).is_err());
+        for (major, logs) in [("v5", "zap"), ("v6", "slog"), ("v7", "slog")] {
+            let template = template(major).unwrap();
+            let file = |name: &str| {
+                let (_, text) = template.files().iter().find(|(file, _)| *file == name).unwrap();
+                template.render(text)
+            };
+            assert!(file("plugin.go").contains(&format!("*{logs}.Logger")), "{major}");
+            assert_eq!(file("go.mod").contains("zap"), logs == "zap");
+            let configuration = file("velox.toml");
+            assert!(
+                configuration.contains(&format!("/rpc/{major}\"\ntag = \"{major}.0.1\"")),
+                "{configuration}"
+            );
+            assert!(configuration.contains("ref = \"v0.0.1\""), "{configuration}");
+        }
     }
 
     #[test]
@@ -210,7 +307,7 @@ mod tests {
         fs::create_dir_all(directory.path().join("empty/.git")).unwrap();
         skeleton.write(&directory.path().join("empty")).unwrap();
         skeleton.write(&directory.path().join("deep/er")).unwrap();
-        assert_eq!(fs::read_dir(directory.path().join("empty")).unwrap().count(), FILES.len() + 1);
+        assert_eq!(fs::read_dir(directory.path().join("empty")).unwrap().count(), V5_FILES.len() + 1);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "nothing half made is left");
     }
 }

@@ -14,11 +14,11 @@ use velox_gomod::{
     module::{ModuleVersion, split_path_version},
     semver,
 };
-use velox_manifest::{Manifest, Origin};
+use velox_manifest::{Manifest, Origin, Plugin};
 
 use crate::{
     context::{BuildContext, BuildTools},
-    error::Error,
+    error::{Error, ErrorKind},
     event::Reporter,
     lock::{Lock, LockFile, SelectedModule, replacement_of},
     pipeline,
@@ -120,6 +120,28 @@ impl<'a> QuerySession<'a> {
         let found = LockFile::read(self.context.request).unwrap_or_default();
         let tools = context.tools(&found, None).await?;
         context.resolver(&tools, found.lock.as_ref()).release().await
+    }
+
+    /// The module and the go.mod of each plugin, or of what replaces it, in the same order. The version of a directory
+    /// is empty.
+    ///
+    /// # Errors
+    /// The go command fails, or an interruption. A plugin that can't be resolved is an inner error.
+    pub async fn plugin_go_mods(
+        &self,
+        plugins: &[Plugin],
+    ) -> Result<Vec<Result<(ModuleVersion, GoMod), Error>>, Error> {
+        let context = &self.context;
+        let tools = context.tools(&LockFile::default(), None).await?;
+        let resolver = context.resolver(&tools, None);
+        let mut go_mods = Vec::new();
+        for plugin in plugins {
+            match resolver.plugin_go_mod(plugin).await {
+                Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
+                result => go_mods.push(result),
+            }
+        }
+        Ok(go_mods)
     }
 
     /// Resolves all modules. Caches may be filled; no lock is written unless the request's goal asks for one.

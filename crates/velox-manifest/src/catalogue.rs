@@ -1,4 +1,5 @@
-//! The catalogue of official and third-party plugins, from `catalogue.toml` in this crate.
+//! The catalogue of official and third-party plugins, from `catalogue.toml` in this crate, and the plugins of
+//! two RoadRunner releases, from `releases.toml`, for as long as no module proxy has responded.
 
 use std::sync::LazyLock;
 
@@ -15,8 +16,11 @@ pub struct KnownPlugin {
     pub aliases: Vec<String>,
     /// Module path without the major version suffix.
     pub module: String,
-    /// The major version in the latest RoadRunner release, or the latest one.
-    pub major: u64,
+    /// The major versions that work with a RoadRunner of [`generations`], or else the newest; lowest first.
+    pub majors: Vec<u64>,
+    /// Those of them that RoadRunner's own binary does not contain.
+    #[serde(default)]
+    pub optional: Vec<u64>,
     /// The group.
     pub group: PluginGroup,
     /// The maintenance status.
@@ -27,6 +31,36 @@ pub struct KnownPlugin {
     /// A one-line description, without a full stop.
     pub description: String,
 }
+
+/// RoadRunner releases whose plugins share a major version.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PluginGeneration {
+    /// The major version of the plugins.
+    pub plugins: u64,
+    /// The RoadRunner releases, for messages.
+    pub roadrunner: String,
+}
+
+/// A RoadRunner release.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownRelease {
+    /// The version.
+    pub version: String,
+    /// The plugins: module path and version, separated by a space.
+    plugins: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CatalogueFile {
+    generations: Vec<PluginGeneration>,
+    plugins: Vec<KnownPlugin>,
+}
+
+/// The module path prefix of RoadRunner's own modules.
+const OFFICIAL_PREFIX: &str = "github.com/roadrunner-server/";
 
 /// The purpose of a plugin, in listing order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -59,10 +93,44 @@ pub enum PluginStatus {
 /// All known plugins, sorted by group and name.
 #[must_use]
 pub fn catalogue() -> &'static [KnownPlugin] {
-    static CATALOGUE: LazyLock<Vec<KnownPlugin>> =
+    &file().plugins
+}
+
+/// The RoadRunner releases by the major version of their plugins, newest first.
+#[must_use]
+pub fn generations() -> &'static [PluginGeneration] {
+    &file().generations
+}
+
+/// Some RoadRunner releases, newest first.
+#[must_use]
+pub fn known_releases() -> &'static [KnownRelease] {
+    #[derive(Deserialize)]
+    struct ReleasesFile {
+        releases: Vec<KnownRelease>,
+    }
+    static RELEASES: LazyLock<Vec<KnownRelease>> = LazyLock::new(|| {
+        // Parsing can't fail: a test covers it.
+        let file: Option<ReleasesFile> = toml_edit::de::from_str(include_str!("../releases.toml")).ok();
+        file.map(|file| file.releases).unwrap_or_default()
+    });
+    &RELEASES
+}
+
+fn file() -> &'static CatalogueFile {
+    static CATALOGUE: LazyLock<CatalogueFile> =
         // Parsing can't fail: a test covers it.
         LazyLock::new(|| parse(include_str!("../catalogue.toml")).unwrap_or_default());
     &CATALOGUE
+}
+
+/// Whether a module is a plugin that is released together with RoadRunner, at the same major version as the
+/// others; a major version suffix is ignored.
+#[must_use]
+pub fn is_official(module: &str) -> bool {
+    let module = without_major(module);
+    module.starts_with(OFFICIAL_PREFIX)
+        || find(module).is_some_and(|known| known.module == module && known.status == PluginStatus::Supported)
 }
 
 /// Finds a plugin by name, alias or module path; a major version suffix and `https://` are ignored.
@@ -112,10 +180,20 @@ pub fn nearest(name: &str) -> Vec<&'static KnownPlugin> {
 }
 
 impl KnownPlugin {
-    /// The module path at [`KnownPlugin::major`].
+    /// The module path at the newest major version.
     #[must_use]
     pub fn module_path(&self) -> String {
-        self.module_path_at(self.major)
+        self.module_path_at(self.majors.last().copied().unwrap_or_default())
+    }
+
+    /// The module path at the major version of another module path, or else at the newest.
+    #[must_use]
+    pub fn module_path_like(&self, other: &str) -> String {
+        let major = other.rsplit_once("/v").and_then(|(_, major)| major.parse().ok());
+        match major.filter(|major| self.majors.contains(major)) {
+            Some(major) => self.module_path_at(major),
+            None => self.module_path(),
+        }
     }
 
     /// The module path at a major version.
@@ -172,13 +250,15 @@ impl PluginStatus {
     }
 }
 
-fn parse(text: &str) -> Result<Vec<KnownPlugin>, toml_edit::de::Error> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct CatalogueFile {
-        plugins: Vec<KnownPlugin>,
+impl KnownRelease {
+    /// The plugins: module path and version.
+    pub fn plugins(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.plugins.iter().filter_map(|line| line.split_once(' '))
     }
-    toml_edit::de::from_str(text).map(|CatalogueFile { plugins }| plugins)
+}
+
+fn parse(text: &str) -> Result<CatalogueFile, toml_edit::de::Error> {
+    toml_edit::de::from_str(text)
 }
 
 /// Normalizes a name: `appLogger`, `app_logger` and `app-logger` are equal.
@@ -206,8 +286,10 @@ mod tests {
 
     #[test]
     fn it_is_consistent() {
-        let plugins = parse(include_str!("../catalogue.toml")).unwrap();
+        let CatalogueFile { plugins, generations } = parse(include_str!("../catalogue.toml")).unwrap();
         assert_eq!(catalogue(), plugins);
+        assert_eq!(super::generations(), generations);
+        assert!(generations.is_sorted_by(|newer, older| newer.plugins > older.plugins));
 
         let order: Vec<_> = plugins.iter().map(|plugin| (plugin.group, normalize(&plugin.name))).collect();
         assert!(order.is_sorted(), "by group, then by name");
@@ -224,6 +306,10 @@ mod tests {
             assert!(modules.insert(&plugin.module), "{} twice", plugin.module);
             assert!(crate::refs::module_path(&plugin.module).is_ok(), "{}", plugin.module);
             assert!(crate::refs::module_path(&plugin.module_path()).is_ok(), "{}", plugin.module_path());
+            assert!(!plugin.majors.is_empty() && plugin.majors.is_sorted(), "{}", plugin.name);
+            assert!(plugin.optional.iter().all(|major| plugin.majors.contains(major)), "{}", plugin.name);
+            let in_a_generation = generations.iter().any(|it| plugin.majors.contains(&it.plugins));
+            assert_eq!(in_a_generation, plugin.status == PluginStatus::Supported, "{}", plugin.name);
             assert_eq!(plugin.module, without_major(&plugin.module));
             assert!(!plugin.description.is_empty() && !plugin.description.ends_with('.'), "{}", plugin.name);
             assert!(plugin.description.chars().count() <= 90, "{}: too long for a line", plugin.name);
@@ -247,7 +333,7 @@ mod tests {
             let Origin::GitHub { owner, repository, folder: None } = &plugin.origin else { continue };
             let by_name = find(&plugin.name.value).unwrap();
             assert_eq!(by_name.module, format!("github.com/{}/{}", owner.value, repository.value));
-            assert_eq!(by_name.major, 5);
+            assert!(by_name.majors.contains(&5));
             known += 1;
         }
         assert_eq!(known, 32);
@@ -255,19 +341,39 @@ mod tests {
 
     #[test]
     fn every_plugin_of_a_release_is_known_by_its_module() {
-        // The plugins of RoadRunner v2024.2.1 to v2025.1.15, except the built-in configuration plugin.
-        let release = "amqp app-logger beanstalk boltdb centrifuge fileserver google-pub-sub grpc gzip headers http \
-                       informer jobs kafka kv lock logger memcached memory metrics nats otel prometheus \
-                       proxy_ip_parser redis resetter rpc send server service sqs static status tcp";
-        let of_temporal = "github.com/temporalio/roadrunner-temporal/v5".to_owned();
-        let modules =
-            release.split_whitespace().map(|name| format!("github.com/roadrunner-server/{name}/v5"));
-        let modules: Vec<_> = modules.chain([of_temporal]).collect();
-        assert_eq!(modules.len(), 35);
-        for module in modules {
-            let plugin = find(&module).unwrap();
-            assert_eq!((plugin.module_path(), plugin.status), (module, PluginStatus::Supported));
+        assert!(known_releases().len() > 1);
+        for release in known_releases() {
+            assert_eq!(release.plugins().count(), release.plugins.len());
+            assert_eq!(release.plugins().count(), 35);
+            for (module, _) in release.plugins() {
+                let plugin = find(module).unwrap();
+                assert_eq!(plugin.module_path_at(5), module);
+                assert_eq!((plugin.module_path_like(module).as_str(), is_official(module)), (module, true));
+                assert!(plugin.majors.contains(&5) && !plugin.optional.contains(&5), "{module}");
+            }
         }
+    }
+
+    #[test]
+    fn plugins_of_roadrunner_3() {
+        let contains = |major: u64| {
+            let in_it =
+                |plugin: &&KnownPlugin| plugin.majors.contains(&major) && !plugin.optional.contains(&major);
+            catalogue().iter().filter(in_it).map(|plugin| plugin.name.as_str()).collect::<HashSet<_>>()
+        };
+        let (older, newer) = (contains(5), contains(6));
+        let mut added: Vec<_> = newer.difference(&older).copied().collect();
+        added.sort_unstable();
+        assert_eq!(added, ["nsq", "protoreg", "rate-limiter", "zstd"]);
+        assert_eq!(older.difference(&newer).collect::<Vec<_>>(), [&"tcp"]);
+        let tcp = find("github.com/roadrunner-server/tcp/v6").unwrap();
+        assert_eq!(tcp.module_path(), "github.com/roadrunner-server/tcp/v6");
+        assert_eq!(
+            find("rate_limiter").unwrap().module_path_like("x/v5"),
+            "github.com/roadrunner-server/rate-limiter/v6"
+        );
+        assert!(is_official("github.com/roadrunner-server/no-such/v6"));
+        assert!(!is_official("github.com/darkweak/souin/plugins/roadrunner") && !is_official("http"));
     }
 
     #[test]
@@ -307,7 +413,18 @@ mod tests {
         assert_eq!(names("app_log"), ["app-logger"]);
         assert_eq!(
             names("job queues"),
-            ["amqp", "beanstalk", "google-pub-sub", "jobs", "kafka", "nats", "sqs", "boltdb", "memory"]
+            [
+                "amqp",
+                "beanstalk",
+                "google-pub-sub",
+                "jobs",
+                "kafka",
+                "nats",
+                "nsq",
+                "sqs",
+                "boltdb",
+                "memory"
+            ]
         );
         assert_eq!(names("temporal php"), ["roadrunner-temporal"]);
         assert_eq!(names("log"), ["app-logger", "logger"]);

@@ -13,25 +13,32 @@
 mod check;
 mod configuration;
 mod doctor;
+mod generation;
 mod graph;
 mod inspect;
+mod interfaces;
 mod list;
 mod module_paths;
 mod osv;
 mod outdated;
+mod rr_config;
 mod select;
+mod upgrade;
 mod why;
 
 pub use check::{CheckReport, CheckRule, Finding, VulnerabilityLookup, check};
 pub use configuration::{PluginEntry, plugin_group, plugin_name, render_configuration, render_settings};
 pub use doctor::{Diagnosis, Health, diagnose};
+pub use generation::{plugin_major, plugin_major_of};
 pub use graph::{GraphModule, ModuleGraph};
 pub use inspect::{BinaryModule, Inspection, inspect};
 pub use list::{ListedPlugin, PluginList, list};
 pub use module_paths::module_paths;
 pub use osv::Vulnerability;
-pub use outdated::{AvailableVersions, ROADRUNNER, available_versions};
+pub use outdated::{AvailableVersions, NewerGeneration, ROADRUNNER, available_versions};
+pub use rr_config::{RrConfigReport, check_rr_config};
 pub use select::{SelectedPlugin, select_plugins};
+pub use upgrade::{PluginUpgrade, UpgradePlan, UpgradeStep, plan_upgrade};
 pub use why::{ModuleRequirement, Requirer, Why};
 
 use velox_gomod::module::split_path_version;

@@ -1,12 +1,19 @@
 //! Available versions of the plugins and of RoadRunner.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{
-    BuildRequest, Error, MajorVersions, QuerySession, Reporter, VersionSubject, Versions, locked_versions,
+    BuildRequest, Error, ErrorKind, MajorVersions, QuerySession, Reporter, RoadRunnerRelease, VersionSubject,
+    Versions, locked_versions,
 };
 use velox_gomod::{module::split_path_version, semver};
+use velox_manifest::catalogue;
+
+use crate::{
+    generation::{major, plugin_major_of, release_at, with_major},
+    without_major,
+};
 
 /// The name of RoadRunner itself among the plugins.
 pub const ROADRUNNER: &str = "roadrunner";
@@ -26,8 +33,21 @@ pub struct AvailableVersions {
     pub locked: Option<String>,
     /// Whether the plugin is replaced.
     pub is_replaced: bool,
-    /// All versions, by major version.
+    /// The major version of the plugins of this RoadRunner, for RoadRunner's own plugins.
+    pub plugin_major: Option<u64>,
+    /// The versions by major version; of RoadRunner and its own plugins, those that work together.
     pub versions: Versions,
+    /// For RoadRunner: a newer release whose plugins have another major version.
+    pub newer_generation: Option<NewerGeneration>,
+}
+
+/// A RoadRunner release whose plugins have a newer major version than those of the configuration's RoadRunner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewerGeneration {
+    /// RoadRunner's version.
+    pub roadrunner: String,
+    /// The major version of its plugins.
+    pub plugin_major: u64,
 }
 
 /// Lists the versions of the named plugins, and of RoadRunner as [`ROADRUNNER`]. Unknown names are ignored.
@@ -52,7 +72,9 @@ pub async fn available_versions(
                 requested: reference.map_or("(default branch)", |reference| &reference.value).to_owned(),
                 locked: locked.roadrunner.as_ref().map(|locked| locked.version.clone()),
                 is_replaced: false,
+                plugin_major: None,
                 versions: Versions::default(),
+                newer_generation: None,
             });
         };
         let locked = locked.plugins.get(name);
@@ -64,28 +86,92 @@ pub async fn available_versions(
             requested: plugin.reference.value.clone(),
             locked: locked.map(|locked| locked.version.clone()),
             is_replaced: plugin.replace.is_some(),
+            plugin_major: None,
             versions: Versions::default(),
+            newer_generation: None,
         })
     };
     let mut rows: Vec<AvailableVersions> = names.iter().filter_map(row).collect();
+    let session = QuerySession::new(request, Arc::clone(&reporter), cancel.clone())?;
+    let needs_release = |row: &AvailableVersions| row.is_roadrunner || catalogue::is_official(&row.module);
+    // Without the release, the versions of the same major version are the compatible ones.
+    let release = match rows.iter().any(needs_release) {
+        true => match session.release().await {
+            Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
+            release => release.ok(),
+        },
+        false => None,
+    };
+    let own_major = release.as_ref().and_then(plugin_major_of);
+    for row in rows.iter_mut().filter(|row| !row.is_roadrunner && catalogue::is_official(&row.module)) {
+        row.plugin_major = own_major.filter(|_| !row.is_replaced);
+    }
     let subjects: Vec<VersionSubject> = rows
         .iter()
-        .map(|row| match row.is_roadrunner {
-            true => VersionSubject::RoadRunner,
-            false => VersionSubject::Plugin(row.name.clone()),
+        .map(|row| match row.plugin_major {
+            Some(major) => VersionSubject::Module(with_major(without_major(&row.module), major)),
+            None if row.is_roadrunner => VersionSubject::RoadRunner,
+            None => VersionSubject::Plugin(row.name.clone()),
         })
         .collect();
-    let versions = QuerySession::new(request, reporter, cancel)?.versions(&subjects).await?;
+    let versions = session.versions(&subjects).await?;
     for (row, versions) in rows.iter_mut().zip(versions) {
         row.versions = versions;
+        if let (Some(major), Some(release)) = (row.plugin_major, &release) {
+            row.keep_only(major, release);
+        }
+    }
+    if let (Some(own), Some(row)) = (own_major, rows.iter_mut().find(|row| row.is_roadrunner)) {
+        let current = release.as_ref().map(|release| release.module.path.as_str()).unwrap_or_default();
+        while let Some(newest) = row.versions.newest_major().filter(|newest| newest.module != current) {
+            let (module, version) = (newest.module.clone(), newest.newest().unwrap_or_default().to_owned());
+            let newer = match release_at(request, &version, &reporter, &cancel).await {
+                Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
+                release => release.ok(),
+            };
+            match newer
+                .as_ref()
+                .and_then(plugin_major_of)
+                .map(|plugin_major| (plugin_major, plugin_major.cmp(&own)))
+            {
+                Some((plugin_major, Ordering::Greater)) => {
+                    let newer = NewerGeneration { roadrunner: version, plugin_major };
+                    row.newer_generation.get_or_insert(newer);
+                    row.versions.majors.retain(|major| major.module != module);
+                }
+                // No proxy lists this RoadRunner: all others are older.
+                Some((_, Ordering::Less)) => row.versions.majors.clear(),
+                _ => break,
+            }
+        }
     }
     Ok(rows)
 }
 
 impl AvailableVersions {
-    /// The module path and version of the newest release with the same major version.
+    /// Keeps the versions at a major version; without one, the version in the RoadRunner release.
+    fn keep_only(&mut self, plugin_major: u64, release: &RoadRunnerRelease) {
+        let module = with_major(without_major(&self.module), plugin_major);
+        self.versions.majors.retain(|major| major.module == module);
+        if !self.versions.majors.is_empty() {
+            return;
+        }
+        if let Some(released) = release.plugins.iter().find(|plugin| plugin.path == module) {
+            self.versions.majors.push(MajorVersions { module, versions: vec![released.version.clone()] });
+            self.versions.error = None;
+        } else if self.versions.error.is_none() {
+            let version = &release.module.version;
+            self.versions.error = Some(format!("there is no {module} for RoadRunner {version}"));
+        }
+    }
+
+    /// The module path and version of the newest release with the same major version; of RoadRunner's own plugins,
+    /// with that of the plugins of this RoadRunner.
     #[must_use]
     pub fn latest_compatible(&self) -> Option<(&str, &str)> {
+        if self.plugin_major.is_some() {
+            return self.latest();
+        }
         let is_tag = semver::is_valid(&self.requested);
         let version = self.locked.as_ref().filter(|_| !is_tag).unwrap_or(&self.requested);
         fn suffix(module: &str) -> &str {
@@ -117,6 +203,11 @@ impl AvailableVersions {
     pub fn is_outdated(&self) -> bool {
         let current = self.locked.as_ref().unwrap_or(&self.requested);
         let (compatible, latest) = (self.latest_compatible(), self.latest());
+        if let Some(plugin_major) = self.plugin_major
+            && major(&self.module, current) != plugin_major
+        {
+            return latest.is_some();
+        }
         let is_newer = |version: Option<(&str, &str)>| {
             version.is_some_and(|(_, version)| semver::compare(version, current).is_gt())
         };

@@ -2,9 +2,15 @@
 
 use velox_build::{Error, QuerySession, RoadRunnerRelease, VersionSubject, Versions};
 use velox_gomod::{module::split_path_version, semver};
-use velox_manifest::{Diagnostic, catalogue};
+use velox_manifest::{
+    Diagnostic,
+    catalogue::{self, KnownPlugin},
+};
 
-use crate::{last_part, without_major};
+use crate::{
+    generation::{major, plugin_major_of, with_major},
+    last_part, without_major,
+};
 
 /// A selected plugin with its module path and ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,12 +31,12 @@ struct PluginSelector {
     name: String,
     /// The module path, with a major version if the user specified one.
     path: String,
-    /// The module path at the major version of the catalogue or the release.
-    known: Option<String>,
+    known: Option<&'static KnownPlugin>,
     reference: Option<String>,
 }
 
-/// Resolves selectors, in order, to the versions of the RoadRunner release, else to the newest ones.
+/// Resolves selectors, in order, to the versions of the RoadRunner release, else to the newest ones: of RoadRunner's
+/// own plugins, to the newest ones at the major version of the release's plugins.
 /// `OWNER/REPOSITORY` is a repository on `github_host`.
 pub async fn select_plugins(
     session: &QuerySession<'_>,
@@ -45,12 +51,10 @@ pub async fn select_plugins(
             Ok(plugin) => plugin,
             Err(unknown) => unknown.find_in(release.get().await?)?,
         };
-        let Some(reference) = plugin
-            .reference
-            .as_ref()
-            .filter(|reference| !reference.is_empty() && (plugin.has_major() || semver::is_valid(reference)))
+        let Some(reference) =
+            plugin.reference.as_ref().filter(|reference| plugin.has_major() || semver::is_valid(reference))
         else {
-            match plugin.released(release.get().await?) {
+            match plugin.released(release.get().await?)? {
                 Some(plugin) => selected.push((index, plugin)),
                 None => unresolved.push((index, plugin)),
             }
@@ -63,10 +67,12 @@ pub async fn select_plugins(
         selected.push((index, plugin.select(module, reference)));
     }
     if !unresolved.is_empty() {
-        let subjects: Vec<VersionSubject> =
-            unresolved.iter().map(|(_, plugin)| VersionSubject::Module(plugin.start())).collect();
-        for ((index, plugin), versions) in unresolved.into_iter().zip(session.versions(&subjects).await?) {
-            selected.push((index, plugin.newest(&versions)?));
+        let release = release.get().await?;
+        let start = |plugin: &PluginSelector| VersionSubject::Module(plugin.start(release));
+        let subjects: Vec<VersionSubject> = unresolved.iter().map(|(_, plugin)| start(plugin)).collect();
+        let versions = session.versions(&subjects).await?;
+        for ((index, plugin), versions) in unresolved.into_iter().zip(versions) {
+            selected.push((index, plugin.newest(&versions, release)?));
         }
     }
     selected.sort_by_key(|(index, _)| *index);
@@ -93,7 +99,7 @@ impl PluginSelector {
     fn parse(text: &str, github_host: &str) -> Result<Self, UnknownPlugin> {
         let text = text.trim().trim_start_matches("https://");
         let (path, reference) = match text.rsplit_once('@') {
-            Some((path, reference)) => (path, Some(reference.to_owned())),
+            Some((path, reference)) => (path, Some(reference.to_owned()).filter(|it| !it.is_empty())),
             None => (text, None),
         };
         let path = path.trim_end_matches('/').trim_end_matches(".git");
@@ -107,7 +113,7 @@ impl PluginSelector {
             }
             (None, Some(_)) => (last_part(path).to_owned(), path.to_owned()),
         };
-        Ok(Self { name, path, known: known.map(|known| known.module_path()), reference })
+        Ok(Self { name, path, known, reference })
     }
 
     fn has_major(&self) -> bool {
@@ -123,41 +129,99 @@ impl PluginSelector {
         }
     }
 
+    /// The major version that the plugin must have for this release, unless the user specified one.
+    fn required_major(&self, release: &RoadRunnerRelease) -> Option<u64> {
+        let is_free = catalogue::is_official(&self.path) && !self.has_major();
+        is_free.then(|| plugin_major_of(release)).flatten()
+    }
+
     /// The plugin at the version of the release, or at the known major version if the user specified a ref.
-    fn released(&self, release: &RoadRunnerRelease) -> Option<SelectedPlugin> {
-        let line = release.go_mod.require.iter().find(|line| match self.has_major() {
-            true => line.path == self.path,
-            false => without_major(&line.path) == self.path,
-        });
-        let reference = self.reference.as_deref().filter(|reference| !reference.is_empty());
-        match (line, reference) {
-            (Some(line), None) => Some(self.select(line.path.clone(), &line.version)),
-            (Some(line), Some(reference)) => Some(self.select(line.path.clone(), reference)),
-            (None, Some(reference)) => Some(self.select(self.known.clone()?, reference)),
+    fn released(&self, release: &RoadRunnerRelease) -> Result<Option<SelectedPlugin>, Error> {
+        let is_this = |path: &str| match self.has_major() {
+            true => path == self.path,
+            false => without_major(path) == self.path,
+        };
+        // A go.mod can require two major versions of a plugin; the container has one.
+        let registered = release.plugins.iter().find(|plugin| is_this(&plugin.path));
+        let registered = registered.map(|plugin| (&plugin.path, &plugin.version));
+        let required = || {
+            let lines = release.go_mod.require.iter().filter(|line| is_this(&line.path));
+            lines.map(|line| (&line.path, &line.version)).max_by_key(|(path, version)| major(path, version))
+        };
+        Ok(match (registered.or_else(required), self.reference.as_deref()) {
+            (Some((path, version)), None) => Some(self.select(path.clone(), version)),
+            (Some((path, _)), Some(reference)) => Some(self.select(path.clone(), reference)),
+            (None, Some(reference)) => {
+                let Some(known) = self.known else { return Ok(None) };
+                let module = match self.required_major(release) {
+                    Some(major) if known.majors.contains(&major) => known.module_path_at(major),
+                    Some(_) => return Err(self.wrong_generation(&Versions::default(), release)),
+                    None => known.module_path(),
+                };
+                Some(self.select(module, reference))
+            }
             (None, None) => None,
-        }
+        })
     }
 
     /// The module path for listing versions.
-    fn start(&self) -> String {
-        let known = self.known.as_ref().filter(|_| !self.has_major());
-        known.unwrap_or(&self.path).clone()
+    fn start(&self, release: &RoadRunnerRelease) -> String {
+        match (self.required_major(release), self.known.filter(|_| !self.has_major())) {
+            (Some(major), _) => with_major(&self.path, major),
+            (None, Some(known)) => known.module_path(),
+            (None, None) => self.path.clone(),
+        }
     }
 
-    /// The newest version, of the specified major version if there is one.
-    fn newest(&self, versions: &Versions) -> Result<SelectedPlugin, Error> {
-        let major = if self.has_major() { versions.of(&self.path) } else { versions.newest_major() };
-        let module = major.map_or(&self.path, |major| &major.module).clone();
+    /// The newest version, of the specified or required major version if there is one.
+    fn newest(&self, versions: &Versions, release: &RoadRunnerRelease) -> Result<SelectedPlugin, Error> {
+        let required = self.required_major(release).map(|major| with_major(&self.path, major));
+        let found = match &required {
+            Some(module) => versions.of(module),
+            None if self.has_major() => versions.of(&self.path),
+            None => versions.newest_major(),
+        };
+        let module = found.map_or(&self.path, |found| &found.module).clone();
         if let Some(reference) = self.reference.as_ref() {
-            return Ok(self.select(module, reference));
+            return Ok(self.select(required.unwrap_or(module), reference));
         }
-        match major.and_then(|major| major.newest()) {
+        match found.and_then(|found| found.newest()) {
             Some(version) => Ok(self.select(module, version)),
+            None if required.is_some() && (!versions.majors.is_empty() || self.known.is_some()) => {
+                Err(self.wrong_generation(versions, release))
+            }
             None => {
                 let cause = versions.error.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
                 Err(Error::configuration(format!("no version of {} found{cause}", self.path))
                     .help(format!("use a branch or a commit: `vx add {}@main`", self.path)))
             }
+        }
+    }
+
+    /// The error that the plugin has no version for the plugins of the release.
+    fn wrong_generation(&self, versions: &Versions, release: &RoadRunnerRelease) -> Error {
+        let version = &release.module.version;
+        let major = plugin_major_of(release).unwrap_or_default();
+        let error = Error::configuration(format!(
+            "no version of {} for RoadRunner {version}, whose plugins have major version v{major}",
+            self.path
+        ));
+        let listed = versions.majors.iter().map(|found| found.module.clone()).collect();
+        let known = || self.known.map(|known| known.majors.iter().map(|major| known.module_path_at(*major)));
+        let others =
+            if versions.majors.is_empty() { known().into_iter().flatten().collect() } else { listed };
+        let others: Vec<String> = others;
+        let newer = others.iter().any(|path| self::major(path, "") > major);
+        let error = match others.is_empty() {
+            true => error,
+            false => error.help(format!("it exists as {}", others.join(", "))),
+        };
+        match catalogue::generations().first().filter(|newest| newer && newest.plugins > major) {
+            Some(newest) => error.help(format!(
+                "these versions are for {}; `vx migrate --to v3` moves the configuration to it",
+                newest.roadrunner
+            )),
+            None => error.help("use a RoadRunner release that has it"),
         }
     }
 }
@@ -176,7 +240,7 @@ impl UnknownPlugin {
         };
         Ok(PluginSelector {
             path: without_major(module).to_owned(),
-            known: Some(module.clone()),
+            known: None,
             name: self.name,
             reference: self.reference,
         })

@@ -5,8 +5,9 @@ use utoipa::ToSchema;
 use velox_gomod::module::split_path_version;
 use velox_manifest::{
     GoTarget,
-    catalogue::{self, KnownPlugin, PluginGroup},
+    catalogue::{self, KnownPlugin, PluginGroup, PluginStatus},
 };
+use velox_query::plugin_major;
 
 use crate::releases::Releases;
 
@@ -86,8 +87,9 @@ impl CataloguePlugin {
     }
 }
 
-/// The known plugins, and the other plugins of a release.
+/// The known plugins that work with a release, and the other plugins of the release.
 fn groups(released: &[(String, String)]) -> Vec<CatalogueGroup> {
+    let major = plugin_major(released.iter().map(|(module, version)| (module.as_str(), version.as_str())));
     let mut groups: Vec<CatalogueGroup> = PluginGroup::ALL
         .iter()
         .map(|group| CatalogueGroup {
@@ -95,7 +97,7 @@ fn groups(released: &[(String, String)]) -> Vec<CatalogueGroup> {
             plugins: catalogue::catalogue()
                 .iter()
                 .filter(|known| known.group == *group)
-                .map(|known| plugin(known, released))
+                .filter_map(|known| plugin(known, released, major))
                 .collect(),
         })
         .collect();
@@ -117,16 +119,25 @@ fn groups(released: &[(String, String)]) -> Vec<CatalogueGroup> {
     groups
 }
 
-fn plugin(known: &KnownPlugin, released: &[(String, String)]) -> CataloguePlugin {
+/// A known plugin; `None` if no version of it works with the release, whose plugins have the major version
+/// `major`.
+fn plugin(known: &KnownPlugin, released: &[(String, String)], major: Option<u64>) -> Option<CataloguePlugin> {
     let inside = released.iter().find(|(module, _)| base(module) == known.module);
-    CataloguePlugin {
+    let module = match (inside, major) {
+        (Some((module, _)), _) => module.clone(),
+        (None, Some(major)) if known.status == PluginStatus::Supported => {
+            known.majors.contains(&major).then(|| known.module_path_at(major))?
+        }
+        (None, _) => known.module_path(),
+    };
+    Some(CataloguePlugin {
         name: known.name.clone(),
-        module: inside.map_or_else(|| known.module_path(), |(module, _)| module.clone()),
+        module,
         status: Some(known.status.word().to_owned()),
         description: known.description.clone(),
         replaced_by: known.replaced_by.clone(),
         version: inside.map(|(_, version)| version.clone()),
-    }
+    })
 }
 
 /// A module path without its major version suffix.
@@ -157,6 +168,15 @@ mod tests {
         let older = PluginCatalogue::of(&releases, Some("v2024.2.1")).await;
         assert_ne!(older.plugins().find(|plugin| plugin.name == "http").unwrap().version, http.version);
 
+        let tcp = newest.plugins().find(|plugin| plugin.name == "tcp").unwrap();
+        assert_eq!(tcp.module, "github.com/roadrunner-server/tcp/v5");
+        let protoreg = newest.plugins().find(|plugin| plugin.name == "protoreg").unwrap();
+        assert_eq!(
+            (protoreg.module.as_str(), protoreg.reference()),
+            ("github.com/roadrunner-server/protoreg/v5", "latest")
+        );
+        assert!(!newest.plugins().any(|plugin| plugin.name == "nsq"), "it has no v5");
+
         let branch = PluginCatalogue::of(&releases, Some("master")).await;
         assert!(!branch.complete && branch.plugins().all(|plugin| plugin.reference() == "latest"));
     }
@@ -177,6 +197,12 @@ mod tests {
         assert_eq!(
             (http.module.as_str(), http.reference()),
             ("github.com/roadrunner-server/http/v6", "v6.0.1")
+        );
+        let tcp = groups.iter().flat_map(|group| &group.plugins).find(|plugin| plugin.name == "tcp").unwrap();
+        assert_eq!(
+            (tcp.module.as_str(), tcp.reference()),
+            ("github.com/roadrunner-server/tcp/v6", "latest"),
+            "optional in RoadRunner 3"
         );
     }
 }

@@ -8,12 +8,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use velox_build::{BuildOptions, BuildRequest, Event, Goal, QuerySession, Reporter, VersionSubject};
 use velox_gomod::semver;
-use velox_manifest::{Manifest, Spanned};
+use velox_manifest::{Manifest, Spanned, catalogue};
 
 /// How long the list of versions is cached.
 const CACHE_DURATION: Duration = Duration::from_secs(60 * 60);
@@ -175,24 +174,12 @@ fn rank(version: &str) -> u8 {
 }
 
 fn built_in() -> &'static ReleaseCache {
-    #[derive(Deserialize)]
-    struct File {
-        releases: Vec<BuiltInRelease>,
-    }
-    #[derive(Deserialize)]
-    struct BuiltInRelease {
-        version: String,
-        plugins: Vec<String>,
-    }
     static BUILT_IN: LazyLock<ReleaseCache> = LazyLock::new(|| {
-        // Covered by a test, so parsing can't fail.
-        let file: Option<File> = toml_edit::de::from_str(include_str!("releases.toml")).ok();
         let mut known = ReleaseCache::default();
-        for BuiltInRelease { version, plugins } in file.into_iter().flat_map(|file| file.releases) {
-            let released = plugins.iter().filter_map(|line| line.split_once(' '));
-            let released = released.map(|(module, version)| (module.to_owned(), version.to_owned()));
-            known.plugins.insert(version.clone(), Arc::new(released.collect()));
-            known.versions.push(version);
+        for release in catalogue::known_releases() {
+            let released = release.plugins().map(|(module, version)| (module.to_owned(), version.to_owned()));
+            known.plugins.insert(release.version.clone(), Arc::new(released.collect()));
+            known.versions.push(release.version.clone());
         }
         known
     });

@@ -33,7 +33,7 @@ pub use osv::Osv;
 pub use plugin::{Files, PluginModule, plugin};
 pub use proxy::ModuleProxy;
 pub use repo::{FIRST_COMMIT, Repo};
-pub use roadrunner::{RoadRunnerTree, roadrunner};
+pub use roadrunner::{RoadRunnerTree, roadrunner, roadrunner_with};
 #[cfg(feature = "s3")]
 pub use s3::S3Server;
 pub use server::RunningRoadRunner;

@@ -99,9 +99,27 @@ impl ModuleProxy {
         self.module(&path, version, crate::roadrunner(year).files())
     }
 
-    /// Adds a plugin named after the last element of its module path.
+    /// Adds a RoadRunner that only has plugins `github.com/roadrunner-server/NAME/MAJOR` of this testkit, such as
+    /// `v3.0.0` with `http logger` at `v6.1.0`. The plugins that every RoadRunner has are added.
+    pub fn release(&self, version: &str, plugins: &str, plugin_version: &str) -> &Self {
+        let major_of = |version: &str| version.split('.').next().unwrap_or_default().to_owned();
+        let names = ["informer", "resetter"].into_iter().chain(plugins.split_whitespace());
+        let suffix = major_of(plugin_version);
+        let paths: Vec<String> =
+            names.map(|name| format!("github.com/roadrunner-server/{name}/{suffix}")).collect();
+        let requirements: Vec<_> = paths.iter().map(|path| (path.as_str(), plugin_version)).collect();
+        for path in &paths {
+            self.plugin(path, plugin_version);
+        }
+        let tree = crate::roadrunner_with(&major_of(version), &requirements);
+        self.module(tree.module(), version, tree.files())
+    }
+
+    /// Adds a plugin named after the last element of its module path, without the major version.
     pub fn plugin(&self, path: &str, version: &str) -> &Self {
-        let name = path.rsplit('/').next().unwrap_or(path);
+        let is_major =
+            |part: &&str| part.strip_prefix('v').is_some_and(|digits| digits.parse::<u32>().is_ok());
+        let name = path.rsplit('/').find(|part| !is_major(part)).unwrap_or(path);
         self.module(path, version, crate::plugin(path, name).files())
     }
 

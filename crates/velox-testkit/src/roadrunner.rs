@@ -23,6 +23,33 @@ pub fn roadrunner(major: &str) -> RoadRunnerTree {
     RoadRunnerTree { module, files }
 }
 
+/// A server with RoadRunner's layout and module path, whose plugins are [`plugin()`](crate::plugin())s: `plugins` are
+/// their module paths with versions. It compiles without any other module.
+pub fn roadrunner_with(major: &str, plugins: &[(&str, &str)]) -> RoadRunnerTree {
+    let RoadRunnerTree { module, files } = roadrunner(major);
+    let requirements: String =
+        plugins.iter().map(|(path, version)| format!("\t{path} {version}\n")).collect();
+    let imports: String =
+        plugins.iter().enumerate().map(|(index, (path, _))| format!("\tp{index} \"{path}\"\n")).collect();
+    let registered: String = (0..plugins.len()).map(|index| format!("\t\t&p{index}.Plugin{{}},\n")).collect();
+    let container = format!(
+        "package container\n\nimport (\n{imports})\n\n// Plugins are the parts of this server.\n\
+         func Plugins() []any {{\n\treturn []any{{\n{registered}\t}}\n}}\n"
+    );
+    let main = format!(
+        "package main\n\nimport (\n\t\"fmt\"\n\n\t\"{module}/container\"\n\t\"{module}/internal/meta\"\n)\n\n\
+         func main() {{\n\tfmt.Printf(\"rr version %s (build time: %s)\\n\", meta.Version(), meta.BuildTime())\n\
+         \t_ = container.Plugins()\n}}\n"
+    );
+    let go_mod = format!("module {module}\n\ngo 1.22\n\nrequire (\n{requirements})\n");
+    let meta = files.get("internal/meta/meta.go").cloned().unwrap_or_default();
+    let tree = RoadRunnerTree { module, files: Files::new() };
+    tree.file("go.mod", go_mod)
+        .file("container/plugins.go", container)
+        .file("cmd/rr/main.go", main)
+        .file("internal/meta/meta.go", meta)
+}
+
 macro_rules! sources {
     ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../roadrunner/", $name)))),*] };
 }

@@ -66,7 +66,7 @@ async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
         CliCommand::Fetch(arguments) => build::fetch::fetch(settings, *arguments).await,
         CliCommand::Cache { command } => build::cache::cache(&settings, &command),
         CliCommand::CompileCache => build::compile_cache::compile_cache(settings).await,
-        CliCommand::New { command } => edit::new::new(&settings, command),
+        CliCommand::New { command } => edit::new::new(settings, command).await,
         CliCommand::Init(arguments) => edit::init::init(settings, *arguments).await,
         CliCommand::Add(arguments) => edit::add::add(settings, *arguments).await,
         CliCommand::Remove(arguments) => edit::remove::remove(settings, *arguments).await,

@@ -640,7 +640,7 @@ fn suggested_module(module: &str) -> Option<String> {
     let is_similar =
         |plugin: &&catalogue::KnownPlugin| strsim::jaro_winkler(&plugin.module, base) >= MIN_SIMILARITY;
     let near = catalogue::nearest(base).into_iter().find(is_similar)?;
-    (near.module != base).then(|| near.module_path())
+    (near.module != base).then(|| near.module_path_like(module))
 }
 
 /// `path` with the major suffix of another module path.

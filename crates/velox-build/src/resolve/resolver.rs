@@ -14,7 +14,7 @@ use velox_gomod::{
     module::ModuleVersion,
     semver,
 };
-use velox_manifest::{Diagnostic, GoTarget, Manifest, Replacement};
+use velox_manifest::{Diagnostic, GoTarget, Manifest, Plugin, Replacement};
 
 use super::{
     compose::{GoModComposition, Requirement, provides},
@@ -211,6 +211,27 @@ impl Resolver<'_> {
             .map(|line| ModuleVersion { path: line.path.clone(), version: line.version.clone() })
             .collect();
         Ok(RoadRunnerRelease { module: roadrunner.module.clone(), go_mod, plugins })
+    }
+
+    /// The module and the go.mod of a plugin, or of what replaces it. The version of a directory is empty.
+    pub(crate) async fn plugin_go_mod(&self, plugin: &Plugin) -> Result<(ModuleVersion, GoMod), Error> {
+        match PluginSource::new(plugin, self.manifest) {
+            PluginSource::Directory(path) => {
+                let span = plugin.replace.as_ref().and_then(|replace| replace.span.clone());
+                let (path, go_mod) = local_go_mod(&self.request.base.join(path), &span)
+                    .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
+                Ok((ModuleVersion { path, version: String::new() }, go_mod))
+            }
+            PluginSource::Remote(request) => {
+                let resolved = self.sources().pin(std::slice::from_ref(&*request)).await?;
+                let resolved = resolved
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| Error::build("internal error: a plugin was not resolved"))?;
+                let go_mod = GoMod::parse_lax(&resolved.go_mod).unwrap_or_default();
+                Ok((resolved.module, go_mod))
+            }
+        }
     }
 
     fn proxies(&self) -> ModuleProxies<'_> {

@@ -3,13 +3,13 @@
 mod rules;
 mod vulnerabilities;
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use velox_manifest::{Diagnostic, Level};
 
-use velox_build::{BuildRequest, Error, ErrorKind, Event, Reporter};
+use velox_build::{BuildRequest, Error, ErrorKind, Event, QuerySession, Reporter, VersionSubject};
 
 use crate::{ModuleGraph, Vulnerability};
 
@@ -33,6 +33,8 @@ pub enum CheckRule {
     Deprecated,
     /// No module has a known vulnerability.
     Vulnerable,
+    /// The settings of `.rr.yaml` work with the RoadRunner release.
+    RrConfig,
 }
 
 /// A problem that a check found.
@@ -89,7 +91,8 @@ pub async fn check(
     let mut findings = rules::of_configuration(&request.manifest, graph.as_ref().ok());
     let mut checked = match &graph {
         Ok(graph) => {
-            findings.extend(rules::of_graph(request, graph));
+            let newest = newest_versions(request, rules::misplaced(graph), reporter, cancel.clone()).await;
+            findings.extend(rules::of_graph(request, graph, &newest));
             let looked_up = tokio::select! {
                 looked_up = vulnerabilities::find(request, graph) => looked_up,
                 () = cancel.cancelled() => return Err(Error::interrupted()),
@@ -113,7 +116,35 @@ pub async fn check(
     Ok(checked)
 }
 
+/// The newest versions of module paths; those that can't be listed are missing.
+async fn newest_versions(
+    request: &BuildRequest,
+    paths: Vec<String>,
+    reporter: Arc<dyn Reporter>,
+    cancel: CancellationToken,
+) -> BTreeMap<String, String> {
+    if paths.is_empty() || request.options.is_offline() {
+        return BTreeMap::new();
+    }
+    let subjects: Vec<VersionSubject> = paths.iter().cloned().map(VersionSubject::Module).collect();
+    let Ok(session) = QuerySession::new(request, reporter, cancel) else { return BTreeMap::new() };
+    let versions = session.versions(&subjects).await.unwrap_or_default();
+    let newest = paths.into_iter().zip(versions);
+    newest
+        .filter_map(|(path, versions)| {
+            let version = versions.of(&path)?.newest()?.to_owned();
+            Some((path, version))
+        })
+        .collect()
+}
+
 impl Finding {
+    /// Creates a finding about a `.rr.yaml`.
+    #[must_use]
+    pub fn of_rr_config(diagnostic: Diagnostic) -> Self {
+        Self { rule: CheckRule::RrConfig, ..Self::of_warning(diagnostic) }
+    }
+
     /// Creates a finding from a configuration warning.
     #[must_use]
     pub fn of_warning(diagnostic: Diagnostic) -> Self {
@@ -125,17 +156,23 @@ impl Finding {
         }
     }
 
-    fn new(rule: CheckRule, level: Level, message: String, span: Option<Range<usize>>, label: &str) -> Self {
+    pub(crate) fn new(
+        rule: CheckRule,
+        level: Level,
+        message: String,
+        span: Option<Range<usize>>,
+        label: &str,
+    ) -> Self {
         let diagnostic = Diagnostic { level, ..Diagnostic::error(message).at(span).label(label) };
         Self { rule, diagnostic, explanation: Vec::new(), vulnerabilities: Vec::new() }
     }
 
-    fn because(mut self, explanation: impl Into<String>) -> Self {
+    pub(crate) fn because(mut self, explanation: impl Into<String>) -> Self {
         self.explanation.push(explanation.into());
         self
     }
 
-    fn remedy(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn remedy(mut self, help: impl Into<String>) -> Self {
         self.diagnostic.help.push(help.into());
         self
     }

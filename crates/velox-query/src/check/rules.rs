@@ -1,49 +1,19 @@
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use velox_build::{BuildRequest, Error, LockedPlugin};
-use velox_gomod::{
-    module::{ModuleVersion, split_path_version},
-    pseudo, semver,
-};
+use velox_gomod::{modfile::Require, module::ModuleVersion, pseudo, semver};
 use velox_manifest::{
     Level, Manifest, Plugin, Replacement, Spanned,
     catalogue::{self, PluginStatus},
 };
 
 use super::{CheckRule, Finding};
-use crate::{ModuleGraph, last_part, without_major};
-
-/// The module path prefix of RoadRunner's own plugins, which share one major version.
-const OFFICIAL_PREFIX: &str = "github.com/roadrunner-server/";
-
-/// The interface modules of RoadRunner, its plugins and PHP; level and effect of a differing major version.
-const INTERFACES: [(&str, Level, &str); 5] = [
-    (
-        "github.com/roadrunner-server/api",
-        Level::Error,
-        "declares the interfaces between plugins: a plugin written for another major version is not recognized",
-    ),
-    (
-        "github.com/roadrunner-server/endure",
-        Level::Error,
-        "starts and connects the plugins: a plugin written for another major version is not started",
-    ),
-    (
-        "github.com/roadrunner-server/goridge",
-        Level::Warning,
-        "is the protocol between RoadRunner and PHP: its major versions may be incompatible",
-    ),
-    (
-        "github.com/roadrunner-server/pool",
-        Level::Warning,
-        "runs the PHP workers: RoadRunner does not manage the workers of another major version",
-    ),
-    (
-        "github.com/roadrunner-server/errors",
-        Level::Warning,
-        "defines error kinds: other plugins do not recognize those of another major version",
-    ),
-];
+use crate::{
+    ModuleGraph,
+    generation::{major, plugin_major_of, with_major},
+    interfaces::{InterfaceConflict, UsedInterfaces},
+    last_part, without_major,
+};
 
 /// Findings about the configuration, with more precise remedies if `graph` is known.
 pub(super) fn of_configuration(manifest: &Manifest, graph: Option<&ModuleGraph>) -> Vec<Finding> {
@@ -56,16 +26,38 @@ pub(super) fn of_configuration(manifest: &Manifest, graph: Option<&ModuleGraph>)
     findings
 }
 
-/// Findings about the resolved versions.
-pub(super) fn of_graph(request: &BuildRequest, graph: &ModuleGraph) -> Vec<Finding> {
+/// RoadRunner's own plugins that the release doesn't contain and that have another major version than its plugins:
+/// their module paths at that major version.
+pub(super) fn misplaced(graph: &ModuleGraph) -> Vec<String> {
+    let release = &graph.resolved.release;
+    let Some(expected) = plugin_major_of(release) else { return Vec::new() };
+    let misplaced = |locked: &&LockedPlugin| {
+        let base = without_major(&locked.module);
+        catalogue::is_official(base)
+            && major(&locked.module, &locked.version) != expected
+            && !release.plugins.iter().any(|plugin| without_major(&plugin.path) == base)
+    };
+    let plugins = graph.lock().plugins.iter().filter(misplaced);
+    plugins.map(|locked| with_major(without_major(&locked.module), expected)).collect()
+}
+
+/// Findings about the resolved versions. `newest` has the newest versions of the [`misplaced`] module paths.
+pub(super) fn of_graph(
+    request: &BuildRequest,
+    graph: &ModuleGraph,
+    newest: &BTreeMap<String, String>,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     let span_of = |name: &str| {
         let plugin = request.manifest.plugins.iter().find(|plugin| plugin.name.value == name);
         plugin.and_then(|plugin| plugin.reference.span.clone())
     };
+    let used = used_interfaces(graph);
     for locked in graph.lock().plugins.iter().filter(|locked| locked.from.is_some()) {
-        findings.extend(plugin_major(locked, span_of(&locked.name), graph));
-        findings.extend(interfaces(locked, span_of(&locked.name), graph));
+        match plugin_major(locked, span_of(&locked.name), graph, newest) {
+            Some(finding) => findings.push(finding),
+            None => findings.extend(interfaces(locked, span_of(&locked.name), &used, graph)),
+        }
     }
     let strict = request.manifest.strict || request.options.versions.strict;
     let level = if strict { Level::Error } else { Level::Warning };
@@ -111,11 +103,12 @@ pub(super) fn of_failure(manifest: &Manifest, error: &Error) -> Vec<Finding> {
 /// A suggestion for an unknown plugin: a known one with a similar module path.
 fn similar_plugin(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
     let identity = plugin.identity(manifest);
-    if !identity.starts_with(OFFICIAL_PREFIX) || catalogue::find(&identity).is_some() {
+    if !catalogue::is_official(&identity) || catalogue::find(&identity).is_some() {
         return None;
     }
     let known = catalogue::nearest(&identity).into_iter().next()?;
-    Some(format!("did you mean {}?", known.module_path()))
+    let path = plugin.module_path(manifest).unwrap_or_default();
+    Some(format!("did you mean {}?", known.module_path_like(&path)))
 }
 
 fn moving_roadrunner(manifest: &Manifest, graph: Option<&ModuleGraph>) -> Option<Finding> {
@@ -189,14 +182,19 @@ fn deprecated(plugin: &Plugin, manifest: &Manifest) -> Option<Finding> {
 }
 
 /// The rule of RoadRunner's documentation: "use tags with the same major version".
-fn plugin_major(locked: &LockedPlugin, span: Option<Range<usize>>, graph: &ModuleGraph) -> Option<Finding> {
+fn plugin_major(
+    locked: &LockedPlugin,
+    span: Option<Range<usize>>,
+    graph: &ModuleGraph,
+    newest: &BTreeMap<String, String>,
+) -> Option<Finding> {
     let own = major(&locked.module, &locked.version);
     let release = &graph.resolved.release;
     let base = without_major(&locked.module);
     let released = release.plugins.iter().find(|plugin| without_major(&plugin.path) == base);
     let expected = match released {
         Some(plugin) => major(&plugin.path, &plugin.version),
-        None if base.starts_with(OFFICIAL_PREFIX) => common_major(&release.plugins)?,
+        None if catalogue::is_official(base) => plugin_major_of(release)?,
         None => return None,
     };
     if own == expected {
@@ -212,8 +210,9 @@ fn plugin_major(locked: &LockedPlugin, span: Option<Range<usize>>, graph: &Modul
         "RoadRunner and its plugins are released together: plugins of another major version may fail to compile, \
          fail to start, or not be found by other plugins",
     );
-    Some(match released {
-        Some(plugin) => {
+    let path = with_major(base, expected);
+    Some(match (released, newest.get(&path)) {
+        (Some(plugin), _) => {
             let same = if graph.lock().plugins.len() > 1 {
                 ", and the same major version for all plugins"
             } else {
@@ -224,64 +223,65 @@ fn plugin_major(locked: &LockedPlugin, span: Option<Range<usize>>, graph: &Modul
                 plugin.path, plugin.version
             ))
         }
-        None => finding.remedy(format!(
+        (None, Some(newest)) => finding.remedy(format!(
+            "use {path} {newest}, the newest version for this RoadRunner, which was released without it"
+        )),
+        (None, None) => finding.remedy(format!(
             "RoadRunner {version} was released without it: remove it, or use a RoadRunner release that has it"
         )),
     })
 }
 
-/// The most common major version of RoadRunner's own plugins.
-fn common_major(plugins: &[ModuleVersion]) -> Option<u64> {
-    let majors: Vec<u64> = plugins
-        .iter()
-        .filter(|plugin| plugin.path.starts_with(OFFICIAL_PREFIX))
-        .map(|plugin| major(&plugin.path, &plugin.version))
-        .collect();
-    majors.iter().copied().max_by_key(|major| majors.iter().filter(|other| *other == major).count())
-}
-
-fn interfaces(locked: &LockedPlugin, span: Option<Range<usize>>, graph: &ModuleGraph) -> Vec<Finding> {
-    let module = ModuleVersion { path: locked.module.clone(), version: locked.version.clone() };
-    let release = &graph.resolved.release;
-    let mut findings = Vec::new();
-    for line in graph.resolved.graph.requirements(&module).iter().filter(|line| !line.indirect) {
-        let base = without_major(&line.path);
-        let Some((_, level, effect)) = INTERFACES.iter().find(|(path, ..)| base == *path) else { continue };
-        let required: Vec<&str> = release
-            .go_mod
-            .require
-            .iter()
-            .map(|other| other.path.as_str())
-            .filter(|path| without_major(path) == base)
-            .collect();
-        if required.is_empty() || required.contains(&line.path.as_str()) {
-            continue;
-        }
-        let (plugin, name) = (&locked.name, last_part(base));
-        let message = format!(
-            "plugin {plugin} requires {}, but RoadRunner {} requires {}",
-            line.path,
-            release.module.version,
-            required.join(" and ")
-        );
-        let label = format!("its go.mod requires {name} {}", line.version);
-        findings.push(
-            Finding::new(CheckRule::Interface, *level, message, span.clone(), &label)
-                .because(format!("{name} {effect}"))
-                .remedy(format!(
+fn interfaces(
+    locked: &LockedPlugin,
+    span: Option<Range<usize>>,
+    used: &UsedInterfaces,
+    graph: &ModuleGraph,
+) -> Vec<Finding> {
+    let (plugin, version) = (&locked.name, &graph.resolved.release.module.version);
+    let finding = |conflict: InterfaceConflict| {
+        let InterfaceConflict { path, version: required, used, level, effect } = conflict;
+        let name = last_part(&path);
+        let (message, remedy) = match used.as_slice() {
+            [] => (
+                format!(
+                    "plugin {plugin} requires {path}, but the logger of RoadRunner {version} has log/slog"
+                ),
+                format!("use a version of {plugin} that logs with log/slog"),
+            ),
+            used => (
+                format!(
+                    "plugin {plugin} requires {path}, but RoadRunner {version} requires {}",
+                    used.join(" and ")
+                ),
+                format!(
                     "use a version of {plugin} whose go.mod requires {}, or a RoadRunner release of the same time",
-                    required.join(" or ")
-                )),
-        );
-    }
-    findings
+                    used.join(" or ")
+                ),
+            ),
+        };
+        let label = format!("its go.mod requires {name} {required}");
+        Finding::new(CheckRule::Interface, level, message, span.clone(), &label)
+            .because(format!("{name} {effect}"))
+            .remedy(remedy)
+    };
+    used.conflicts(requirements(locked, graph)).into_iter().map(finding).collect()
 }
 
-/// The major version in the suffix of the path, else that of the version.
-fn major(path: &str, version: &str) -> u64 {
-    let digits = |text: &str| text.trim_start_matches(['/', '.', 'v']).parse().ok();
-    let suffix = split_path_version(path).map_or("", |(_, suffix)| suffix);
-    digits(suffix).or_else(|| digits(semver::major(version)?)).unwrap_or(0)
+/// The interfaces of the release and of its own plugins in the build.
+fn used_interfaces(graph: &ModuleGraph) -> UsedInterfaces {
+    let release = &graph.resolved.release;
+    let is_own = |locked: &&LockedPlugin| {
+        catalogue::is_official(&locked.module)
+            && Some(major(&locked.module, &locked.version)) == plugin_major_of(release)
+    };
+    let plugins = graph.lock().plugins.iter().filter(is_own);
+    UsedInterfaces::new(release, plugins.map(|locked| (locked.module.as_str(), requirements(locked, graph))))
+}
+
+fn requirements<'a>(locked: &LockedPlugin, graph: &'a ModuleGraph) -> &'a [Require] {
+    let module = ModuleVersion { path: locked.module.clone(), version: locked.version.clone() };
+    graph.resolved.graph.requirements(&module)
 }
 
 #[cfg(test)]
@@ -303,13 +303,5 @@ mod tests {
         for moving in ["master", "v5", "v5.1", "main", "feature/x", "abc", "beef"] {
             assert!(!is_fixed(moving), "{moving}");
         }
-    }
-
-    #[test]
-    fn majors_come_from_the_path() {
-        assert_eq!(major("github.com/a/b/v5", "v5.1.0"), 5);
-        assert_eq!(major("github.com/a/b", "v0.3.0"), 0);
-        assert_eq!(major("github.com/a/b", "v2.0.0+incompatible"), 2);
-        assert_eq!(major("gopkg.in/b.v3", "v3.0.0"), 3);
     }
 }

@@ -394,7 +394,11 @@ mod tests {
     async fn links_round_trip() {
         let spec = BuildSpec {
             roadrunner: "feature/a b&c".to_owned(),
-            plugins: vec![PluginSpec::new("example.com/acme/x", "master"), PluginSpec::new(HTTP, "v5.2.7")],
+            plugins: vec![
+                PluginSpec::new("example.com/acme/x", "master"),
+                // Of an unknown RoadRunner, the form shows the newest major version.
+                PluginSpec::new("github.com/roadrunner-server/http/v6", "v6.2.7"),
+            ],
             replaces: vec![ReplaceSpec {
                 old: "a.b/c".to_owned(),
                 new: "a.b/d@v1.0.0+incompatible".to_owned(),

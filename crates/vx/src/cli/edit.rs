@@ -10,6 +10,7 @@ use super::ConfigArgs;
 pub(super) const NEW_EXAMPLES: &str = "\
 Examples:
   vx new plugin hello --module github.com/me/hello
+  vx new plugin hello --roadrunner v2025.1.15  # for the plugin interfaces of an older release
   cd hello && go test ./... && vx run serve";
 
 #[derive(Debug, Subcommand)]
@@ -22,6 +23,9 @@ pub(crate) enum NewCommand {
         /// The path of its Go module [default: example.com/NAME]
         #[arg(long, value_name = "PATH")]
         module: Option<String>,
+        /// The RoadRunner that the plugin is for: a tag, branch or commit [default: the latest release]
+        #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new())]
+        roadrunner: Option<String>,
         /// The directory to create it in [default: NAME]
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
@@ -132,7 +136,7 @@ pub(crate) struct UpdateCommand {
     /// The plugins to update, by their names in velox.toml, or `roadrunner` [default: all plugins]
     #[arg(value_name = "NAME")]
     pub(crate) plugins: Vec<String>,
-    /// Allow updates to a new major version
+    /// Allow updates to a new major version; RoadRunner's own plugins always have the one of the RoadRunner release
     #[arg(long)]
     pub(crate) major: bool,
     #[command(flatten)]
@@ -143,13 +147,34 @@ pub(crate) struct UpdateCommand {
 #[command(after_help = "Examples:
   vx migrate
   vx migrate --check       # in CI: fail if velox.toml is in an old format
+  vx migrate --to v3 --dry-run
+  vx migrate --to v3       # RoadRunner and its plugins, to the newest release of RoadRunner 3
+
+With --to, RoadRunner's own plugins move to their newest versions for that RoadRunner; other plugins move if one of \
+their versions is for it. The file keeps its format. A .rr.yaml beside it is checked for what changes with RoadRunner 3.
+
+Exit codes with --to: 0 everything moved, 1 some plugins have no version for that RoadRunner and stay (the others \
+moved), or --check found something to do, 2 invalid configuration or no such RoadRunner.
 
 Comments are preserved. Module paths that the file does not contain (of branches, commits, folders and GitLab project
 ids) are read from velox.lock, or resolved.")]
 pub(crate) struct MigrateCommand {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
-    /// Check that the file is in the latest format, without changing it
+    /// Check that the file is in the latest format, without changing it; with --to, that nothing has to be changed
     #[arg(long)]
     pub(crate) check: bool,
+    /// Move to another RoadRunner, with the plugins for it: a major version such as v3, or a tag, branch or commit
+    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) to: Option<String>,
+    /// Show the changes without making them
+    #[arg(long, requires = "to")]
+    pub(crate) dry_run: bool,
+    /// The RoadRunner configuration to check, without changing it; can be repeated [default: .rr.yaml beside velox.toml,
+    /// if there is one]
+    #[arg(long, value_name = "FILE", requires = "to")]
+    pub(crate) rr_config: Vec<PathBuf>,
+    /// Don't update velox.lock; the next build resolves and verifies the versions
+    #[arg(long, requires = "to")]
+    pub(crate) no_lock: bool,
 }

@@ -8,6 +8,7 @@ mod support {
 }
 
 mod editing;
+mod generations;
 mod init;
 mod new_plugin;
 mod velox_configurations;

@@ -4,7 +4,9 @@ use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy, assert_contains};
 
 #[test]
 fn new_plugin_reports_what_it_created() {
-    let sandbox = Sandbox::new();
+    let proxy = acme_proxy();
+    // Only this proxy: otherwise the newest release would be a real one.
+    let sandbox = Sandbox::behind(&proxy).env("GOPROXY", proxy.url());
     let shown = sandbox.vx_shown("new plugin my-plugin --module github.com/me/my-plugin");
     insta::assert_snapshot!("created", shown);
     let again = sandbox.vx_shown("new plugin my-plugin");

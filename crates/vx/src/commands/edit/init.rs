@@ -1,6 +1,12 @@
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use velox_build::{BuildOptions, Error, Goal, QuerySession, RoadRunnerRelease, VersionSubject, write_text};
+use velox_build::{
+    BuildOptions, BuildRequest, Error, Goal, QuerySession, RoadRunnerRelease, VersionSubject, Versions,
+    write_text,
+};
 use velox_manifest::{
     Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile, Spanned,
     catalogue::{self, PluginGroup, PluginStatus},
@@ -49,7 +55,8 @@ pub(crate) async fn init(settings: Settings, arguments: InitCommand) -> CommandR
             .help("overwrite it with --force, or write another file with `--config FILE`");
         return Err(report::invalid(&settings, None, &[error]));
     }
-    let session = open_session(&settings, &arguments, &directory)?;
+    let go = arguments.config.go.as_ref().map(|go| directory.join(go));
+    let session = query_session(&settings, arguments.roadrunner.as_deref(), go, &directory)?;
     let (text, about) = match configuration(&settings, &arguments, &session, &directory).await {
         Ok(written) => written,
         Err(InitError::Build(error)) => return Err(session.failed(&error)),
@@ -73,10 +80,13 @@ pub(crate) async fn init(settings: Settings, arguments: InitCommand) -> CommandR
 }
 
 /// A session for queries about RoadRunner, without plugins.
-fn open_session(settings: &Settings, arguments: &InitCommand, directory: &Path) -> CommandResult<Session> {
-    let reference = arguments.roadrunner.as_deref();
-    let manifest = manifest(reference).map_err(|errors| report::invalid(settings, None, &errors))?;
-    let go = arguments.config.go.as_ref().map(|go| directory.join(go));
+pub(super) fn query_session(
+    settings: &Settings,
+    roadrunner: Option<&str>,
+    go: Option<PathBuf>,
+    directory: &Path,
+) -> CommandResult<Session> {
+    let manifest = manifest(roadrunner).map_err(|errors| report::invalid(settings, None, &errors))?;
     let report = report::open(settings, LogConfig::default(), None);
     let mut loaded = LoadedManifest::empty(directory);
     loaded.manifest = manifest;
@@ -118,8 +128,7 @@ async fn configuration(
         Some(reference) => reference.clone(),
         None => select_roadrunner(&session.query()?, settings, !by_flags).await?,
     };
-    let mut request = session.request.clone();
-    request.manifest = manifest(Some(&reference)).unwrap_or(request.manifest);
+    let request = request_for(session, &reference);
     let query = QuerySession::new(&request, session.reporter(), session.cancel.clone())?;
     let release = query.release().await?;
     let mut entries: Vec<PluginEntry> = Vec::new();
@@ -147,6 +156,21 @@ async fn configuration(
     Ok((render_configuration(&reference, &entries, title), describe(&reference, entries.len())))
 }
 
+/// The request of the session for this RoadRunner.
+fn request_for(session: &Session, reference: &str) -> BuildRequest {
+    let mut request = session.request.clone();
+    request.manifest = manifest(Some(reference)).unwrap_or(request.manifest);
+    request
+}
+
+/// The newest RoadRunner release, and the plugins that it contains.
+pub(super) async fn newest_release(session: &Session) -> Result<(String, RoadRunnerRelease), Error> {
+    let newest = newest_roadrunner(&session.query()?).await?.1;
+    let request = request_for(session, &newest);
+    let query = QuerySession::new(&request, session.reporter(), session.cancel.clone())?;
+    Ok((newest, query.release().await?))
+}
+
 fn is_interactive(settings: &Settings) -> bool {
     settings.terminal.stdin && settings.terminal.stderr
 }
@@ -161,12 +185,7 @@ async fn select_roadrunner(
     settings: &Settings,
     pick: bool,
 ) -> Result<String, InitError> {
-    let versions = query.versions(&[VersionSubject::RoadRunner]).await?.pop().unwrap_or_default();
-    let Some(latest) = versions.newest_major().and_then(|major| major.newest()).map(str::to_owned) else {
-        let cause = versions.error.map(|cause| format!(": {cause}")).unwrap_or_default();
-        let error = Error::configuration(format!("no version of RoadRunner found{cause}"));
-        return Err(error.help("select one with `--roadrunner v2025.1.15`").into());
-    };
+    let (versions, latest) = newest_roadrunner(query).await?;
     if !pick {
         return Ok(latest);
     }
@@ -176,6 +195,19 @@ async fn select_roadrunner(
     let index =
         prompt::select(settings.terminal, "RoadRunner version", &shown).map_err(InitError::Terminal)?;
     index.and_then(|index| shown.get(index).cloned()).ok_or(InitError::Canceled)
+}
+
+/// The versions of RoadRunner, and the latest one.
+async fn newest_roadrunner(query: &QuerySession<'_>) -> Result<(Versions, String), Error> {
+    let versions = query.versions(&[VersionSubject::RoadRunner]).await?.pop().unwrap_or_default();
+    match versions.newest_major().and_then(|major| major.newest()).map(str::to_owned) {
+        Some(latest) => Ok((versions, latest)),
+        None => {
+            let cause = versions.error.map(|cause| format!(": {cause}")).unwrap_or_default();
+            let error = Error::configuration(format!("no version of RoadRunner found{cause}"));
+            Err(error.help("select one with `--roadrunner v2025.1.15`"))
+        }
+    }
 }
 
 /// The plugins selected in a prompt for each group, as `vx add` arguments.

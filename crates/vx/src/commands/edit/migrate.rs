@@ -3,13 +3,20 @@ use velox_manifest::{ManifestFormat, SourceFile, edit::migrate as migrate_text};
 
 use crate::{
     cli::edit::MigrateCommand,
-    commands::edit::session::{EditPurpose, EditSession},
+    commands::edit::{
+        session::{EditPurpose, EditSession},
+        upgrade::upgrade,
+    },
     report::{self, Change, ChangeKind},
     settings::Settings,
     status::{CommandResult, ExitStatus},
 };
 
 pub(crate) async fn migrate(settings: Settings, arguments: MigrateCommand) -> CommandResult {
+    if let Some(target) = &arguments.to {
+        let editing = EditSession::open(settings, &arguments.config, EditPurpose::Edit)?;
+        return upgrade(editing, target, &arguments).await;
+    }
     let editing = EditSession::open(settings.clone(), &arguments.config, EditPurpose::Migrate)?;
     let (session, name) = (&editing.session, &editing.source.name);
     let old_name = editing.converted_from.as_ref().unwrap_or(name);

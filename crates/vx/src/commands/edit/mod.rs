@@ -8,3 +8,4 @@ mod prompt;
 pub(crate) mod remove;
 pub(crate) mod session;
 pub(crate) mod update;
+mod upgrade;

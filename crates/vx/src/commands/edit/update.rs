@@ -62,6 +62,13 @@ fn update_plugin(
         editing.session.report.report(Event::Warning(warning.help("the plugin is not updated")));
         return Ok(());
     }
+    if let Some(newer) = available.newer_generation.as_ref().filter(|_| major) {
+        let version = &newer.roadrunner;
+        editing.session.note(format!(
+            "RoadRunner {version} needs plugins of major version v{}: `vx migrate --to {version}` updates both",
+            newer.plugin_major
+        ));
+    }
     let latest = if major { available.latest() } else { available.latest_compatible() };
     let Some((module, version)) = latest else { return Ok(()) };
     if semver::compare(version, requested).is_le() && !(*is_roadrunner && module != available.module) {

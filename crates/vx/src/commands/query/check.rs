@@ -35,9 +35,8 @@ fn count_level(checked: &CheckReport, level: Level) -> usize {
 
 fn render(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     let mut text = String::new();
-    for Finding { diagnostic, explanation, .. } in &checked.findings {
-        text += &render_explained(diagnostic, explanation, source);
-        text.push('\n');
+    for finding in &checked.findings {
+        text += &render_finding(finding, source);
     }
     let lookup = match &checked.looked_up {
         Ok(VulnerabilityLookup { asked, private }) => {
@@ -60,9 +59,18 @@ fn render(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     text + &format!("{}{found}{lookup}\n", subject.unwrap_or_default())
 }
 
+/// A finding, with a blank line after it.
+pub(crate) fn render_finding(finding: &Finding, source: Option<&SourceFile>) -> String {
+    render_explained(&finding.diagnostic, &finding.explanation, source) + "\n"
+}
+
+/// A finding as a JSON event.
+pub(crate) fn finding_event(finding: &Finding, source: Option<&SourceFile>) -> String {
+    report::event("finding", &fields(finding, source))
+}
+
 fn events(checked: &CheckReport, source: Option<&SourceFile>) -> String {
-    let mut text: String =
-        checked.findings.iter().map(|finding| report::event("finding", &fields(finding, source))).collect();
+    let mut text: String = checked.findings.iter().map(|finding| finding_event(finding, source)).collect();
     let (looked_up, why) = match &checked.looked_up {
         Ok(looked_up) => (Some(looked_up), None),
         Err(why) => (None, Some(why)),

@@ -1,4 +1,4 @@
-use velox_query::{AvailableVersions, ROADRUNNER, available_versions};
+use velox_query::{AvailableVersions, NewerGeneration, ROADRUNNER, available_versions};
 
 use crate::{
     cli::{OutputFormat, query::OutdatedCommand},
@@ -44,7 +44,17 @@ fn render(rows: &[AvailableVersions], all: bool) -> String {
     if !unknown.is_empty() {
         parts.push(format!("failed to list the versions of\n{unknown}"));
     }
+    if let Some(NewerGeneration { roadrunner, plugin_major }) = newer_generation(rows) {
+        parts.push(format!(
+            "RoadRunner {roadrunner} is available, with plugins of major version v{plugin_major}.\n\
+             `vx migrate --to {roadrunner} --dry-run` shows what changes.\n"
+        ));
+    }
     parts.join("\n")
+}
+
+fn newer_generation(rows: &[AvailableVersions]) -> Option<&NewerGeneration> {
+    rows.iter().find_map(|row| row.newer_generation.as_ref())
 }
 
 fn render_table(shown: &[&AvailableVersions]) -> String {
@@ -83,5 +93,8 @@ fn json(rows: &[AvailableVersions]) -> String {
             })
         })
         .collect();
-    report::event("outdated", &serde_json::json!({ "plugins": plugins }))
+    let newer = newer_generation(rows).map(
+        |newer| serde_json::json!({ "roadrunner": newer.roadrunner, "plugin_major": newer.plugin_major }),
+    );
+    report::event("outdated", &serde_json::json!({ "plugins": plugins, "newer_generation": newer }))
 }

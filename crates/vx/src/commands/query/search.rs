@@ -2,7 +2,7 @@ use serde_json::json;
 use velox_build::{Error, ErrorKind};
 use velox_manifest::{
     Diagnostic,
-    catalogue::{self, KnownPlugin, PluginGroup, PluginStatus},
+    catalogue::{self, KnownPlugin, PluginGeneration, PluginGroup, PluginStatus},
 };
 
 use crate::{
@@ -40,7 +40,10 @@ fn render(found: &[&KnownPlugin], show_all: bool) -> String {
         for plugin in plugins {
             text += &format!("  {:width$}  {}{}\n", plugin.name, plugin.description, remark(plugin));
             if !show_all {
-                text += &format!("  {:width$}  {}\n", "", plugin.module_path());
+                for (path, generation) in module_paths(plugin) {
+                    let of = generation.map(|it| format!("  ({})", it.roadrunner)).unwrap_or_default();
+                    text += &format!("  {:width$}  {path}{of}\n", "");
+                }
             }
         }
     }
@@ -50,9 +53,20 @@ fn render(found: &[&KnownPlugin], show_all: bool) -> String {
     text
 }
 
+/// The module paths of a plugin, newest first, each with the RoadRunner releases that it is for.
+fn module_paths(plugin: &KnownPlugin) -> Vec<(String, Option<&'static PluginGeneration>)> {
+    let generation = |major: u64| catalogue::generations().iter().find(|it| it.plugins == major);
+    let majors = plugin.majors.iter().rev();
+    majors.map(|major| (plugin.module_path_at(*major), generation(*major))).collect()
+}
+
 fn remark(plugin: &KnownPlugin) -> String {
     match (plugin.status, &plugin.replaced_by) {
-        (PluginStatus::Supported, _) => String::new(),
+        (PluginStatus::Supported, _) => {
+            let older = catalogue::generations().iter().any(|it| !plugin.majors.contains(&it.plugins));
+            let newest = module_paths(plugin).into_iter().find_map(|(_, generation)| generation);
+            newest.filter(|_| older).map(|it| format!(" ({})", it.roadrunner)).unwrap_or_default()
+        }
         (PluginStatus::ThirdParty, _) => " (third-party)".to_owned(),
         (PluginStatus::Deprecated, Some(other)) => format!(" (deprecated: use {other})"),
         (PluginStatus::Deprecated, None) => " (deprecated)".to_owned(),
@@ -63,6 +77,9 @@ fn fields(plugin: &KnownPlugin) -> serde_json::Value {
     json!({
         "name": plugin.name,
         "module": plugin.module_path(),
+        "modules": module_paths(plugin).into_iter().map(|(path, generation)| {
+            json!({ "module": path, "roadrunner": generation.map(|it| &it.roadrunner) })
+        }).collect::<Vec<_>>(),
         "group": plugin.group.title(),
         "status": plugin.status.word(),
         "replaced_by": plugin.replaced_by,

@@ -230,7 +230,8 @@ pub(crate) fn roadrunner_starts() -> Vec<String> {
 
 /// The paths that a module may have at a branch or a commit: proxies serve only the one that go.mod declares.
 pub(super) fn candidate_paths(root: &str) -> Vec<String> {
-    let known = catalogue::find(root).filter(|plugin| plugin.module == root).map_or(1, |plugin| plugin.major);
+    let known = catalogue::find(root).filter(|plugin| plugin.module == root);
+    let known = known.and_then(|plugin| plugin.majors.last().copied()).unwrap_or(1);
     let years = if root == ROADRUNNER { FIRST_YEAR..FIRST_YEAR + MAX_YEARS } else { 0..0 };
     let newest = if root == ROADRUNNER { 3 } else { known };
     (1..=newest + MAJORS_AHEAD).chain(years).map(|major| with_major(root, major)).collect()

@@ -1,6 +1,12 @@
 //! The cache directory of vx.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::error::Error;
 
 /// VX_CACHE_DIR, else `velox` in the user's cache directory, else in the temporary directory.
 #[must_use]
@@ -17,4 +23,95 @@ pub fn cache_directory(environment: &BTreeMap<String, String>) -> PathBuf {
             Some(home.join(caches).join("velox"))
         })
         .unwrap_or_else(|| std::env::temp_dir().join("velox"))
+}
+
+/// Creates the cache directory for this user alone, and fails if another user could write to it: what is in it
+/// is compiled, published and run.
+pub(crate) fn secure(directory: &Path) -> Result<(), Error> {
+    match fs::metadata(directory) {
+        Ok(data) => match untrusted(&data) {
+            None => Ok(()),
+            Some(reason) => Err(Error::configuration(format!(
+                "the cache directory {} {reason}, who could change the binaries in it",
+                directory.display()
+            ))
+            .help(
+                "set VX_CACHE_DIR to a directory of your own, or change the owner and the mode of this one",
+            )),
+        },
+        // Later steps report errors with their own help.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let _ = create_private(directory);
+            Ok(())
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn create_private(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    directory.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::DirBuilder::new().mode(0o700).create(directory)
+}
+
+#[cfg(not(unix))]
+fn create_private(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)
+}
+
+/// Whether a file or directory belongs to this user or to root.
+#[cfg(unix)]
+pub(crate) fn is_owned(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::symlink_metadata(path).is_ok_and(|data| is_trusted_user(data.uid()))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_owned(_: &Path) -> bool {
+    true
+}
+
+#[cfg(unix)]
+fn is_trusted_user(user: u32) -> bool {
+    user == 0 || user == rustix::process::geteuid().as_raw()
+}
+
+/// Why a directory can't be trusted, if so.
+#[cfg(unix)]
+fn untrusted(data: &fs::Metadata) -> Option<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    if !is_trusted_user(data.uid()) {
+        return Some(format!("belongs to user {}", data.uid()));
+    }
+    // In a directory with the sticky bit, nobody can replace the files of others.
+    (data.mode() & 0o1002 == 0o002).then(|| "is writable by every user".to_owned())
+}
+
+#[cfg(not(unix))]
+fn untrusted(_: &fs::Metadata) -> Option<String> {
+    None
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let cache = place.path().join("a/cache");
+        secure(&cache).unwrap();
+        let mode = |mode: u32| fs::set_permissions(&cache, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
+        for (bits, is_secure) in
+            [(0o777, false), (0o1777, true), (0o755, true), (0o775, true), (0o702, false)]
+        {
+            mode(bits);
+            assert_eq!(secure(&cache).is_ok(), is_secure, "{bits:o}");
+        }
+        assert!(is_owned(&cache) && !is_owned(&cache.join("missing")));
+    }
 }

@@ -7,7 +7,7 @@ use velox_fetch::download::Fetcher;
 use velox_manifest::{Diagnostic, Manifest};
 
 use crate::{
-    cache_directory::cache_directory,
+    cache_directory::{cache_directory, secure},
     error::{Blame, Error, ErrorKind},
     event::{BuildSummary, Event, Note, Reporter},
     lock::{Lock, LockFile, LockedPlugin, RequestedVersions, TargetVariant},
@@ -81,10 +81,24 @@ impl<'a> BuildContext<'a> {
         }
     }
 
+    /// Drops a lock that somebody edited, with a warning.
+    pub(crate) fn drop_edited(&self, found: &mut LockFile) {
+        let edits = found.drop_edited(&self.requested);
+        if edits.is_empty() {
+            return;
+        }
+        let message =
+            format!("{} has what the configuration doesn't request: {}", found.name(), edits.join("; "));
+        let warning = Diagnostic::warning(message)
+            .help("all versions are resolved again; review where the change came from: a lock decides what is compiled");
+        self.reporter.report(Event::Warning(warning));
+    }
+
     /// `locked`: the lock, if no version has to be resolved.
     pub(crate) async fn tools(&self, found: &LockFile, locked: Option<&Lock>) -> Result<BuildTools, Error> {
         let BuildRequest { options, environment, .. } = self.request;
         let parent = options.workspace.parent.clone().unwrap_or_else(|| cache_directory(environment));
+        secure(&parent)?;
         let scratch = ScratchDirectory::create(&parent, options.workspace.keep)?;
         let plain = CommandRunner::new(self.request, &self.reporter, &self.cancel);
         let installed = InstalledGo::find(&plain, options.go.as_deref(), scratch.path()).await?;

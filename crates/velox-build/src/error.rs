@@ -1,5 +1,8 @@
 use velox_manifest::Diagnostic;
 
+const FULL_DISK_HELP: &str =
+    "free some space, or use another disk: VX_CACHE_DIR, GOMODCACHE, GOCACHE and TMPDIR name the directories";
+
 /// The kind of an [`Error`], which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -71,7 +74,13 @@ impl Error {
     /// A failed operation on a file.
     #[must_use]
     pub fn file(verb: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::build(format!("failed to {verb} {}: {error}", path.display()))
+        let failed = Self::build(format!("failed to {verb} {}: {error}", path.display()));
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                failed.help(FULL_DISK_HELP)
+            }
+            _ => failed,
+        }
     }
 
     /// Adds a `help:` line to the first diagnostic.
@@ -88,7 +97,7 @@ impl Error {
         // The go command names the file, but not the setting of its directory.
         let says = |sign: &str| self.output.iter().any(|line| line.to_ascii_lowercase().contains(sign));
         if says("no space left on device") {
-            self.help("free some space, or use another disk: VX_CACHE_DIR, GOMODCACHE, GOCACHE and TMPDIR name the directories")
+            self.help(FULL_DISK_HELP)
         } else if says("failed to initialize build cache") {
             self.help("set GOCACHE to a writable directory")
         } else {

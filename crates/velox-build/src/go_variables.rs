@@ -239,6 +239,11 @@ impl<'a> GoVariables<'a> {
         Ok(sets)
     }
 
+    /// GOMODCACHE.
+    pub(crate) fn module_cache(&self) -> Option<PathBuf> {
+        self.settings.gomodcache()
+    }
+
     /// CGO_ENABLED=1.
     pub(crate) fn cgo(&self) -> Result<Option<GoVariable>, Error> {
         let Some(variable) = self.get("CGO_ENABLED") else { return Ok(None) };
@@ -397,7 +402,7 @@ mod tests {
     #[test]
     fn ignored_flags_are_named_and_supported_ones_are_not() {
         let ignored = |flags: &str| {
-            let warning = with(&[("GOFLAGS", flags)], GoVariables::ignored);
+            let warning = with(&[("GOFLAGS", flags)], |read| read.ignored());
             warning.map(|warning| warning.message)
         };
         assert_eq!(ignored("-modcacherw -mod=mod --trimpath -p=2 -buildvcs=false"), None);
@@ -409,7 +414,7 @@ mod tests {
             ignored("-tags=a  -mod=vendor").unwrap(),
             "GOFLAGS=-tags=a, GOFLAGS=-mod=vendor are ignored"
         );
-        let experiment = with(&[("GOEXPERIMENT", "jsonv2"), ("GOFIPS140", "off")], GoVariables::ignored);
+        let experiment = with(&[("GOEXPERIMENT", "jsonv2"), ("GOFIPS140", "off")], |read| read.ignored());
         assert_eq!(experiment.unwrap().message, "GOEXPERIMENT=jsonv2 is ignored");
     }
 

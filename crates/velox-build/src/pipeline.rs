@@ -7,11 +7,12 @@ use velox_fetch::download::Fetcher;
 use velox_manifest::GoTarget;
 
 use crate::{
+    cache_directory::{cache_directory, secure},
     compile::{c_compiler, compile_cache, go_build::linker_flags, precompile},
     context::{BuildContext, BuildTools},
     error::Error,
     event::{BuildSummary, Event, Phase, Reporter, phase},
-    lock::{Lock, LockFile},
+    lock::{Lock, LockFile, ReleaseModules},
     request::{BuildRequest, Goal, Output, Upgrade},
     stamp::Stamp,
     targets,
@@ -40,8 +41,11 @@ pub async fn build(
         context.reporter.report(Event::Warning(ignored.clone()));
     }
 
-    let found = LockFile::read(request)?;
+    let mut found = LockFile::read(request)?;
     let locked = context.matching_lock(&found)?;
+    if locked.is_none() {
+        context.drop_edited(&mut found);
+    }
     if let Some(lock) = &locked
         && let Some(summary) = without_tools(&context, lock, output).await?
     {
@@ -53,6 +57,16 @@ pub async fn build(
 
     let mut tools = context.tools(&found, locked.as_ref()).await?;
     let (lock, workspace) = match locked {
+        Some(lock) if request.goal == Goal::CheckLock => {
+            context.resolver(&tools, Some(&lock)).release().await?;
+            check_release(
+                &context,
+                &found,
+                &lock,
+                ReleaseModules::cached(&tools.go.settings().gomodcache, &lock),
+            )?;
+            return Ok(context.summary(&lock));
+        }
         Some(lock) => restore(&context, &tools, &found, lock).await?,
         None => resolve(&context, &mut tools, &found).await?,
     };
@@ -68,6 +82,7 @@ pub async fn build(
 /// Fails early, before anything is downloaded.
 fn check(context: &BuildContext<'_>, output: Option<&Output>) -> Result<(), Error> {
     let BuildRequest { options, environment, .. } = context.request;
+    secure(&cache_directory(environment))?;
     if let Some(output) = output {
         output.check(&context.settings)?;
         if options.archive {
@@ -99,6 +114,7 @@ async fn without_tools(
     context.report_versions(lock)?;
     context.reporter.report(Event::Finished(Phase::Resolve, started.elapsed()));
     match (&context.request.goal, output) {
+        (Goal::CheckLock, _) if context.requested.needs_release(lock) => Ok(None),
         (Goal::CheckLock | Goal::Plan, _) => Ok(Some(context.summary(lock))),
         (goal, Some(output)) => {
             let targets = targets::find(context, lock, output, &context.replaced(lock))?;
@@ -173,11 +189,23 @@ async fn restore(
     let zips = lock.zips(&locked)?;
     let resolver = context.resolver(tools, Some(&lock));
     let tree = with_precompile(context, tools, resolver.fetch(&lock, &zips)).await?;
+    check_release(context, found, &lock, ReleaseModules::read(&tree))?;
     let workspace = Workspace::create(&tree, tools.scratch.path().join("src"))?;
     for (module, directory) in context.replaced(&lock) {
         workspace.add_replacement(&module, &directory)?;
     }
     Ok((lock, workspace))
+}
+
+/// Fails if a lock has anything that neither the configuration nor its RoadRunner asks for.
+fn check_release(
+    context: &BuildContext<'_>,
+    found: &LockFile,
+    lock: &Lock,
+    release: Option<ReleaseModules>,
+) -> Result<(), Error> {
+    let differences = context.requested.differences_from(lock, release.as_ref());
+    if differences.is_empty() { Ok(()) } else { Err(found.mismatch(&differences)) }
 }
 
 /// Runs `work`, and compiles the standard library concurrently if a compile follows.

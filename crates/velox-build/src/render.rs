@@ -74,14 +74,22 @@ pub fn heading(level: Level, message: &str) -> String {
     format!("{style}{word}{style:#}{bold}: {}{bold:#}", clean(message))
 }
 
-/// Removes control sequences from untrusted text.
+/// Removes control sequences from untrusted text. Characters that change the order of the text, or hide parts
+/// of it, become `\u{fffd}` (<https://trojansource.codes>).
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
     let is_control = |c: char| c.is_control() && c != '\t' && c != '\n';
-    if !text.contains(is_control) {
+    if !text.contains(is_control) && !text.contains(is_deceptive) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(plain(text).replace(is_control, ""))
+    Cow::Owned(plain(text).replace(is_control, "").replace(is_deceptive, "\u{fffd}"))
+}
+
+/// Whether a character changes the direction of the text around it, ends its line, or is invisible.
+fn is_deceptive(c: char) -> bool {
+    matches!(c,
+        '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Removes styles.
@@ -105,6 +113,15 @@ mod tests {
     fn terminal_escapes_of_others_are_dropped() {
         assert_eq!(clean("plain\ttext"), "plain\ttext");
         assert_eq!(clean("remote: \u{1b}[2J\u{1b}]0;title\u{7}gone\r"), "remote: gone");
+        assert_eq!(clean("a\u{202e}b\u{2066}c\u{85}\u{9b}2J\u{200b}"), "a\u{fffd}b\u{fffd}c2J\u{fffd}");
+    }
+
+    #[test]
+    fn the_excerpt_of_a_configuration_is_clean_too() {
+        let text = "ref = \"v1\" # \u{202e}x\u{1b}[2J\u{9b}";
+        let source = SourceFile { name: "velox\u{202e}.toml".into(), text: text.into() };
+        let shown = plain(&render(&Diagnostic::error("wrong").at(0..3), Some(&source)));
+        assert!(!shown.contains(|c: char| is_deceptive(c) || (c.is_control() && c != '\n')), "{shown:?}");
     }
 
     #[test]

@@ -150,7 +150,10 @@ impl<'a> QuerySession<'a> {
     /// As [`crate::build`], up to the resolved versions.
     pub async fn resolve(&self) -> Result<ResolvedModules, Error> {
         let context = &self.context;
-        let found = LockFile::read(self.context.request)?;
+        let mut found = LockFile::read(self.context.request)?;
+        if !context.is_locked() && found.matching(&context.requested).is_err() {
+            context.drop_edited(&mut found);
+        }
         let mut tools = context.tools(&found, found.matching(&context.requested).ok()).await?;
         let lock = match found.matching(&context.requested) {
             Ok(lock) => lock.clone(),

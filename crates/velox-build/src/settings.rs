@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use velox_manifest::{BuildArgs, Dependencies, Diagnostic, GoTarget, Manifest};
 
@@ -23,6 +23,8 @@ pub(crate) struct BuildSettings {
     pub(crate) instruction_sets: Vec<InstructionSet>,
     /// The Go variables that decided about the binaries.
     pub(crate) variables: Vec<GoVariable>,
+    /// GOMODCACHE, if it is known without the go command.
+    pub(crate) module_cache: Option<PathBuf>,
     /// A warning about Go variables without an effect.
     pub(crate) ignored: Option<Diagnostic>,
 }
@@ -73,6 +75,7 @@ impl BuildSettings {
             arguments: manifest.build_args.clone(),
             instruction_sets,
             variables,
+            module_cache: go_variables.module_cache(),
             ignored: go_variables.ignored(),
         })
     }

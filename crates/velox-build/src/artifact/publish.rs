@@ -243,8 +243,13 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join("rr"), "#!").unwrap();
         let (size, sha256) = digest::of_file(&place.path().join("rr")).unwrap();
-        let artifact =
-            StoredArtifact { directory: place.path().to_owned(), size, sha256, about: String::new() };
+        let artifact = StoredArtifact {
+            directory: place.path().to_owned(),
+            size,
+            sha256,
+            about: String::new(),
+            key: String::new(),
+        };
         let file = place.path().join("a/b/rr");
         fs::create_dir_all(place.path().join("a/b")).unwrap();
         fs::write(place.path().join("a/b/.rr.dead.tmp"), "half").unwrap();
@@ -266,7 +271,13 @@ mod tests {
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join("rr"), "#!").unwrap();
         let (size, sha256) = digest::of_file(&directory.join("rr")).unwrap();
-        let artifact = StoredArtifact { directory: directory.clone(), size, sha256, about: String::new() };
+        let artifact = StoredArtifact {
+            directory: directory.clone(),
+            size,
+            sha256,
+            about: String::new(),
+            key: String::new(),
+        };
         let file = place.path().join("out");
         publish(&artifact, &file, false).unwrap();
         let made = fs::metadata(&file).unwrap().modified().unwrap();

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{digest, error::Error};
+use crate::{cache_directory::is_owned, digest, error::Error};
 
 /// The default size limit of the store, in bytes: about thirty binaries.
 pub const DEFAULT_STORE_LIMIT_BYTES: u64 = 4 << 30;
@@ -42,6 +42,9 @@ pub(crate) struct StoredArtifact {
     pub(crate) sha256: String,
     /// A description for people.
     pub(crate) about: String,
+    /// Its key in the store; empty outside of one.
+    #[serde(default)]
+    pub(crate) key: String,
 }
 
 /// The size of a store.
@@ -64,7 +67,7 @@ impl StoredArtifact {
             fs::write(directory.join("LICENSE"), license).map_err(failed)?;
         }
         let (size, sha256) = digest::of_file(&directory.join("rr")).map_err(failed)?;
-        Ok(Self { directory, size, sha256, about })
+        Ok(Self { directory, size, sha256, about, key: String::new() })
     }
 
     pub(crate) fn binary(&self) -> PathBuf {
@@ -83,9 +86,22 @@ impl ArtifactStore {
         Self { root: cache.join("artifacts-v1") }
     }
 
-    /// The artifact with this key. Updates the time of its last use.
+    /// The artifact with this key, if nobody else put it there and its content is the recorded one. Updates the
+    /// time of its last use.
     pub(crate) fn get(&self, key: &str) -> Option<StoredArtifact> {
-        let artifact = self.read(&self.root.join(key.get(..2)?).join(key))?;
+        let shard = self.root.join(key.get(..2)?);
+        let artifact = self.read(&shard.join(key))?;
+        let record = artifact.directory.join("artifact.json");
+        let is_ours = [&self.root, &shard, &artifact.directory, &record, &artifact.binary()]
+            .iter()
+            .all(|path| is_owned(path));
+        let is_regular = fs::symlink_metadata(artifact.binary()).is_ok_and(|data| data.is_file());
+        let is_recorded =
+            || digest::of_file(&artifact.binary()).is_ok_and(|(_, sha256)| sha256 == artifact.sha256);
+        if artifact.key != key || !is_ours || !is_regular || !is_recorded() {
+            self.discard(&artifact.directory);
+            return None;
+        }
         // A failure only affects the order of eviction.
         let _ = File::options()
             .append(true)
@@ -121,7 +137,8 @@ impl ArtifactStore {
             fs::copy(binary, &kept).map_err(failed)?;
         }
         let (size, sha256) = digest::of_file(&kept).map_err(failed)?;
-        let artifact = StoredArtifact { directory: directory.clone(), size, sha256, about };
+        let artifact =
+            StoredArtifact { directory: directory.clone(), size, sha256, about, key: key.to_owned() };
         if let Some(license) = license {
             fs::write(new.path().join("LICENSE"), license).map_err(failed)?;
         }
@@ -130,7 +147,7 @@ impl ArtifactStore {
         // No sync: readers verify the checksum.
         let _lock = self.lock_writers().map_err(failed)?;
         // Another build may have added the same binary.
-        if self.read(&directory).is_none() {
+        if self.get(key).is_none() {
             self.discard(&directory);
             fs::rename(new.keep(), &directory).map_err(failed)?;
         }
@@ -301,6 +318,37 @@ mod tests {
         assert!(store.get("aa11").is_none());
         put(&store, root.path(), "aa11", "12345678");
         assert!(store.get("aa11").is_some() && store.verify().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_modified_or_moved_artifact_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        let store = ArtifactStore::new(root.path());
+        let artifact = put(&store, root.path(), "aa11", "12345678");
+        fs::write(artifact.binary(), "1234567x").unwrap();
+        assert!(store.get("aa11").is_none() && !artifact.directory.exists());
+
+        let artifact = put(&store, root.path(), "aa11", "12345678");
+        put(&store, root.path(), "aa22", "87654321");
+        fs::remove_dir_all(&artifact.directory).unwrap();
+        fs::rename(store.root.join("aa/aa22"), &artifact.directory).unwrap();
+        assert!(store.get("aa11").is_none(), "the artifact of another key");
+
+        #[cfg(unix)]
+        {
+            let artifact = put(&store, root.path(), "aa11", "12345678");
+            fs::rename(artifact.binary(), root.path().join("elsewhere")).unwrap();
+            std::os::unix::fs::symlink(root.path().join("elsewhere"), artifact.binary()).unwrap();
+            assert!(store.get("aa11").is_none(), "a link");
+        }
+        #[cfg(unix)]
+        {
+            let artifact = put(&store, root.path(), "aa11", "12345678");
+            // Only root can give a file to another user.
+            if std::os::unix::fs::chown(artifact.binary(), Some(65534), None).is_ok() {
+                assert!(store.get("aa11").is_none(), "a file of another user");
+            }
+        }
     }
 
     #[test]

@@ -10,19 +10,19 @@ use std::{
     time::Instant,
 };
 
-use velox_manifest::Diagnostic;
+use velox_manifest::{Diagnostic, Origin};
 
+use super::source_lines::SourceLines;
 use crate::{
     context::BuildContext,
     error::{Blame, Error, ErrorKind},
     event::{Event, Phase, Reporter},
-    lock::{Lock, LockedReplacement, LockedTarget, TargetVariant},
-    request::BuildRequest,
+    lock::{Lock, LockedPlugin, LockedReplacement, LockedTarget, TargetVariant},
     resolve::compose::module_of,
     settings::BuildSettings,
     stamp::Stamp,
     toolchain::{ModuleMode, Toolchain},
-    workspace::Workspace,
+    workspace::{Workspace, plugins_go::import_name},
 };
 
 /// Compiles the workspace for one target. Returns the path of the binary in the workspace.
@@ -164,6 +164,13 @@ fn compile_error(
     locked: &LockedTarget,
     lines: Vec<String>,
 ) -> Error {
+    if let Some(full) =
+        lines.iter().find(|line| line.to_ascii_lowercase().contains("no space left on device"))
+    {
+        let message = format!("go build failed, the disk is full: {}", full.trim());
+        return Error::build(message).output(lines.clone());
+    }
+    let sources = SourceLines::new(context, lock, locked);
     let mut by_package: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut package = None;
     for line in &lines {
@@ -175,8 +182,16 @@ fn compile_error(
     let mut diagnostics: Vec<Diagnostic> = by_package
         .iter()
         .filter(|(package, _)| !package.is_empty())
-        .map(|(package, lines)| package_diagnostic(context.request, lock, locked, package, &lines.join("\n")))
+        .map(|(package, lines)| {
+            package_diagnostic(context, lock, locked, package, &lines.join("\n"), &sources)
+        })
         .collect();
+    // The generated list of plugins doesn't compile with a module that is no plugin.
+    let no_plugins = no_plugin_diagnostics(context, lock, &lines);
+    let is_no_plugin = !no_plugins.is_empty();
+    if is_no_plugin {
+        diagnostics = no_plugins;
+    }
     if diagnostics.is_empty() {
         diagnostics.push(Diagnostic::error("go build failed"));
     }
@@ -185,10 +200,42 @@ fn compile_error(
             .help
             .push("--race requires cgo and a C compiler for the target: install gcc or clang".to_owned());
     }
-    // The generated list of plugins doesn't compile with a module that is no plugin.
-    let is_no_plugin = lines.iter().any(|line| line.starts_with("container/plugins.go:"));
+    let lines = lines.iter().map(|line| sources.shown(line)).collect();
     let fault = if is_no_plugin { Blame::Request } else { Blame::Other };
     Error::many(ErrorKind::Build, diagnostics).fault(fault).output(lines)
+}
+
+/// A diagnostic for each plugin whose root package has no type `Plugin`.
+fn no_plugin_diagnostics(context: &BuildContext<'_>, lock: &Lock, lines: &[String]) -> Vec<Diagnostic> {
+    let generated: Vec<&String> = lines
+        .iter()
+        .filter(|line| line.trim_start_matches("./").starts_with("container/plugins.go:"))
+        .collect();
+    let is_named = |module: &str| {
+        let name = format!("{}.Plugin", import_name(module));
+        generated.iter().any(|line| line.contains(&name))
+    };
+    let plugins = lock.plugins.iter().filter(|plugin| is_named(&plugin.module));
+    plugins
+        .map(|plugin| {
+            let LockedPlugin { name, module, version, .. } = plugin;
+            let named = context.manifest.plugins.iter().find(|plugin| plugin.name.value == *name);
+            let span = named.and_then(|plugin| match (&plugin.replace, &plugin.origin) {
+                (Some(replace), _) => replace.span.clone(),
+                (None, Origin::Module(path)) => path.span.clone(),
+                (None, Origin::GitHub { repository, folder, .. }) => {
+                    folder.as_ref().unwrap_or(repository).span.clone()
+                }
+                (None, Origin::GitLab { folder: Some(folder), .. }) => folder.span.clone(),
+                (None, Origin::GitLab { project, .. }) => project.span.clone(),
+            });
+            Diagnostic::error(format!("plugin {name} ({module} {version}) has no type `Plugin` in its root package"))
+                .at(span)
+                .label("not a RoadRunner plugin")
+                .help("if the plugin is in a folder of the repository with its own go.mod, name the folder (`folder`, or the end of `module_name`)")
+                .help("RoadRunner plugins are structs of the name `Plugin`; other modules can't be compiled in")
+        })
+        .collect()
 }
 
 /// Messages of the compiler about an interface that differs from the expected one.
@@ -203,11 +250,12 @@ const INTERFACE_MISMATCHES: [&str; 7] = [
 ];
 
 fn package_diagnostic(
-    request: &BuildRequest,
+    context: &BuildContext<'_>,
     lock: &Lock,
     locked: &LockedTarget,
     package: &str,
     lines: &str,
+    sources: &SourceLines,
 ) -> Diagnostic {
     let path = module_of(package, locked.modules.iter().map(|module| module.path.as_str()));
     let Some(module) = locked.modules.iter().find(|module| Some(module.path.as_str()) == path) else {
@@ -218,12 +266,20 @@ fn package_diagnostic(
     let name = format!("{} {}", module.path, module.version);
     let mut diagnostic = match owner {
         Some(owner) => {
-            let named = request.manifest.plugins.iter().find(|plugin| plugin.name.value == owner.name);
+            let named = context.manifest.plugins.iter().find(|plugin| plugin.name.value == owner.name);
+            let replaced = named.and_then(|plugin| plugin.replace.as_ref()).and_then(|new| new.span.clone());
+            let label = if replaced.is_some() { "replaced here" } else { "requested here" };
             Diagnostic::error(format!("failed to compile plugin {} ({name})", owner.name))
-                .at(named.and_then(|plugin| plugin.reference.span.clone()))
-                .label("requested here")
+                .at(replaced.or_else(|| named.and_then(|plugin| plugin.reference.span.clone())))
+                .label(label)
         }
-        None => Diagnostic::error(format!("failed to compile {name}, a dependency of a plugin")),
+        None => {
+            let replaced =
+                context.manifest.replaces.iter().find(|replace| replace.old.value.0 == module.path);
+            Diagnostic::error(format!("failed to compile {name}, a dependency of a plugin"))
+                .at(replaced.and_then(|replace| replace.new.span.clone()))
+                .label("replaced here")
+        }
     };
     let is_local =
         owner.is_some_and(|owner| matches!(owner.replacement, Some(LockedReplacement::Directory { .. })));
@@ -235,9 +291,8 @@ fn package_diagnostic(
             ))
             .help("or use the dependency versions that the plugins require: set dependencies = \"minimal\" in [roadrunner]");
     }
-    if lines.contains("undefined: ") && lines.contains(".Plugin") {
-        diagnostic =
-            diagnostic.help("the module's root package has no type Plugin: is it a RoadRunner plugin?");
+    if let Some(page) = sources.page(lines, &context.manifest, lock) {
+        diagnostic = diagnostic.help(format!("the source: {page}"));
     }
     diagnostic
 }

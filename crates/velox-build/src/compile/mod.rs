@@ -5,4 +5,5 @@ pub(crate) mod compile_cache;
 pub(crate) mod go_build;
 pub(crate) mod key;
 pub(crate) mod precompile;
+mod source_lines;
 pub(crate) mod verify;

@@ -52,6 +52,15 @@ impl LockFile {
         if differences.is_empty() { Ok(lock) } else { Err(differences) }
     }
 
+    /// Drops a lock that somebody edited. Returns what they changed.
+    pub(crate) fn drop_edited(&mut self, requested: &RequestedVersions) -> Vec<String> {
+        let edits = self.lock.as_ref().map(|lock| requested.edits(lock)).unwrap_or_default();
+        if !edits.is_empty() {
+            self.lock = None;
+        }
+        edits
+    }
+
     /// The error of a lock that must match the manifest but doesn't.
     pub(crate) fn mismatch(&self, differences: &[String]) -> Error {
         let help = "update it with `vx lock` and commit the change";

@@ -5,6 +5,7 @@ mod file;
 mod format;
 mod model;
 mod requested;
+mod unrequested;
 
 pub use self::{
     carry_over::{LockedVersions, carry_over_lock, locked_go_version, locked_versions},
@@ -16,4 +17,5 @@ pub(crate) use self::{
     file::LockFile,
     model::{is_commit, replacement_of},
     requested::RequestedVersions,
+    unrequested::{ReleaseModules, prune_sums},
 };

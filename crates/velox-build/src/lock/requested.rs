@@ -3,23 +3,30 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Replacement, Spanned};
 
-use super::model::Lock;
+use super::{
+    model::{Lock, LockedPlugin},
+    unrequested::{self, ReleaseModules},
+};
 use crate::{imports::imports_of, local_module::LocalDirectives, settings::BuildSettings};
 
 /// What the configuration requests, in the format of the lock.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct RequestedVersions {
     pub(crate) roadrunner: String,
     /// By the user's name.
     pub(crate) plugins: BTreeMap<String, String>,
     pub(crate) settings: Vec<String>,
+    manifest: Manifest,
+    /// Those of all local replacements.
+    local: LocalDirectives,
+    module_cache: Option<PathBuf>,
 }
 
 impl RequestedVersions {
@@ -57,11 +64,43 @@ impl RequestedVersions {
             roadrunner: format!("{github}/roadrunner-server/roadrunner {reference}"),
             plugins,
             settings: rest,
+            manifest: manifest.clone(),
+            local: local_directives(manifest, base),
+            module_cache: settings.module_cache.clone(),
         }
     }
 
     /// How a lock differs, one sentence each.
     pub(crate) fn differences(&self, lock: &Lock) -> Vec<String> {
+        let release = self.module_cache.as_ref().and_then(|cache| ReleaseModules::cached(cache, lock));
+        self.differences_from(lock, release.as_ref())
+    }
+
+    /// As [`Self::differences`], with the locked RoadRunner's own modules.
+    pub(crate) fn differences_from(&self, lock: &Lock, release: Option<&ReleaseModules>) -> Vec<String> {
+        let changed = self.changes(lock);
+        if changed.is_empty() { unrequested::differences(lock, &self.manifest, &self.local, release) } else { changed }
+    }
+
+    /// Whether RoadRunner's own modules are needed to judge a lock.
+    pub(crate) fn needs_release(&self, lock: &Lock) -> bool {
+        let is_cached = |cache: &PathBuf| ReleaseModules::cached(cache, lock).is_some();
+        unrequested::needs_release(lock, &self.manifest, &self.local) && !self.module_cache.as_ref().is_some_and(is_cached)
+    }
+
+    /// What somebody changed in a lock: it must not decide about the next one.
+    pub(crate) fn edits(&self, lock: &Lock) -> Vec<String> {
+        if self.changes(lock).is_empty() {
+            return self.differences(lock);
+        }
+        let is_unchanged = |plugin: &LockedPlugin| {
+            plugin.from.is_none() || plugin.from.as_ref() == self.plugins.get(&plugin.name)
+        };
+        unrequested::plugin_differences(lock, &self.manifest, is_unchanged)
+    }
+
+    /// What the configuration requests in another way than the lock says.
+    fn changes(&self, lock: &Lock) -> Vec<String> {
         let mut differences = Vec::new();
         let mut differ = |what: &str, locked: &str, asked: &str| {
             if locked != asked {
@@ -89,6 +128,20 @@ impl RequestedVersions {
         differences.extend(asked.difference(&locked).map(|new| format!("the lock lacks: {new}")));
         differences
     }
+}
+
+fn local_directives(manifest: &Manifest, base: &Path) -> LocalDirectives {
+    let of_plugins = manifest.plugins.iter().filter_map(|plugin| plugin.replace.as_ref());
+    let of_modules = manifest.replaces.iter().map(|replace| &replace.new);
+    let mut all = LocalDirectives::default();
+    for replacement in of_plugins.chain(of_modules) {
+        if let Replacement::Directory(directory) = &replacement.value {
+            let LocalDirectives { replaces, excludes } = LocalDirectives::read(&base.join(directory));
+            all.replaces.extend(replaces);
+            all.excludes.extend(excludes);
+        }
+    }
+    all
 }
 
 /// The origin of a plugin, its ref, and its replacement.

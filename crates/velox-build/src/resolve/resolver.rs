@@ -35,7 +35,10 @@ use crate::{
     event::{Event, LoweredModule, Note, RaisedPlugin},
     imports::imports_of,
     local_module::LocalDirectives,
-    lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, RequestedVersions, TargetVariant},
+    lock::{
+        Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, ReleaseModules, RequestedVersions,
+        TargetVariant, prune_sums,
+    },
     process::CommandRunner,
     request::{BuildRequest, Goal},
     settings::BuildSettings,
@@ -480,7 +483,7 @@ impl Resolver<'_> {
                 built_in: plugin.built_in,
             })
             .collect();
-        Ok(Lock {
+        let mut lock = Lock {
             roadrunner: LockedRoadRunner {
                 from: self.asked.roadrunner.clone(),
                 module: roadrunner.module.path.clone(),
@@ -497,7 +500,13 @@ impl Resolver<'_> {
             go_sum: workspace.read("go.sum")?,
             toolchain: self.toolchain_sums(&go_version),
             go_version,
-        })
+        };
+        // Those of earlier versions stay out of the lock.
+        let release = ReleaseModules::cached(&self.go.settings().gomodcache, &lock);
+        if let Some(sums) = release.and_then(|release| prune_sums(&lock, &release)) {
+            lock.go_sum = sums;
+        }
+        Ok(lock)
     }
 
     /// The sums of a Go toolchain by host platform, from the previous lock and the module cache.

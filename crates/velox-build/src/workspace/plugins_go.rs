@@ -35,7 +35,7 @@ pub(crate) fn plugins_go(modules: &[&str], record: &str) -> String {
 }
 
 /// A Go identifier that only depends on the module path, and is recognizable in messages of the compiler.
-fn import_name(module: &str) -> String {
+pub(crate) fn import_name(module: &str) -> String {
     let base = velox_gomod::module::split_path_version(module).map_or(module, |(prefix, _)| prefix);
     let last: String = base
         .rsplit('/')

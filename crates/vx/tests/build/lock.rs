@@ -4,7 +4,7 @@ use std::fs;
 
 use velox_testkit::{Fault, plugin};
 
-use crate::support::sandbox::{Sandbox, VX, acme_proxy, configuration};
+use crate::support::sandbox::{Sandbox, VX, acme_proxy, assert_contains, configuration};
 
 const HELLO: &str = "example.com/acme/hello";
 const BYE: &str = "example.com/acme/bye";
@@ -350,4 +350,85 @@ fn tampered_lock_is_rejected_and_left_alone() {
     }
     sandbox.vx("lock").ok();
     assert_eq!(sandbox.read("velox.lock"), good);
+}
+
+/// What an edit adds to a lock, and what is said of it.
+fn edits(good: &str, bye_sums: &str) -> Vec<(String, &'static str)> {
+    let go_mod = |line: &str| good.replacen("\n'''\nsum", &format!("\n{line}\n'''\nsum"), 1);
+    let with = |old: &str, new: &str| {
+        assert!(good.contains(old), "{old} in {good}");
+        good.replace(old, new)
+    };
+    let bye = "example.com/acme/bye v1.0.0";
+    let swapped = go_mod(&format!("replace example.com/acme/hello => {bye}"));
+    let swapped = swapped.replacen("sum = '''\n", &format!("sum = '''\n{bye_sums}"), 1);
+    let added = "[[plugin]]\nname = \"extra\"\nasked = \"v1.0.0\"\nmodule = \"example.com/acme/bye\"\nversion = \"v1.0.0\"\n\n[[plugin]]";
+    vec![
+        (swapped, "go.mod: only the lock replaces example.com/acme/hello with example.com/acme/bye v1.0.0"),
+        (
+            go_mod("replace golang.org/x/nothing => example.com/acme/bye v1.0.0"),
+            "go.mod: only the lock replaces golang.org/x/nothing",
+        ),
+        (with("[[plugin]]", added), "plugin extra: only the lock has it (example.com/acme/bye v1.0.0)"),
+        (
+            with("module = \"example.com/acme/hello\"", "module = \"example.com/acme/bye\""),
+            "plugin hello: the lock has example.com/acme/bye, which the configuration doesn't name",
+        ),
+        (
+            with("acme/hello v1.0.0", "acme/hello v1.1.0").replace(
+                "module = \"example.com/acme/hello\"\nversion = \"v1.0.0\"",
+                "module = \"example.com/acme/hello\"\nversion = \"v1.1.0\"",
+            ),
+            "plugin hello: the lock has v1.1.0, the configuration requests v1.0.0",
+        ),
+        (
+            go_mod("exclude golang.org/x/nothing v1.0.0"),
+            "go.mod: only the lock excludes golang.org/x/nothing",
+        ),
+        (
+            go_mod("require example.com/acme/bye v1.0.0"),
+            "go.mod: only the lock requires example.com/acme/bye",
+        ),
+        (go_mod("toolchain go1.99.0"), "`toolchain go1.99.0`"),
+        (
+            good.replacen("sum = '''\n", &format!("sum = '''\n{bye_sums}"), 1),
+            "go.sum: example.com/acme/bye v1.0.0 is not in the build list",
+        ),
+    ]
+}
+
+#[test]
+fn whatever_only_the_lock_has_is_a_difference() {
+    let proxy = acme_proxy();
+    let other = Sandbox::behind(&proxy).plugins("bye@v1.0.0");
+    other.vx("lock").ok();
+    let sums = other.read("velox.lock");
+    let sums: String = sums
+        .lines()
+        .filter(|line| line.starts_with("example.com/acme/bye v1.0.0"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(sums.lines().count(), 2);
+
+    let mut sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    sandbox.vx("build -o out").ok();
+    let good = sandbox.read("velox.lock");
+    for (edited, said) in edits(&good, &sums) {
+        sandbox = sandbox.file("velox.lock", edited.replace('\r', ""));
+        for command in ["build -o out --locked", "lock --check"] {
+            sandbox.vx(command).fails_with(2, &["velox.lock does not match the configuration", said]);
+        }
+        assert_contains(&sandbox.vx("list").stdout(), &[said]);
+    }
+    // An ordinary build resolves everything again, and says why.
+    let (swapped, said) = edits(&good, &sums).swap_remove(0);
+    let sandbox = sandbox.file("velox.lock", swapped);
+    sandbox.vx("build -o out").succeeds_with(&["warning: ", said, "resolved again"]);
+    assert_eq!(sandbox.read("velox.lock"), good);
+
+    // Also where the caches have nothing to compare with.
+    let (edited, said) = edits(&good, &sums).swap_remove(5);
+    let sandbox = sandbox.file("velox.lock", edited).cold();
+    sandbox.vx("build -o cold --locked").fails_with(2, &[said]);
+    assert!(!sandbox.has("cold"));
 }

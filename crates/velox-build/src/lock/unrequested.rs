@@ -1,0 +1,313 @@
+//! Content of a lock that neither the configuration nor RoadRunner's own release asks for: somebody edited it.
+
+use std::path::Path;
+
+use velox_fetch::modcache::ModCache;
+use velox_gomod::{
+    gosum::GoSum,
+    goversion::GoVersion,
+    modfile::{GoMod, Replace},
+    module::{ModuleVersion, split_path_version},
+    semver,
+};
+use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement};
+
+use super::model::{Lock, LockedPlugin, LockedReplacement};
+use crate::local_module::LocalDirectives;
+
+/// The plugins that every binary has, by the names that they get.
+const ADDED_PLUGINS: [&str; 2] = ["informer", "resetter"];
+const OFFICIAL: &str = "github.com/roadrunner-server/";
+/// Module paths there name the repository; other hosts may redirect to any (`go-import`).
+const FORGES: [&str; 2] = ["github.com/", "gitlab.com/"];
+
+/// The go.mod and go.sum of a RoadRunner release.
+pub(crate) struct ReleaseModules {
+    go_mod: GoMod,
+    go_sum: GoSum,
+}
+
+impl ReleaseModules {
+    /// Reads them from RoadRunner's source tree.
+    pub(crate) fn read(tree: &Path) -> Option<Self> {
+        let read = |name: &str| std::fs::read_to_string(tree.join(name));
+        let go_mod = GoMod::parse(&read("go.mod").ok()?).ok()?;
+        let go_sum = GoSum::parse(&read("go.sum").unwrap_or_default()).ok()?;
+        Some(Self { go_mod, go_sum })
+    }
+
+    /// Reads them from the module cache; `None`: it lacks this RoadRunner.
+    pub(crate) fn cached(module_cache: &Path, lock: &Lock) -> Option<Self> {
+        Self::read(&ModCache::new(module_cache).dir(&lock.roadrunner()).ok()?)
+    }
+}
+
+/// The plugins that `is_unchanged` in the configuration, but not in the lock.
+pub(super) fn plugin_differences(
+    lock: &Lock,
+    manifest: &Manifest,
+    is_unchanged: impl Fn(&LockedPlugin) -> bool,
+) -> Vec<String> {
+    let plugins = lock.plugins.iter().filter(|plugin| is_unchanged(plugin));
+    plugins.filter_map(|plugin| of_plugin(plugin, lock, manifest)).collect()
+}
+
+/// What only the lock has, one sentence each. Without a `release`, what it could ask for is not compared.
+pub(crate) fn differences(
+    lock: &Lock,
+    manifest: &Manifest,
+    local: &LocalDirectives,
+    release: Option<&ReleaseModules>,
+) -> Vec<String> {
+    let Ok(go_mod) = lock.go_mod() else { return vec!["its go.mod is invalid".to_owned()] };
+    let mut found = plugin_differences(lock, manifest, |_| true);
+    if go_mod.module.as_deref() != Some(lock.roadrunner.module.as_str()) {
+        found.push(format!("go.mod: the module is not {}", lock.roadrunner.module));
+    }
+    found.extend(of_roadrunner(lock, manifest));
+    found.extend(
+        go_mod
+            .replace
+            .iter()
+            .filter(|replace| !is_requested(replace, lock, manifest, local))
+            .filter(|replace| match release {
+                Some(release) => !release.go_mod.replace.contains(replace),
+                None => lock.plugins.iter().any(|plugin| plugin.module == replace.old_path),
+            })
+            .map(|replace| format!("go.mod: only the lock replaces {}", text(replace))),
+    );
+    if let Some(name) = &go_mod.toolchain {
+        found.push(format!("go.mod: only the lock has the line `toolchain {name}`"));
+    }
+    found.extend(go_mod.tool.iter().map(|tool| format!("go.mod: only the lock has the tool {tool}")));
+    if let Some(line) = go_mod.go.as_ref().filter(|line| is_older(&lock.go_version, line)) {
+        found.push(format!("the lock has {}, but its go.mod requires Go {line}", lock.go_version));
+    }
+    if let Some(release) = release {
+        found.extend(beside_release(lock, &go_mod, manifest, local, release));
+    }
+    found
+}
+
+/// Whether a replace without a known release could be RoadRunner's own.
+pub(crate) fn needs_release(lock: &Lock, manifest: &Manifest, local: &LocalDirectives) -> bool {
+    lock.go_mod().is_ok_and(|go_mod| !go_mod.replace.iter().all(|new| is_requested(new, lock, manifest, local)))
+}
+
+/// Removes the sums of modules that are not in the build list, such as those of earlier versions.
+pub(crate) fn prune_sums(lock: &Lock, release: &ReleaseModules) -> Option<String> {
+    let go_mod = lock.go_mod().ok()?;
+    let foreign: Vec<&str> = foreign_sums(lock, &go_mod, release);
+    let kept = lock.go_sum.lines().filter(|line| !foreign.contains(line)).map(|line| format!("{line}\n"));
+    Some(kept.collect())
+}
+
+fn of_plugin(plugin: &LockedPlugin, lock: &Lock, manifest: &Manifest) -> Option<String> {
+    let LockedPlugin { name, module, version, replacement, .. } = plugin;
+    let Some(requested) = manifest.plugins.iter().find(|plugin| plugin.name.value == *name) else {
+        // A plugin that the configuration had is a difference already.
+        let is_added = ADDED_PLUGINS
+            .iter()
+            .any(|added| name == added && without_major(module).strip_prefix(OFFICIAL) == Some(*added));
+        return (plugin.from.is_none() && !is_added)
+            .then(|| format!("plugin {name}: only the lock has it ({module} {version})"));
+    };
+    match (requested.replace.as_ref().map(|replace| &replace.value), replacement) {
+        (None, None) if is_foreign(requested, module, manifest) => {
+            Some(format!("plugin {name}: the lock has {module}, which the configuration doesn't name"))
+        }
+        (None, None) => changed_version(plugin, requested, lock),
+        // A fork whose go.mod declares the path of the original.
+        (None, Some(LockedReplacement::Module { path, .. })) if requested.is_module(path, manifest) => None,
+        (None, Some(_)) => Some(format!("plugin {name}: only the lock replaces {module}")),
+        (Some(Replacement::Directory(directory)), Some(LockedReplacement::Directory { path }))
+            if Path::new(directory) == path =>
+        {
+            None
+        }
+        (
+            Some(Replacement::Module { path, version }),
+            Some(LockedReplacement::Module { path: locked, version: at }),
+        ) if is_same_module(path, locked)
+            && version.as_ref().is_none_or(|version| is_same_version(version, at)) =>
+        {
+            None
+        }
+        (Some(_), _) => {
+            Some(format!("plugin {name}: the lock has another replacement than the configuration"))
+        }
+    }
+}
+
+/// Whether a module can't be that of the plugin. A path on another host may lead to its repository, and a
+/// self-hosted forge may mirror any.
+fn is_foreign(requested: &Plugin, module: &str, manifest: &Manifest) -> bool {
+    let is_numbered =
+        |project: &Project| matches!(project, Project::Id(_)) && module.starts_with("gitlab.com/");
+    if requested.is_module(module, manifest) {
+        return false;
+    }
+    match (requested.forge(manifest), &requested.origin) {
+        (None, _) => true,
+        (Some(forge), _) if forge.is_self_hosted() => false,
+        (Some(_), Origin::GitLab { project, .. }) if is_numbered(&project.value) => false,
+        _ => !is_vanity(module),
+    }
+}
+
+fn is_vanity(module: &str) -> bool {
+    !FORGES.iter().any(|forge| module.starts_with(forge))
+}
+
+/// A version tag can only be raised, which the lock must say.
+fn changed_version(plugin: &LockedPlugin, requested: &Plugin, lock: &Lock) -> Option<String> {
+    let (asked, version) = (&requested.reference.value, &plugin.version);
+    if is_same_version(asked, version) {
+        return None;
+    }
+    let is_raised = lock.raised.iter().any(|raised| {
+        raised.module == plugin.module
+            && raised.selected == *version
+            && semver::compare(version, asked).is_gt()
+    });
+    (!is_raised).then(|| {
+        format!("plugin {}: the lock has {version}, the configuration requests {asked}", plugin.name)
+    })
+}
+
+fn of_roadrunner(lock: &Lock, manifest: &Manifest) -> Option<String> {
+    let asked = &manifest.roadrunner.reference.as_ref()?.value;
+    let version = &lock.roadrunner.version;
+    (!is_same_version(asked, version))
+        .then(|| format!("RoadRunner: the lock has {version}, the configuration requests {asked}"))
+}
+
+/// Whether a version is the requested one; anything is the version of a branch or a commit.
+fn is_same_version(asked: &str, version: &str) -> bool {
+    semver::canonical(asked).as_deref() != Some(asked) || version.trim_end_matches("+incompatible") == asked
+}
+
+fn is_same_module(asked: &str, module: &str) -> bool {
+    without_major(asked).eq_ignore_ascii_case(without_major(module))
+}
+
+fn without_major(module: &str) -> &str {
+    split_path_version(module).map_or(module, |(base, _)| base)
+}
+
+fn is_requested(replace: &Replace, lock: &Lock, manifest: &Manifest, local: &LocalDirectives) -> bool {
+    // The replacement in the lock is the one in go.mod: `Lock::parse` checks it.
+    let of_plugin =
+        lock.plugins.iter().any(|plugin| plugin.module == replace.old_path && plugin.replacement.is_some());
+    // A directory in the go.mod of a local module is copied, too.
+    let of_local = |own: &Replace| {
+        own.old_path == replace.old_path
+            && own.new_version == replace.new_version
+            && (own.new_version.is_none() || own.new_path == replace.new_path)
+    };
+    of_plugin
+        || local.replaces.iter().any(of_local)
+        || manifest.replaces.iter().any(|requested| {
+            let (old, version) = &requested.old.value;
+            let is_new = match &requested.new.value {
+                Replacement::Directory(_) => replace.new_version.is_none(),
+                Replacement::Module { path, version } => {
+                    is_same_module(path, &replace.new_path)
+                        && replace.new_version.as_ref().is_some_and(|new| {
+                            version.as_ref().is_none_or(|version| is_same_version(version, new))
+                        })
+                }
+            };
+            *old == replace.old_path && *version == replace.old_version && is_new
+        })
+}
+
+/// What the go.mod and go.sum of the release explain.
+fn beside_release(
+    lock: &Lock,
+    go_mod: &GoMod,
+    manifest: &Manifest,
+    local: &LocalDirectives,
+    release: &ReleaseModules) -> Vec<String> {
+    let mut found = Vec::new();
+    let is_excluded = |module: &ModuleVersion| {
+        release.go_mod.exclude.contains(module)
+            || local.excludes.contains(module)
+            || manifest
+                .excludes
+                .iter()
+                .any(|exclude| exclude.module.value == module.path && exclude.version.value == module.version)
+    };
+    let excluded = go_mod.exclude.iter().filter(|module| !is_excluded(module));
+    found.extend(excluded.map(|module| format!("go.mod: only the lock excludes {module}")));
+    if go_mod.godebug != release.go_mod.godebug {
+        found.push("go.mod: its godebug lines are not those of RoadRunner".to_owned());
+    }
+    for line in &go_mod.require {
+        let own = release.go_mod.require.iter().find(|own| own.path == line.path);
+        let is_plugin = lock.plugins.iter().any(|plugin| plugin.module == line.path);
+        match own {
+            // Version selection only raises.
+            Some(own)
+                if !is_plugin && !own.indirect && semver::compare(&line.version, &own.version).is_lt() =>
+            {
+                found.push(format!(
+                    "go.mod: requires {} {}, but RoadRunner requires {}",
+                    line.path, line.version, own.version
+                ));
+            }
+            None if !is_plugin && !line.indirect => {
+                found.push(format!("go.mod: only the lock requires {} {}", line.path, line.version));
+            }
+            _ => {}
+        }
+    }
+    let sums = foreign_sums(lock, go_mod, release);
+    let modules = sums.iter().filter_map(|line| line.rsplit_once(' ')).map(|(module, _)| module);
+    found.extend(modules.map(|module| format!("go.sum: {module} is not in the build list")));
+    found
+}
+
+/// The lines of go.sum with the sum of a module's files that is neither compiled nor in RoadRunner's go.sum.
+fn foreign_sums<'a>(lock: &'a Lock, go_mod: &GoMod, release: &ReleaseModules) -> Vec<&'a str> {
+    let is_listed = |path: &str, version: &str| {
+        let (path, version) = (path.to_owned(), version.to_owned());
+        (lock.roadrunner.module == path && lock.roadrunner.version == version)
+            || go_mod.require.iter().any(|line| line.path == path && line.version == version)
+            || go_mod
+                .replace
+                .iter()
+                .any(|new| new.new_path == path && new.new_version.as_ref() == Some(&version))
+    };
+    lock.go_sum
+        .lines()
+        .filter(|line| {
+            let mut fields = line.split_whitespace();
+            let (Some(path), Some(version), Some(sum)) = (fields.next(), fields.next(), fields.next()) else {
+                return false;
+            };
+            !version.ends_with("/go.mod")
+                && !is_listed(path, version)
+                && !release.go_sum.get(path, version).any(|own| own == sum)
+        })
+        .collect()
+}
+
+fn is_older(toolchain: &str, line: &str) -> bool {
+    match (GoVersion::from_toolchain_name(toolchain), line.parse::<GoVersion>()) {
+        (Some(toolchain), Ok(line)) => toolchain < line,
+        _ => false,
+    }
+}
+
+fn text(replace: &Replace) -> String {
+    let version =
+        |version: &Option<String>| version.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
+    format!(
+        "{}{} with {}{}",
+        replace.old_path,
+        version(&replace.old_version),
+        replace.new_path,
+        version(&replace.new_version)
+    )
+}

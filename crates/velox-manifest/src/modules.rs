@@ -73,7 +73,11 @@ pub(crate) fn excludes(root: &Section<'_>) -> Vec<ExcludeDirective> {
 
 /// `[target_platform]` or `[[targets]]`; an empty table is ignored.
 pub(crate) fn targets(root: &Section<'_>) -> Vec<Spanned<GoTarget>> {
-    let one = root.section("target_platform").and_then(|section| platform(section, Some(GoTarget::host())));
+    let GoTarget { os, arch } = GoTarget::host();
+    let variable = |name: &str| (root.reader.environment)(name).filter(|value| !value.is_empty());
+    let (goos, goarch) = (variable("GOOS").unwrap_or(os), variable("GOARCH").unwrap_or(arch));
+    let host = GoTarget { os: goos, arch: goarch };
+    let one = root.section("target_platform").and_then(|section| platform(section, Some(host)));
     let Some(field) = root.field("targets") else { return one.into_iter().collect() };
     let mut targets: Vec<Spanned<GoTarget>> = Vec::new();
     for target in field.sections().into_iter().filter_map(|section| platform(section, None)) {
@@ -92,7 +96,7 @@ pub(crate) fn targets(root: &Section<'_>) -> Vec<Spanned<GoTarget>> {
     targets
 }
 
-/// The target of a table. `host` has the value of a missing key: as in Velox, the rest is that of the host.
+/// The target of a table. `host` has the value of a missing key: as in Velox, GOOS or GOARCH, else the host's.
 fn platform(section: Section<'_>, host: Option<GoTarget>) -> Option<Spanned<GoTarget>> {
     let (mut os, mut arch) = (section.text("os"), section.text("arch"));
     let is_given = |key| section.field(key).is_some_and(|field| !field.is_unset());
@@ -110,6 +114,10 @@ fn platform(section: Section<'_>, host: Option<GoTarget>) -> Option<Spanned<GoTa
         Ok(value) => Some(Spanned { value, span: os.span }),
         Err(wrong) => {
             let (message, span) = match wrong {
+                InvalidTarget::Os(message) if !is_given("os") => (format!("invalid GOOS: {message}"), os.span),
+                InvalidTarget::Arch(message) if !is_given("arch") => {
+                    (format!("invalid GOARCH: {message}"), arch.span)
+                }
                 InvalidTarget::Os(message) => (message, os.span),
                 InvalidTarget::Arch(message) => (message, arch.span),
             };

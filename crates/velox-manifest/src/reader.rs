@@ -116,8 +116,25 @@ impl<'a> Section<'a> {
     pub(crate) fn version(&self, key: &str) -> Option<Spanned<String>> {
         let raw = self.field(key)?.raw()?;
         let environment = self.reader.environment;
-        let set = |name: &str| environment(name).filter(|value| value.is_empty() || !is_placeholder(value));
-        match interpolate(&raw.value, &set) {
+        let secret = std::cell::RefCell::new(None);
+        let set = |name: &str| {
+            let value = environment(name).filter(|value| value.is_empty() || !is_placeholder(value))?;
+            if is_secret(name, &value) {
+                secret.replace(Some(name.to_owned()));
+            }
+            Some(value)
+        };
+        let interpolated = interpolate(&raw.value, &set);
+        // Its value would be in messages, and in requests to forges and proxies.
+        if let Some(name) = secret.take() {
+            let diagnostic = Diagnostic::error(format!("environment variable `{name}` has a token, not a version"))
+                .at(raw.span)
+                .label("a version is expected here")
+                .help("name a tag, a branch or a commit; a token belongs in `token`");
+            self.error(diagnostic);
+            return None;
+        }
+        match interpolated {
             Ok(value) => Some(Spanned { value, span: raw.span }),
             Err(failure) => {
                 let mut diagnostic = uninterpolated(&failure).at(raw.span);
@@ -448,6 +465,15 @@ impl ParseContext<'_> {
             }
         }
     }
+}
+
+/// Whether a variable has a credential, by its name or by the prefix that forges give their tokens.
+fn is_secret(name: &str, value: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let words = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY"];
+    let prefixes = ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "gldt-", "glcbt-"];
+    !value.is_empty()
+        && (words.iter().any(|word| name.contains(word)) || prefixes.iter().any(|prefix| value.starts_with(prefix)))
 }
 
 fn uninterpolated(failure: &InterpolationError) -> Diagnostic {

@@ -241,3 +241,32 @@ fn the_race_detector_needs_a_c_compiler_and_this_platform() {
     assert_eq!(setting(&sandbox, "out/rr", "-race").as_deref(), Some("true"));
     assert_eq!(setting(&sandbox, "out/rr", "CGO_ENABLED").as_deref(), Some("1"));
 }
+
+#[test]
+fn half_a_target_in_the_file_is_completed_by_the_environment() {
+    let proxy = acme_proxy();
+    let sandbox = machine(&proxy).env("GOARCH", "arm64");
+    let half = sandbox.read("velox.toml") + "\n[target_platform]\nos = \"windows\"\n";
+    let sandbox = sandbox.file("velox.toml", half);
+    sandbox.vx("lock").ok();
+    assert_contains(&sandbox.read("velox.lock"), &["platform = \"windows/arm64\""]);
+    let sandbox = sandbox.env("GOARCH", "armv9");
+    sandbox.vx("lock").fails_with(2, &["invalid GOARCH: ", "`armv9`"]);
+}
+
+#[test]
+fn a_token_in_place_of_a_version_is_never_shown() {
+    let proxy = acme_proxy();
+    let toml = |variable: &str| {
+        format!(
+            "[roadrunner]\nref = \"{RELEASE}\"\n\n[plugins.hello]\nmodule_name = \"example.com/acme/hello\"\ntag = \"${{{variable}}}\"\n"
+        )
+    };
+    for (variable, value) in [("RT_TOKEN", "s3cr3t-value"), ("HELLO_VERSION", "ghp_s3cr3t")] {
+        let sandbox = Sandbox::behind(&proxy).file("velox.toml", toml(variable)).env(variable, value);
+        let output = sandbox.vx("build -o out");
+        let shown = output.fails(2) + &output.stdout();
+        assert_contains(&shown, &[&format!("environment variable `{variable}` has a token, not a version")]);
+        assert!(!shown.contains("s3cr3t"), "{shown}");
+    }
+}

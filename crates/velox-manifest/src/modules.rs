@@ -114,7 +114,9 @@ fn platform(section: Section<'_>, host: Option<GoTarget>) -> Option<Spanned<GoTa
         Ok(value) => Some(Spanned { value, span: os.span }),
         Err(wrong) => {
             let (message, span) = match wrong {
-                InvalidTarget::Os(message) if !is_given("os") => (format!("invalid GOOS: {message}"), os.span),
+                InvalidTarget::Os(message) if !is_given("os") => {
+                    (format!("invalid GOOS: {message}"), os.span)
+                }
                 InvalidTarget::Arch(message) if !is_given("arch") => {
                     (format!("invalid GOARCH: {message}"), arch.span)
                 }

@@ -127,10 +127,11 @@ impl<'a> Section<'a> {
         let interpolated = interpolate(&raw.value, &set);
         // Its value would be in messages, and in requests to forges and proxies.
         if let Some(name) = secret.take() {
-            let diagnostic = Diagnostic::error(format!("environment variable `{name}` has a token, not a version"))
-                .at(raw.span)
-                .label("a version is expected here")
-                .help("name a tag, a branch or a commit; a token belongs in `token`");
+            let diagnostic =
+                Diagnostic::error(format!("environment variable `{name}` has a token, not a version"))
+                    .at(raw.span)
+                    .label("a version is expected here")
+                    .help("name a tag, a branch or a commit; a token belongs in `token`");
             self.error(diagnostic);
             return None;
         }
@@ -473,7 +474,8 @@ fn is_secret(name: &str, value: &str) -> bool {
     let words = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY"];
     let prefixes = ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "gldt-", "glcbt-"];
     !value.is_empty()
-        && (words.iter().any(|word| name.contains(word)) || prefixes.iter().any(|prefix| value.starts_with(prefix)))
+        && (words.iter().any(|word| name.contains(word))
+            || prefixes.iter().any(|prefix| value.starts_with(prefix)))
 }
 
 fn uninterpolated(failure: &InterpolationError) -> Diagnostic {

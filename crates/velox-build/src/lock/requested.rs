@@ -79,13 +79,18 @@ impl RequestedVersions {
     /// As [`Self::differences`], with the locked RoadRunner's own modules.
     pub(crate) fn differences_from(&self, lock: &Lock, release: Option<&ReleaseModules>) -> Vec<String> {
         let changed = self.changes(lock);
-        if changed.is_empty() { unrequested::differences(lock, &self.manifest, &self.local, release) } else { changed }
+        if changed.is_empty() {
+            unrequested::differences(lock, &self.manifest, &self.local, release)
+        } else {
+            changed
+        }
     }
 
     /// Whether RoadRunner's own modules are needed to judge a lock.
     pub(crate) fn needs_release(&self, lock: &Lock) -> bool {
         let is_cached = |cache: &PathBuf| ReleaseModules::cached(cache, lock).is_some();
-        unrequested::needs_release(lock, &self.manifest, &self.local) && !self.module_cache.as_ref().is_some_and(is_cached)
+        unrequested::needs_release(lock, &self.manifest, &self.local)
+            && !self.module_cache.as_ref().is_some_and(is_cached)
     }
 
     /// What somebody changed in a lock: it must not decide about the next one.

@@ -91,7 +91,8 @@ pub(crate) fn differences(
 
 /// Whether a replace without a known release could be RoadRunner's own.
 pub(crate) fn needs_release(lock: &Lock, manifest: &Manifest, local: &LocalDirectives) -> bool {
-    lock.go_mod().is_ok_and(|go_mod| !go_mod.replace.iter().all(|new| is_requested(new, lock, manifest, local)))
+    lock.go_mod()
+        .is_ok_and(|go_mod| !go_mod.replace.iter().all(|new| is_requested(new, lock, manifest, local)))
 }
 
 /// Removes the sums of modules that are not in the build list, such as those of earlier versions.
@@ -228,7 +229,8 @@ fn beside_release(
     go_mod: &GoMod,
     manifest: &Manifest,
     local: &LocalDirectives,
-    release: &ReleaseModules) -> Vec<String> {
+    release: &ReleaseModules,
+) -> Vec<String> {
     let mut found = Vec::new();
     let is_excluded = |module: &ModuleVersion| {
         release.go_mod.exclude.contains(module)

@@ -40,7 +40,7 @@ pub fn render_explained(diagnostic: &Diagnostic, notes: &[String], source: Optio
                 let span = within(&source.text, &related.span);
                 AnnotationKind::Context.span(span).label(clean(&related.label))
             });
-            let snippet = Snippet::source(source.text.as_str()).path(clean(&source.name));
+            let snippet = Snippet::source(visible(&source.text)).path(clean(&source.name));
             let snippet = snippet.annotation(mark).annotations(related);
             let group = title
                 .primary_title(clean(&diagnostic.message))
@@ -83,6 +83,22 @@ pub fn clean(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(plain(text).replace(is_control, "").replace(is_deceptive, "\u{fffd}"))
+}
+
+/// A text of the same length, so that its spans stay valid, without deceptive characters. The renderer itself
+/// replaces the control characters of ASCII.
+fn visible(text: &str) -> Cow<'_, str> {
+    let is_hidden = |c: char| is_deceptive(c) || ('\u{80}'..='\u{9f}').contains(&c);
+    if !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let replacement = |c: char| match c.len_utf8() {
+        _ if !is_hidden(c) => c.to_string(),
+        2 => "\u{b7}".to_owned(),
+        3 => "\u{fffd}".to_owned(),
+        _ => "\u{fffd}?".to_owned(),
+    };
+    Cow::Owned(text.chars().map(replacement).collect())
 }
 
 /// Whether a character changes the direction of the text around it, ends its line, or is invisible.

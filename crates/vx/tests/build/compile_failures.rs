@@ -2,7 +2,7 @@
 
 use velox_testkit::plugin;
 
-use crate::support::sandbox::{Sandbox, acme_proxy};
+use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy};
 
 const BROKEN: &str =
     "package broken\n\ntype Plugin struct{}\n\nfunc (p *Plugin) Init() error { return missing() }\n";
@@ -20,7 +20,7 @@ fn a_local_plugin_is_named_by_the_users_path() {
     let sandbox = sandbox.file("velox.toml", text);
     let failed = sandbox.vx("build -o out").fails(1);
     for part in [
-        "plugins/broken/plugin.go:5:41: undefined: missing",
+        "plugins/broken/plugin.go:5:40: undefined: missing",
         "failed to compile plugin hello",
         "replace = ",
         "replaced here",
@@ -38,11 +38,14 @@ fn a_fetched_plugin_is_named_by_module_and_page() {
     files.retain(|name, _| !name.ends_with(".go"));
     files.insert("plugin.go".to_owned(), BROKEN.into());
     proxy.module(module, "v1.2.0", files);
-    let sandbox = Sandbox::behind(&proxy).plugins("github.com/Acme/broken@v1.2.0");
+    let sandbox = Sandbox::behind(&proxy).file(
+        "velox.toml",
+        format!("[roadrunner]\nref = \"{RELEASE}\"\n\n[plugins.broken]\nmodule_name = \"{module}\"\ntag = \"v1.2.0\"\n"),
+    );
     sandbox.vx("build -o out").fails_with(
         1,
         &[
-            "github.com/Acme/broken@v1.2.0/plugin.go:5:41: undefined: missing",
+            "github.com/Acme/broken@v1.2.0/plugin.go:5:40: undefined: missing",
             "https://github.com/Acme/broken/blob/v1.2.0/plugin.go#L5",
         ],
     );

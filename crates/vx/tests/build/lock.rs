@@ -253,9 +253,9 @@ fn cache_is_listed_verified_pruned_and_cleared() {
     let mut bytes = fs::read(kept.trim()).unwrap();
     bytes[0] ^= 1;
     fs::write(kept.trim(), bytes).unwrap();
-    sandbox.vx("build -o again").fails_with(1, &["was modified after it was stored"]);
-    assert!(!sandbox.has("again/rr"));
-    sandbox.vx("build -o again").ok();
+    let rebuilt = sandbox.vx("build -o again");
+    rebuilt.succeeds_with(&["Compiled"]);
+    assert!(sandbox.bytes("again/rr") == sandbox.bytes("out/rr"));
 
     assert!(sandbox.vx("cache verify").ok().contains("all cached binaries are intact"));
     assert!(sandbox.vx("cache prune --max-size 1K").ok().contains("removed 1 binary"));
@@ -418,7 +418,7 @@ fn whatever_only_the_lock_has_is_a_difference() {
         for command in ["build -o out --locked", "lock --check"] {
             sandbox.vx(command).fails_with(2, &["velox.lock does not match the configuration", said]);
         }
-        assert_contains(&sandbox.vx("list").stdout(), &[said]);
+        sandbox.vx("list").succeeds_with(&["vx lock"]);
     }
     // An ordinary build resolves everything again, and says why.
     let (swapped, said) = edits(&good, &sums).swap_remove(0);

@@ -32,6 +32,8 @@ pub(crate) struct GoModComposition<'a> {
     pub(crate) dependencies: Option<Dependencies>,
     /// The plugins whose dependencies are lowered, by module path.
     pub(crate) lowered: &'a BTreeSet<String>,
+    /// The paths of the compiled modules; `None`: not known yet.
+    pub(crate) compiled: Option<&'a BTreeSet<String>>,
 }
 
 impl GoModComposition<'_> {
@@ -41,7 +43,8 @@ impl GoModComposition<'_> {
     /// The `// indirect` lines are the versions that the release was tested with, including security fixes.
     /// They are kept as long as the result compiles. A plugin older than the release's version of it may not
     /// compile with them: the lines that such a plugin (`lowered`) requires are removed, so that minimal version
-    /// selection decides.
+    /// selection decides. The lines of modules that are not compiled go with them: what those require must not
+    /// raise a version.
     pub(crate) fn go_mod(self) -> GoMod {
         let requested: BTreeMap<&str, &str> =
             self.plugins.iter().map(|plugin| (plugin.path.as_str(), plugin.version.as_str())).collect();
@@ -56,7 +59,11 @@ impl GoModComposition<'_> {
                 true => match self.dependencies {
                     Some(Dependencies::Release) => true,
                     Some(Dependencies::Minimal) => false,
-                    None => !unbound.contains(line.path.as_str()),
+                    None if unbound.is_empty() => true,
+                    None => {
+                        !unbound.contains(line.path.as_str())
+                            && self.compiled.is_none_or(|compiled| compiled.contains(&line.path))
+                    }
                 },
                 false => {
                     !provides(line, self.release, self.registered)
@@ -205,6 +212,7 @@ replace github.com/x/y => github.com/z/y v1.0.0
             excludes: vec![ModuleVersion { path: "github.com/a/b".to_owned(), version: "v1.0.0".to_owned() }],
             dependencies,
             lowered: &imports(lowered),
+            compiled: None,
         };
         let held_back = composition.held_back().into_iter().map(str::to_owned).collect();
         (composition.go_mod(), held_back)

@@ -150,7 +150,9 @@ impl Resolver<'_> {
             })
             .collect();
         let mut decisions = HeldBackPlugins::new(self.previous, &roadrunner.module, &plugins);
-        // Each round lowers the dependencies of another plugin, or raises them again for good.
+        // The first round lists the modules with RoadRunner's versions. Each later one lowers the dependencies of
+        // another plugin, or raises them again for good.
+        let (nothing, mut compiled, mut is_first) = (BTreeSet::new(), None, true);
         loop {
             let composition = GoModComposition {
                 release,
@@ -160,7 +162,8 @@ impl Resolver<'_> {
                 replaces: replaces.clone(),
                 excludes: excludes.clone(),
                 dependencies: self.settings.dependencies,
-                lowered: &decisions.lowered,
+                lowered: if is_first { &nothing } else { &decisions.lowered },
+                compiled: compiled.as_ref(),
             };
             let is_held_back = composition.held_back();
             let held_back: Vec<&ResolvedPlugin> =
@@ -178,10 +181,17 @@ impl Resolver<'_> {
                 &sums,
             )
             .await?;
-            let mut lock = match self.lock(roadrunner, &plugins, &workspace).await {
-                Err(error) if decisions.lower_for(&error, &held_back) => continue,
+            let listed = self.lock(roadrunner, &plugins, &workspace).await;
+            let applies_decisions = std::mem::take(&mut is_first) && !decisions.lowered.is_empty();
+            let mut lock = match listed {
+                Err(error) if decisions.lower_for(&error, &held_back) || applies_decisions => continue,
                 lock => lock?,
             };
+            let modules = lock.targets.values().flat_map(|target| &target.modules);
+            compiled.get_or_insert_with(|| modules.map(|module| module.path.clone()).collect());
+            if applies_decisions {
+                continue;
+            }
             let trial = TrialCompile {
                 go: self.go,
                 children: self.children,

@@ -131,19 +131,23 @@ fn answers_with_php(binary: &Path, sandbox: &Sandbox) {
 }
 
 #[test]
-fn an_older_plugin_keeps_the_tested_dependencies() {
+fn an_older_plugin_lowers_only_what_it_does_not_compile_with() {
     let Some(tree) = module_tree("an older http on RoadRunner v2025.1.15") else { return };
     let _exclusive = exclusive();
     let sandbox = sandbox().file("velox.toml", SMALL.replace("v5.3.0", "v5.2.0"));
     let inside = versions(&build(&sandbox, "-c velox.toml"));
     assert_eq!(inside["github.com/roadrunner-server/http/v5"], "v5.2.0");
     let release = release(&tree, "github.com/roadrunner-server/roadrunner/v2025", "v2025.1.15");
-    let mut lower = inside.iter().filter(|(path, version)| {
+    let lower = inside.iter().filter(|(path, version)| {
         release.get(*path).is_some_and(|tested| semver::compare(version, tested).is_lt())
     });
-    assert_eq!(lower.next().map(|(path, _)| path.as_str()), Some("github.com/roadrunner-server/http/v5"));
-    assert_eq!(lower.next(), None);
-    assert!(!sandbox.read("velox.lock").contains("lowered"));
+    // http v5.2.0 calls a function that is a constant in the otelhttp of this release.
+    let lock = sandbox.read("velox.lock");
+    assert!(lock.contains("[[lowered]]"), "{lock}");
+    for (module, version) in lower.filter(|(module, _)| !module.ends_with("/http/v5")) {
+        let told = format!("module = \"{module}\"\nfrom = \"{}\"\nto = \"{version}\"", release[module]);
+        assert!(lock.contains(&told), "{told}");
+    }
 }
 
 #[test]

@@ -148,7 +148,7 @@ fn what_cannot_be_edited_is_told() {
         editor.set_ref("nothing like it", "v1").unwrap_err(),
         Editor::new("[plugins").unwrap_err(),
         Editor::new(COMPACT).unwrap().set_roadrunner("v1").unwrap_err(),
-        "../a@v1.0.0".parse::<Replacement>().unwrap_err(),
+        "http".parse::<Replacement>().unwrap_err(),
     ];
     assert_eq!(editor.text(), TABLES);
     insta::assert_snapshot!(shown(TABLES, &wrong));

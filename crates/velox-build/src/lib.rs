@@ -21,6 +21,7 @@ mod go_variables;
 mod imports;
 mod local_module;
 mod lock;
+mod package_reader;
 mod pipeline;
 mod plugin_template;
 mod process;
@@ -53,6 +54,7 @@ pub use lock::{
     Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, LockedVersions, SelectedModule,
     TargetVariant, carry_over_lock, locked_go_version, locked_versions,
 };
+pub use package_reader::{PackageReader, PackagesRead};
 pub use pipeline::build;
 pub use plugin_template::PluginTemplate;
 pub use process_group::{EndSignal, ProcessGroup};

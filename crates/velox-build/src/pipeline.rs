@@ -170,7 +170,7 @@ pub(crate) async fn resolve(
 }
 
 /// Creates the workspace of a matching lock, downloading modules that the cache lacks.
-async fn restore(
+pub(crate) async fn restore(
     context: &BuildContext<'_>,
     tools: &BuildTools,
     found: &LockFile,

@@ -38,7 +38,7 @@ use crate::{
 
 /// Queries about a request; each resolves as much as it needs, like a build.
 pub struct QuerySession<'a> {
-    context: BuildContext<'a>,
+    pub(crate) context: BuildContext<'a>,
 }
 
 /// A lock file compared with the configuration.

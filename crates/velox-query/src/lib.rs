@@ -4,6 +4,7 @@
 //! |------------------------|--------------------------------------------------------|---------------------|
 //! | [`list`]               | plugins of the configuration, the lock and the release | `vx list`           |
 //! | [`ModuleGraph`]        | compiled modules and the requirements between them     | `vx tree`, `vx why` |
+//! | [`PluginGraph`]        | connections between plugins, sections of `.rr.yaml`    | `vx graph`          |
 //! | [`available_versions`] | available versions of plugins                          | `vx outdated`       |
 //! | [`select_plugins`]     | module paths and versions of plugin selectors          | `vx add`, `vx init` |
 //! | [`check`]              | problems such as moving refs and known vulnerabilities | `vx check`          |
@@ -21,6 +22,7 @@ mod list;
 mod module_paths;
 mod osv;
 mod outdated;
+mod plugin_graph;
 mod rr_config;
 mod select;
 mod upgrade;
@@ -36,6 +38,10 @@ pub use list::{ListedPlugin, PluginList, list};
 pub use module_paths::module_paths;
 pub use osv::Vulnerability;
 pub use outdated::{AvailableVersions, NewerGeneration, ROADRUNNER, available_versions};
+pub use plugin_graph::{
+    DisabledCause, FactKind, Implementer, PluginEdge, PluginGraph, PluginNeed, PluginNode, PluginStart,
+    ProvidedType, StartCondition, UnknownFact,
+};
 pub use rr_config::{RrConfigReport, check_rr_config};
 pub use select::{SelectedPlugin, select_plugins};
 pub use upgrade::{PluginUpgrade, UpgradePlan, UpgradeStep, plan_upgrade};

@@ -78,6 +78,7 @@ async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
         CliCommand::List(arguments) => query::list::list(settings, *arguments).await,
         CliCommand::Why(arguments) => query::why::why(settings, *arguments).await,
         CliCommand::Tree(arguments) => query::tree::tree(settings, *arguments).await,
+        CliCommand::Graph(arguments) => query::graph::graph(settings, *arguments).await,
         CliCommand::Inspect(arguments) => query::inspect::inspect(&settings, &arguments),
         CliCommand::Check(arguments) => query::check::check(settings, *arguments).await,
         #[cfg(feature = "service")]

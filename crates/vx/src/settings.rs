@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, io::IsTerminal};
 use clap::ColorChoice;
 use velox_manifest::{LogConfig, LogLevel, LogMode};
 
-use crate::cli::{GlobalArgs, OutputFormat};
+use crate::cli::{DiagramFormat, FormatArg, GlobalArgs, OutputFormat};
 
 /// The global flags and the environment of the process.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub(crate) struct Settings {
     pub(crate) terminal: Terminal,
     verbosity: Option<Verbosity>,
     format: Option<OutputFormat>,
+    /// The format of `vx graph`, if it is a diagram.
+    pub(crate) diagram: Option<DiagramFormat>,
 }
 
 /// The terminal capabilities of the standard streams.
@@ -66,7 +68,8 @@ impl Settings {
                 (false, 1) => Some(Verbosity::Verbose),
                 (false, _) => Some(Verbosity::Everything),
             },
-            format: flags.format,
+            format: flags.format.and_then(FormatArg::output),
+            diagram: flags.format.and_then(FormatArg::diagram),
             environment,
         }
     }
@@ -113,7 +116,7 @@ mod tests {
 
     fn settings(verbosity: Option<Verbosity>, format: Option<OutputFormat>, stderr: bool) -> Settings {
         let terminal = Terminal { stdin: false, stderr, unicode: false, color: false };
-        Settings { environment: BTreeMap::new(), terminal, verbosity, format }
+        Settings { environment: BTreeMap::new(), terminal, verbosity, format, diagram: None }
     }
 
     #[test]

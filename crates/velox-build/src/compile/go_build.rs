@@ -25,6 +25,9 @@ use crate::{
     workspace::{Workspace, plugins_go::import_name},
 };
 
+/// RoadRunner's main package in the workspace.
+pub(crate) const MAIN_PACKAGE: &str = "./cmd/rr";
+
 /// Compiles the workspace for one target. Returns the path of the binary in the workspace.
 pub(crate) async fn go_build(
     context: &BuildContext<'_>,
@@ -73,17 +76,27 @@ pub(crate) fn linker_flags(
     Ok(linker)
 }
 
+/// The flags that decide what the compiler makes, for `go build` and `go list -export`.
+pub(crate) fn build_flags(
+    settings: &BuildSettings,
+    lock: &Lock,
+    stamp: &Stamp,
+) -> Result<Vec<String>, Error> {
+    let linker = linker_flags(settings, &lock.roadrunner.module, stamp)?;
+    let mut flags = settings.compile_arguments();
+    flags.push(format!("-ldflags={}", linker.join(" ")));
+    Ok(flags)
+}
+
 fn arguments(
     settings: &BuildSettings,
     lock: &Lock,
     stamp: &Stamp,
     binary: &Path,
 ) -> Result<Vec<String>, Error> {
-    let linker = linker_flags(settings, &lock.roadrunner.module, stamp)?;
     let mut arguments = vec!["build".to_owned(), "-v".to_owned()];
-    arguments.extend(settings.compile_arguments());
-    arguments.push(format!("-ldflags={}", linker.join(" ")));
-    arguments.extend(["-o".to_owned(), binary.to_string_lossy().into_owned(), "./cmd/rr".to_owned()]);
+    arguments.extend(build_flags(settings, lock, stamp)?);
+    arguments.extend(["-o".to_owned(), binary.to_string_lossy().into_owned(), MAIN_PACKAGE.to_owned()]);
     Ok(arguments)
 }
 

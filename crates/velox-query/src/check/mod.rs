@@ -1,6 +1,7 @@
 //! Checks of a build without compiling it.
 
 mod rules;
+mod starts;
 mod vulnerabilities;
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
@@ -11,7 +12,7 @@ use velox_manifest::{Diagnostic, Level};
 
 use velox_build::{BuildRequest, Error, ErrorKind, Event, QuerySession, Reporter, VersionSubject};
 
-use crate::{ModuleGraph, Vulnerability};
+use crate::{ModuleGraph, PluginGraph, Vulnerability};
 
 /// A rule of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -25,6 +26,8 @@ pub enum CheckRule {
     PluginMajor,
     /// Plugins use the major versions of the interface modules that RoadRunner uses.
     Interface,
+    /// RoadRunner starts each plugin.
+    DeadPlugin,
     /// Plugins are compiled at the requested version.
     Raised,
     /// Refs are tags or commits, not branches.
@@ -91,8 +94,15 @@ pub async fn check(
     let mut findings = rules::of_configuration(&request.manifest, graph.as_ref().ok());
     let mut checked = match &graph {
         Ok(graph) => {
-            let newest = newest_versions(request, rules::misplaced(graph), reporter, cancel.clone()).await;
+            let newest = newest_versions(request, rules::misplaced(graph), Arc::clone(&reporter), cancel.clone()).await;
             findings.extend(rules::of_graph(request, graph, &newest));
+            let quiet = Arc::new(WithoutRaised(reporter));
+            match PluginGraph::load_if_built(&lenient, quiet, cancel.clone()).await {
+                Ok(Some(plugins)) => findings.extend(starts::of_plugins(request, graph, &plugins)),
+                Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
+                // Without the graph, nothing is known of the start.
+                Ok(None) | Err(_) => {}
+            }
             let looked_up = tokio::select! {
                 looked_up = vulnerabilities::find(request, graph) => looked_up,
                 () = cancel.cancelled() => return Err(Error::interrupted()),

@@ -73,6 +73,7 @@ impl CliCommand {
             Self::List(command) => &mut command.project.source.config,
             Self::Why(command) => &mut command.project.source.config,
             Self::Tree(command) => &mut command.project.source.config,
+            Self::Graph(command) => &mut command.project.source.config,
             Self::Check(command) => &mut command.project.source.config,
             Self::Init(command) => &mut command.config.config,
             Self::Add(command) => &mut command.edit.config.config,

@@ -19,6 +19,7 @@ use std::{
 use clap::{
     Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     builder::{Styles, styling::AnsiColor},
+    error::ErrorKind,
 };
 use velox_manifest::GoTarget;
 
@@ -69,6 +70,12 @@ impl Cli {
         std::mem::take(&mut cli.leading)
             .pass_to(&mut cli.command, &matches)
             .map_err(|error| error.format(&mut command))?;
+        if cli.global.format.is_some_and(|format| format.diagram().is_some())
+            && !matches!(cli.command, CliCommand::Graph(_))
+        {
+            let message = "invalid value for '--format <FORMAT>': only `vx graph` prints diagrams";
+            return Err(clap::Error::raw(ErrorKind::InvalidValue, message).format(&mut command));
+        }
         Ok(cli)
     }
 }
@@ -113,6 +120,8 @@ pub(crate) enum CliCommand {
     Why(Box<query::WhyCommand>),
     /// Show the dependency tree of the plugins
     Tree(Box<query::TreeCommand>),
+    /// Show how RoadRunner connects the plugins, and which sections of .rr.yaml they read
+    Graph(Box<query::GraphCommand>),
     /// Show the plugins and build settings of a RoadRunner binary
     Inspect(query::InspectCommand),
     /// Check the configuration for errors and known vulnerabilities, without compiling
@@ -194,16 +203,53 @@ pub(crate) struct GlobalArgs {
     /// The output format: text on stderr, or JSON events on stdout [default: human; [log] mode in velox.toml changes
     /// the text]
     #[arg(long, global = true, value_enum)]
-    pub(crate) format: Option<OutputFormat>,
+    pub(crate) format: Option<FormatArg>,
     /// When to use colors; auto respects NO_COLOR and CLICOLOR_FORCE
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: ColorChoice,
 }
 
+/// A value of `--format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    Human,
+    Json,
+    #[value(hide = true)]
+    Dot,
+    #[value(hide = true)]
+    Mermaid,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputFormat {
     Human,
     Json,
+}
+
+/// The format of a graph that another program draws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DiagramFormat {
+    Dot,
+    Mermaid,
+}
+
+impl FormatArg {
+    /// The format of messages and results; `None`: as without the flag.
+    pub(crate) fn output(self) -> Option<OutputFormat> {
+        match self {
+            Self::Human => Some(OutputFormat::Human),
+            Self::Json => Some(OutputFormat::Json),
+            Self::Dot | Self::Mermaid => None,
+        }
+    }
+
+    pub(crate) fn diagram(self) -> Option<DiagramFormat> {
+        match self {
+            Self::Human | Self::Json => None,
+            Self::Dot => Some(DiagramFormat::Dot),
+            Self::Mermaid => Some(DiagramFormat::Mermaid),
+        }
+    }
 }
 
 /// The configuration of a command that builds or inspects it, with its target platforms.

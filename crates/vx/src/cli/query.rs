@@ -1,4 +1,4 @@
-//! The arguments of `vx doctor`, `outdated`, `search`, `list`, `why`, `tree`, `inspect` and `check`.
+//! The arguments of `vx doctor`, `outdated`, `search`, `list`, `why`, `tree`, `graph`, `inspect` and `check`.
 
 use std::path::PathBuf;
 
@@ -82,6 +82,19 @@ pub(crate) struct TreeCommand {
     /// Show every requirement of each go.mod, not only direct ones that are compiled in
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx graph                                     # what each plugin needs, collects and reads
+  vx graph --format dot | dot -Tsvg > rr.svg   # for Graphviz
+  vx graph --format mermaid                    # for Markdown
+  vx graph --format json
+
+The first time, packages that were not built yet are compiled. No plugin is executed.")]
+pub(crate) struct GraphCommand {
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
 }
 
 #[derive(Debug, Args)]

@@ -65,6 +65,16 @@ fn all_35_plugins_build_at_exact_versions() {
         inside.iter().filter(|(path, version)| release.get(*path) != Some(*version)).collect();
     assert!(strangers.is_empty(), "not what the release's go.mod names: {strangers:?}");
     assert!(inside.len() > 150, "{} modules", inside.len());
+
+    // As `endure: {print_graph: true}` prints them.
+    let since = Instant::now();
+    let dot = sandbox.vx("graph --format dot").ok();
+    println!("vx graph: {:.1} s", since.elapsed().as_secs_f64());
+    assert_eq!(dot.lines().filter(|line| line.contains(" -> ")).count(), 134, "{dot}");
+    let since = Instant::now();
+    assert_eq!(sandbox.vx("graph --format dot").ok(), dot);
+    println!("vx graph again: {:.3} s", since.elapsed().as_secs_f64());
+    assert!(!sandbox.vx("graph").ok().contains("does not start"));
 }
 
 #[test]

@@ -158,6 +158,7 @@ pages_that_run! {
     private_repositories: "docs/private-repositories.md",
     quick_start: "docs/quick-start.md",
     readme: "README.md",
+    understanding_a_server: "docs/understanding-a-server.md",
 }
 
 fn runs(block: &Block) -> bool {

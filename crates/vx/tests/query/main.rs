@@ -11,5 +11,6 @@ mod support {
 mod command_line;
 mod docs;
 mod doctor;
+mod plugin_graph;
 mod queries;
 mod shell;

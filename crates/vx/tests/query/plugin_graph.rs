@@ -1,0 +1,132 @@
+//! `vx graph`, and the findings of `vx check` about plugins that do not start.
+
+use velox_testkit::{Files, ModuleProxy, plugin};
+
+use crate::support::sandbox::{RELEASE, Sandbox, assert_contains};
+
+const GREETER: &str = "package greeter
+
+type Greeting interface{ Greet() string }
+
+type Plugin struct{}
+
+func (*Plugin) Init() error { return nil }
+func (*Plugin) Name() string { return \"greeter\" }
+func (*Plugin) Greet() string { return \"hello\" }
+";
+
+const GUEST: &str = "package guest
+
+type Greeter interface{ Greet() string }
+
+type Configurer interface {
+	Has(name string) bool
+	UnmarshalKey(name string, out any) error
+}
+
+type Plugin struct{ settings struct{} }
+
+func (p *Plugin) Init(greeter Greeter, configuration Configurer) error {
+	return configuration.UnmarshalKey(\"guest.book\", &p.settings)
+}
+func (*Plugin) Name() string { return \"guest\" }
+";
+
+/// A module with this source of its root package.
+fn module(path: &str, source: &str) -> Files {
+    let mut files = plugin(path, "any").files();
+    files.insert("plugin.go".to_owned(), source.as_bytes().to_vec());
+    files
+}
+
+fn proxy() -> ModuleProxy {
+    let proxy = ModuleProxy::start();
+    proxy.roadrunner(RELEASE);
+    for (name, source) in [("greeter", GREETER), ("guest", GUEST)] {
+        let path = format!("example.com/acme/{name}");
+        proxy.module(&path, "v1.0.0", module(&path, source));
+    }
+    proxy
+}
+
+#[test]
+fn a_graph_shows_who_implements_what_and_which_sections_are_read() {
+    let proxy = proxy();
+    let sandbox = Sandbox::behind(&proxy)
+        .env("LANG", "C.UTF-8")
+        .plugins("guest@v1.0.0 greeter@v1.0.0 github.com/roadrunner-server/rpc/v5@v5.1.9");
+    sandbox.vx("lock").ok();
+    let text = sandbox.vx("graph").ok();
+    assert_contains(
+        &text,
+        &[
+            "guest: example.com/acme/guest v1.0.0\n├── needs Greeter: greeter\n├── needs Configurer: config\n└── reads guest.book\n",
+            "├── needs Logger: none\n├── collects RPCer: informer, resetter\n└── reads rpc\n",
+            "\nwarning: `rpc` does not start: no plugin implements its parameter `Logger`\n",
+        ],
+    );
+    assert!(!text.contains("`guest`"), "{text}");
+
+    // The cached result needs no Go.
+    let again =
+        |format: &str| sandbox.vx(&format!("graph --go /nonexistent --offline --format {format}")).ok();
+    assert_eq!(again("human"), text);
+    assert_contains(&again("dot"), &["digraph plugins {", "\t\"greeter\" -> \"guest\";\n"]);
+    assert_contains(&again("dot"), &["\t\"informer\" -> \"rpc\" [style=dashed];\n"]);
+    assert_contains(&again("mermaid"), &["flowchart LR\n", "[\"greeter\"]\n", " -.-> "]);
+    let event: serde_json::Value = serde_json::from_str(again("json").lines().last().unwrap()).unwrap();
+    assert_eq!(event["event"], "graph");
+    assert_eq!(event["disabled"][0]["plugin"], "rpc");
+    let plugins = event["plugins"].as_array().unwrap();
+    let guest = plugins.iter().find(|plugin| plugin["label"] == "guest").unwrap();
+    assert_eq!(guest["sections"][0], "guest.book");
+    assert_eq!(
+        plugins[guest["init"][0]["implementers"][0]["plugin"].as_u64().unwrap() as usize]["label"],
+        "greeter"
+    );
+
+    let other = sandbox.vx("tree --format dot").fails(2);
+    assert_contains(&other, &["only `vx graph` prints diagrams"]);
+}
+
+#[test]
+fn a_plugin_that_does_not_compile_is_unknown() {
+    let proxy = proxy();
+    let broken = plugin("example.com/acme/broken", "broken").compile_error();
+    let configuration = format!(
+        "[roadrunner]\nref = \"{RELEASE}\"\n\n[plugins.guest]\nmodule_name = \"example.com/acme/guest\"\ntag = \"v1.0.0\"\n\n[plugins.broken]\nmodule_name = \"example.com/acme/broken\"\ntag = \"v1.0.0\"\nreplace = \"./broken\"\n"
+    );
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", configuration).files("broken", broken.files());
+    let text = sandbox.vx("graph").ok();
+    assert_contains(
+        &text,
+        &["broken: example.com/acme/broken", "unknown: undefined: missing (", "needs Greeter: none"],
+    );
+    // The broken plugin may be the missing one.
+    assert!(!text.contains("does not start"), "{text}");
+}
+
+#[test]
+fn check_reports_plugins_that_do_not_start_once_the_binary_was_built() {
+    let proxy = proxy();
+    let sandbox =
+        Sandbox::behind(&proxy).plugins("guest@v1.0.0 github.com/roadrunner-server/fileserver/v5@v5.1.9");
+    assert!(!sandbox.vx("check --offline").stdout().contains("does not start"));
+    sandbox.vx("build -q -o bin").ok();
+    let checked = sandbox.vx("check --offline");
+    assert_eq!(checked.code(), Some(1), "{}", checked.stdout());
+    assert_contains(
+        &checked.stdout(),
+        &[
+            "error: plugin fileserver does not start: no plugin implements its parameter `Logger`",
+            "add logger: github.com/roadrunner-server/logger/v5 v5.1.9, which RoadRunner",
+            "error: plugin guest does not start: no plugin implements its parameter `Greeter`",
+            "add a plugin with the methods Greet",
+        ],
+    );
+    let sandbox = sandbox.plugins(
+        "guest@v1.0.0 greeter@v1.0.0 github.com/roadrunner-server/fileserver/v5@v5.1.9 github.com/roadrunner-server/logger/v5@v5.1.9",
+    );
+    sandbox.vx("build -q -o bin").ok();
+    assert!(!sandbox.vx("check --offline").ok().contains("does not start"));
+}

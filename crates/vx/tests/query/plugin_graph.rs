@@ -1,6 +1,6 @@
 //! `vx graph`, and the findings of `vx check` about plugins that do not start.
 
-use velox_testkit::{Files, ModuleProxy, plugin};
+use velox_testkit::{Files, ModuleProxy, Osv, plugin};
 
 use crate::support::sandbox::{RELEASE, Sandbox, assert_contains};
 
@@ -109,11 +109,13 @@ fn a_plugin_that_does_not_compile_is_unknown() {
 #[test]
 fn check_reports_plugins_that_do_not_start_once_the_binary_was_built() {
     let proxy = proxy();
-    let sandbox =
-        Sandbox::behind(&proxy).plugins("guest@v1.0.0 github.com/roadrunner-server/fileserver/v5@v5.1.9");
-    assert!(!sandbox.vx("check --offline").stdout().contains("does not start"));
+    let osv = Osv::start();
+    let sandbox = Sandbox::behind(&proxy)
+        .env("VX_OSV_URL", osv.url())
+        .plugins("guest@v1.0.0 github.com/roadrunner-server/fileserver/v5@v5.1.9");
+    assert!(!sandbox.vx("check").stdout().contains("does not start"));
     sandbox.vx("build -q -o bin").ok();
-    let checked = sandbox.vx("check --offline");
+    let checked = sandbox.vx("check");
     assert_eq!(checked.code(), Some(1), "{}", checked.stdout());
     assert_contains(
         &checked.stdout(),
@@ -128,5 +130,5 @@ fn check_reports_plugins_that_do_not_start_once_the_binary_was_built() {
         "guest@v1.0.0 greeter@v1.0.0 github.com/roadrunner-server/fileserver/v5@v5.1.9 github.com/roadrunner-server/logger/v5@v5.1.9",
     );
     sandbox.vx("build -q -o bin").ok();
-    assert!(!sandbox.vx("check --offline").ok().contains("does not start"));
+    assert!(!sandbox.vx("check").ok().contains("does not start"));
 }

@@ -94,7 +94,9 @@ pub async fn check(
     let mut findings = rules::of_configuration(&request.manifest, graph.as_ref().ok());
     let mut checked = match &graph {
         Ok(graph) => {
-            let newest = newest_versions(request, rules::misplaced(graph), Arc::clone(&reporter), cancel.clone()).await;
+            let newest =
+                newest_versions(request, rules::misplaced(graph), Arc::clone(&reporter), cancel.clone())
+                    .await;
             findings.extend(rules::of_graph(request, graph, &newest));
             let quiet = Arc::new(WithoutRaised(reporter));
             match PluginGraph::load_if_built(&lenient, quiet, cancel.clone()).await {

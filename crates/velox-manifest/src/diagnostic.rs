@@ -67,7 +67,7 @@ pub struct Diagnostic {
     /// A short label beside the caret.
     pub label: Option<String>,
     /// Another place that belongs to it, such as the first of two definitions.
-    pub related: Option<RelatedSpan>,
+    pub related: Option<Box<RelatedSpan>>,
     /// Help messages.
     pub help: Vec<String>,
     /// What it is about, if that matters to a caller.
@@ -129,7 +129,7 @@ impl Diagnostic {
     /// Sets a second place.
     #[must_use]
     pub fn related(self, span: Range<usize>, label: impl Into<String>) -> Self {
-        Self { related: Some(RelatedSpan { span, label: label.into() }), ..self }
+        Self { related: Some(Box::new(RelatedSpan { span, label: label.into() })), ..self }
     }
 
     /// Adds a help text.

@@ -124,15 +124,15 @@ impl UsedInterfaces {
     /// The module paths that are used of the interface module `base`, or else of the modules that replace it. What only
     /// an `// indirect` line names counts if nothing else does.
     fn instead_of(&self, base: &str) -> Vec<String> {
-        let is_base = |path: &&String| without_major(path) == base;
-        let is_sibling =
-            |path: &&String| API_MODULES.contains(&base) && API_MODULES.contains(&without_major(path));
-        let candidates: [(&BTreeSet<String>, &dyn Fn(&&String) -> bool); 3] =
-            [(&self.direct, &is_base), (&self.direct, &is_sibling), (&self.indirect, &is_base)];
-        let found = candidates
+        let wanted = |paths: &BTreeSet<String>, is_wanted: fn(&str, &str) -> bool| -> Vec<String> {
+            paths.iter().filter(|path| is_wanted(without_major(path), base)).cloned().collect()
+        };
+        let is_base = |path: &str, base: &str| path == base;
+        let is_sibling = |path: &str, base: &str| API_MODULES.contains(&base) && API_MODULES.contains(&path);
+        [wanted(&self.direct, is_base), wanted(&self.direct, is_sibling), wanted(&self.indirect, is_base)]
             .into_iter()
-            .map(|(paths, is_wanted)| paths.iter().filter(is_wanted).cloned().collect::<Vec<_>>());
-        found.into_iter().find(|paths| !paths.is_empty()).unwrap_or_default()
+            .find(|paths| !paths.is_empty())
+            .unwrap_or_default()
     }
 }
 

@@ -17,7 +17,7 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter, Layer as _,
+    Layer as _,
     filter::Targets,
     fmt::{
         self, FmtContext, FormattedFields,
@@ -41,7 +41,7 @@ pub struct LogOptions {
     /// The level of this program's messages; other crates log only warnings and errors.
     pub level: Level,
     /// The environment: `OTEL_EXPORTER_OTLP_ENDPOINT` enables traces, `VX_LOG` is a filter
-    /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html>).
+    /// (<https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/targets/struct.Targets.html>).
     pub environment: BTreeMap<String, String>,
 }
 
@@ -69,12 +69,11 @@ impl Logging {
     /// # Errors
     /// A setting is invalid.
     pub fn start(options: &LogOptions) -> Result<Self, String> {
-        let filter = match options.environment.get("VX_LOG").filter(|value| !value.is_empty()) {
-            Some(value) => EnvFilter::try_new(value).map_err(|error| format!("VX_LOG: {error}"))?,
-            None => {
-                let others = options.level.min(Level::WARN);
-                EnvFilter::new(format!("{others},velox_service={}", options.level))
-            }
+        let filter: Targets = match options.environment.get("VX_LOG").filter(|value| !value.is_empty()) {
+            Some(value) => value.parse().map_err(|error| format!("VX_LOG: {error}"))?,
+            None => Targets::new()
+                .with_default(options.level.min(Level::WARN))
+                .with_target("velox_service", options.level),
         };
         let text = fmt::layer().compact().with_target(false).with_writer(io::stderr);
         let lines = match options.format {

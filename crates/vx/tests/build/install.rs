@@ -201,7 +201,7 @@ fn archives_have_names_and_folders_of_velox() {
             names.sort();
             names
         };
-        assert_eq!(files(unpacked.path()), [folder.clone()]);
+        assert_eq!(files(unpacked.path()), std::slice::from_ref(&folder));
         let inner = unpacked.path().join(&folder);
         assert_eq!(files(&inner), ["LICENSE", "README.md", "velox.toml", vx]);
         assert_eq!(fs::read(inner.join(vx)).unwrap(), fs::read(&program).unwrap());

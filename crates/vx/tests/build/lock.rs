@@ -4,7 +4,7 @@ use std::fs;
 
 use velox_testkit::{Fault, plugin};
 
-use crate::support::sandbox::{Sandbox, VX, acme_proxy, assert_contains, configuration};
+use crate::support::sandbox::{Sandbox, VX, acme_proxy, configuration};
 
 const HELLO: &str = "example.com/acme/hello";
 const BYE: &str = "example.com/acme/bye";

@@ -375,10 +375,15 @@ fn edits(good: &str, bye_sums: &str) -> Vec<(String, &'static str)> {
             "plugin hello: the lock has example.com/acme/bye, which the configuration doesn't name",
         ),
         (
-            with("acme/hello v1.0.0", "acme/hello v1.1.0").replace(
-                "module = \"example.com/acme/hello\"\nversion = \"v1.0.0\"",
-                "module = \"example.com/acme/hello\"\nversion = \"v1.1.0\"",
-            ),
+            with("acme/hello v1.0.0", "acme/hello v1.1.0")
+                .replace(
+                    "module = \"example.com/acme/hello\"\nversion = \"v1.0.0\"",
+                    "module = \"example.com/acme/hello\"\nversion = \"v1.1.0\"",
+                )
+                .replace(
+                    "from = \"example.com/acme/hello v1.1.0\"",
+                    "from = \"example.com/acme/hello v1.0.0\"",
+                ),
             "plugin hello: the lock has v1.1.0, the configuration requests v1.0.0",
         ),
         (

@@ -40,6 +40,8 @@ pub struct PluginGeneration {
     pub plugins: u64,
     /// The RoadRunner releases, for messages.
     pub roadrunner: String,
+    /// Their major versions.
+    majors: Vec<String>,
 }
 
 /// A RoadRunner release.
@@ -184,6 +186,22 @@ impl KnownPlugin {
     #[must_use]
     pub fn module_path(&self) -> String {
         self.module_path_at(self.majors.last().copied().unwrap_or_default())
+    }
+
+    /// The module path for a ref of the plugin: at the major version of a tag, else at that of the plugins of a
+    /// RoadRunner release, else at the newest.
+    #[must_use]
+    pub fn module_path_for(&self, reference: &str, roadrunner: Option<&str>) -> String {
+        if let Some(major) = crate::refs::semver_major(reference) {
+            return self.module_path_at(major);
+        }
+        let release = roadrunner.and_then(|roadrunner| roadrunner.split('.').next());
+        let is_of = |it: &&PluginGeneration| it.majors.iter().any(|major| Some(major.as_str()) == release);
+        let major = generations().iter().find(is_of).map(|it| it.plugins);
+        match major.filter(|major| self.majors.contains(major)) {
+            Some(major) => self.module_path_at(major),
+            None => self.module_path(),
+        }
     }
 
     /// The module path at the major version of another module path, or else at the newest.
@@ -372,6 +390,18 @@ mod tests {
             find("rate_limiter").unwrap().module_path_like("x/v5"),
             "github.com/roadrunner-server/rate-limiter/v6"
         );
+        let http = find("http").unwrap();
+        for (reference, roadrunner, suffix) in [
+            ("v5.2.0", Some("v3.0.0"), "v5"),
+            ("v6.0.0", None, "v6"),
+            ("latest", Some("v2025.1.15"), "v5"),
+            ("latest", Some("v3.0.0"), "v6"),
+            ("main", Some("master"), "v6"),
+            ("", None, "v6"),
+        ] {
+            let path = format!("github.com/roadrunner-server/http/{suffix}");
+            assert_eq!(http.module_path_for(reference, roadrunner), path, "{reference} {roadrunner:?}");
+        }
         assert!(is_official("github.com/roadrunner-server/no-such/v6"));
         assert!(!is_official("github.com/darkweak/souin/plugins/roadrunner") && !is_official("http"));
     }

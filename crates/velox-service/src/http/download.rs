@@ -150,6 +150,12 @@ fn parse(query: &str) -> Result<DownloadQuery, Vec<Violation>> {
             violations.push(Violation::new(field, "missing"));
         }
     }
+    // Their major versions depend on RoadRunner, which may come last.
+    for plugin in spec.plugins.iter_mut().filter(|plugin| !plugin.module.contains('/')) {
+        if let Some(known) = catalogue::find(&plugin.module) {
+            plugin.module = known.module_path_for(&plugin.reference, Some(&spec.roadrunner));
+        }
+    }
     if violations.is_empty() { Ok(DownloadQuery { spec, wait }) } else { Err(violations) }
 }
 
@@ -159,8 +165,6 @@ fn set(spec: &mut BuildSpec, wait: &mut u64, name: &str, value: &str) -> Result<
         "roadrunner" => spec.roadrunner = value.to_owned(),
         "plugin" => {
             let (module, reference) = value.split_once('@').unwrap_or((value, "latest"));
-            let known = if module.contains('/') { None } else { catalogue::find(module) };
-            let module = known.map_or_else(|| module.to_owned(), catalogue::KnownPlugin::module_path);
             spec.plugins.push(PluginSpec::new(module, reference));
         }
         "replace" => {
@@ -222,8 +226,8 @@ mod tests {
         let parsed = parse(query).expect("valid");
         let plugins = [
             PluginSpec::new("example.com/a", "v1.0.0"),
-            PluginSpec::new(catalogue::find("http").expect("known").module_path(), "v5.2.0"),
-            PluginSpec::new(catalogue::find("rpc").expect("known").module_path(), "latest"),
+            PluginSpec::new("github.com/roadrunner-server/http/v5", "v5.2.0"),
+            PluginSpec::new("github.com/roadrunner-server/rpc/v5", "latest"),
         ];
         let spec = BuildSpec {
             target: parse_target("linux/arm64").expect("a target"),

@@ -84,7 +84,8 @@ fn tips(word: &str, command: &Command) -> Vec<String> {
             tips.push(format!("to include a plugin, use `--with {word}`"));
         } else if let Some(plugin) = catalogue::find(module) {
             let version = word.get(module.len()..).unwrap_or_default();
-            tips.push(format!("to include a plugin, use `--with {}{version}`", plugin.module_path()));
+            let path = plugin.module_path_for(version.trim_start_matches('@'), None);
+            tips.push(format!("to include a plugin, use `--with {path}{version}`"));
         }
     }
     tips

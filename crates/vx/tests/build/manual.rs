@@ -110,6 +110,8 @@ fn manual_example_builds_verbatim() {
     let manual = include_str!("../manual.toml");
     let company = company
         .configured(manual)
+        // Another master of RoadRunner is in the module tree.
+        .env("GONOPROXY", "github.com/roadrunner-server/roadrunner")
         .env("RT_TOKEN", "a-github-token")
         .env("GL_TOKEN", "a-gitlab-token")
         .env("VERSION", "2024.2.1")
@@ -136,7 +138,9 @@ fn manual_example_builds_verbatim() {
 #[test]
 fn ref_is_a_tag_a_branch_or_a_commit_of_roadrunner() {
     let company = company().plugin("hello", "v1.0.0");
-    let mut sandbox = company.sandbox;
+    // No proxy has the branch master of the real RoadRunner: the forge decides.
+    let modules = company.sandbox.value("GOPROXY").split(',').next().unwrap().to_owned();
+    let mut sandbox = company.sandbox.env("GOPROXY", format!("{modules},direct"));
     for (reference, version) in [(RELEASE, "2025.0.77 "), ("master", "2025.0.77 "), ("", "2025.0.77 ")] {
         let text = if reference.is_empty() {
             format!("[github.plugins]\n{HELLO}\n")

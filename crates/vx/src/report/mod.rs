@@ -2,6 +2,7 @@
 
 mod delayed;
 pub(crate) mod diagnostics;
+pub(crate) mod findings;
 mod human;
 mod json;
 pub(crate) mod text;

@@ -155,10 +155,10 @@ pages_that_run! {
     inspecting_a_binary: "docs/inspecting-a-binary.md",
     installing: "docs/installing.md",
     migrating_from_velox: "docs/migrating-from-velox.md",
+    plugin_graph: "docs/plugin-graph.md",
     private_repositories: "docs/private-repositories.md",
     quick_start: "docs/quick-start.md",
     readme: "README.md",
-    understanding_a_server: "docs/understanding-a-server.md",
 }
 
 fn runs(block: &Block) -> bool {

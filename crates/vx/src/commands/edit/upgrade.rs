@@ -13,10 +13,13 @@ use crate::{
     cli::{OutputFormat, edit::MigrateCommand},
     commands::{
         edit::session::EditSession,
-        query::check::{finding_event, render_finding},
         session::{Session, working_directory},
     },
-    report::{self, Change, ChangeKind, text::line_diff},
+    report::{
+        self, Change, ChangeKind,
+        findings::{finding_event, render_finding},
+        text::line_diff,
+    },
     status::{CommandResult, ExitStatus},
 };
 

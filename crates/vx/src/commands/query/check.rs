@@ -1,13 +1,13 @@
-use serde_json::{Value, json};
+use serde_json::json;
 use velox_manifest::{Level, SourceFile};
-use velox_query::{CheckReport, CheckRule, Finding, VulnerabilityLookup};
+use velox_query::{CheckReport, Finding, VulnerabilityLookup};
 
 use crate::{
     cli::{OutputFormat, query::CheckCommand},
     commands::session::Session,
     report::{
         self,
-        diagnostics::{SourceRange, render_explained},
+        findings::{finding_event, render_finding},
         text::count,
     },
     settings::Settings,
@@ -59,16 +59,6 @@ fn render(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     text + &format!("{}{found}{lookup}\n", subject.unwrap_or_default())
 }
 
-/// A finding, with a blank line after it.
-pub(crate) fn render_finding(finding: &Finding, source: Option<&SourceFile>) -> String {
-    render_explained(&finding.diagnostic, &finding.explanation, source) + "\n"
-}
-
-/// A finding as a JSON event.
-pub(crate) fn finding_event(finding: &Finding, source: Option<&SourceFile>) -> String {
-    report::event("finding", &fields(finding, source))
-}
-
 fn events(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     let mut text: String = checked.findings.iter().map(|finding| finding_event(finding, source)).collect();
     let (looked_up, why) = match &checked.looked_up {
@@ -84,26 +74,4 @@ fn events(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     });
     text += &report::event("checked", &summary);
     text
-}
-
-fn fields(finding: &Finding, source: Option<&SourceFile>) -> Value {
-    let Finding { rule, diagnostic, explanation, vulnerabilities } = finding;
-    let mut fields = json!({
-        "rule": rule,
-        "level": match diagnostic.level { Level::Error => "error", Level::Warning => "warning" },
-        "message": diagnostic.message,
-        "label": diagnostic.label,
-        "explanation": explanation,
-        "help": diagnostic.help,
-    });
-    let Some(object) = fields.as_object_mut() else { return fields };
-    if *rule == CheckRule::Vulnerable {
-        object.insert("vulnerabilities".to_owned(), json!(vulnerabilities));
-    }
-    if let (Some(source), Some(span)) = (source, &diagnostic.span)
-        && let Value::Object(range) = json!(SourceRange::new(source, span))
-    {
-        object.extend(range);
-    }
-    fields
 }

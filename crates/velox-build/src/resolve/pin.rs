@@ -418,12 +418,13 @@ impl ModuleSources<'_> {
             {
                 return state;
             }
+            let fault = proxy_error.as_deref().map_or(Blame::Request, download_failure::fault);
             let why = proxy_error.unwrap_or_else(|| "no module proxy may be queried for it".to_owned());
             let advice = download_failure::advice(&why)
                 .unwrap_or("this service uses module proxies only: use a tag of a public module");
             let suggestion = self.suggestion(request, &why).await;
             let help: Vec<String> = suggestion.into_iter().chain([advice.to_owned()]).collect();
-            return ResolutionState::Failed(download_failure::fault(&why), unresolved(request, &why, &help));
+            return ResolutionState::Failed(fault, unresolved(request, &why, &help));
         }
         // A ref may have moved since the lock.
         let commit = request.known.as_ref().and_then(|previous| previous.commit.clone());

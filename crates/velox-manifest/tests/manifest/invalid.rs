@@ -198,7 +198,7 @@ fn a_token_in_place_of_a_ref_is_not_shown() {
     let errors = parse(text, &[("TOKEN", token)]).unwrap_err();
     let output = shown(text, &errors);
     assert!(!output.contains(token), "{output}");
-    assert!(output.contains("a ref contains the token"), "{output}");
+    assert!(output.contains("has a token, not a version"), "{output}");
     assert!(output.contains("[redacted]"), "{output}");
     // A short placeholder token occurs in many words.
     let text = text.replace("v1 ", "v1").replace("o ${", "o${");

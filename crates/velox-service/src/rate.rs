@@ -36,18 +36,16 @@ impl<K: Hash + Eq> RateLimiter<K> {
         self.take_at(Instant::now(), key, an_hour)
     }
 
-    /// The time until the next of `an_hour` permits; `None` if one is available.
-    pub fn wait(&self, key: &K, an_hour: u64) -> Option<Duration> {
-        let now = Instant::now();
-        let full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = full_at.get(key).copied().unwrap_or(now).max(now);
-        let each = HOUR / u32::try_from(an_hour).unwrap_or(u32::MAX).max(1);
-        (at + each).duration_since(now).checked_sub(HOUR).filter(|wait| !wait.is_zero())
+    /// Returns a permit that wasn't used.
+    pub fn give_back(&self, key: &K, an_hour: u64) {
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = full_at.get_mut(key) {
+            *at = at.checked_sub(interval(an_hour)).unwrap_or(*at);
+        }
     }
 
     fn take_at(&self, now: Instant, key: K, an_hour: u64) -> Result<(), Duration> {
-        let number = u32::try_from(an_hour).unwrap_or(u32::MAX).max(1);
-        let each = HOUR / number;
+        let each = interval(an_hour);
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         if full_at.len() >= MAX_KEYS {
             full_at.retain(|_, at| *at > now);
@@ -64,9 +62,26 @@ impl<K: Hash + Eq> RateLimiter<K> {
     }
 }
 
+/// The time between two permits.
+fn interval(an_hour: u64) -> Duration {
+    HOUR / u32::try_from(an_hour).unwrap_or(u32::MAX).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unused_permits_are_returned() {
+        let rates = RateLimiter::default();
+        let start = Instant::now();
+        for _ in 0..2 {
+            assert_eq!(rates.take_at(start, "a", 2), Ok(()));
+        }
+        rates.give_back(&"a", 2);
+        assert_eq!(rates.take_at(start, "a", 2), Ok(()));
+        assert_eq!(rates.take_at(start, "a", 2), Err(HOUR / 2));
+    }
 
     #[test]
     fn a_burst_and_then_evenly() {

@@ -91,7 +91,8 @@ impl Service {
     ) -> Result<Submission, ServiceError> {
         let spec = self.checked(caller, spec)?;
         let tenant = &caller.tenant;
-        let wait = caller.builds_per_hour.and_then(|an_hour| self.rates.wait(tenant, an_hour));
+        // Reserved now, so that simultaneous requests can't exceed the limit.
+        let wait = caller.builds_per_hour.and_then(|an_hour| self.rates.take(tenant.clone(), an_hour).err());
         // A rate-limited caller may still join or reuse builds.
         let at_once = if wait.is_some() { Some(0) } else { caller.builds_at_once };
         let new = NewBuild { spec, tenant: tenant.clone(), force, at_once, trace: current_trace() };
@@ -106,15 +107,13 @@ impl Service {
         if let Ok(submission) = &submitted {
             self.telemetry.submitted(tenant, submission);
         }
+        if let Some(an_hour) = caller.builds_per_hour.filter(|_| wait.is_none())
+            && !matches!(submitted, Ok(Submission::Queued(_)))
+        {
+            self.rates.give_back(tenant, an_hour);
+        }
         match (submitted, wait) {
             (Err(StoreError::TenantLimit { .. }), Some(wait)) => Err(ServiceError::RateLimited { wait }),
-            (Ok(submitted @ Submission::Queued(_)), _) => {
-                if let Some(an_hour) = caller.builds_per_hour {
-                    // Already checked above; simultaneous requests may exceed the limit.
-                    let _ = self.rates.take(tenant.clone(), an_hour);
-                }
-                Ok(submitted)
-            }
             (submitted, _) => Ok(submitted?),
         }
     }

@@ -132,7 +132,8 @@ async fn errors_are_shown_beside_their_fields() {
     let form = format!("rr=v2025.1.15&ref=a%20b&p={HTTP}&v.{HTTP}=v5.3.0");
     let Answer { status, text, .. } = service.post_form("/build", &[], &form).await;
     assert_eq!(status, 422);
-    for kept in ["id=\"ref-wrong\"", "href=\"#ref\"", "value=\"a b\"", &format!(">{HTTP}@v5.3.0</textarea>")] {
+    for kept in ["id=\"ref-wrong\"", "href=\"#ref\"", "value=\"a b\"", &format!(">{HTTP}@v5.3.0</textarea>")]
+    {
         assert!(text.contains(kept), "{kept} is missing: {text}");
     }
 

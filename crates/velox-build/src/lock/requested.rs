@@ -98,9 +98,7 @@ impl RequestedVersions {
         if self.changes(lock).is_empty() {
             return self.differences(lock);
         }
-        let is_unchanged = |plugin: &LockedPlugin| {
-            plugin.from.is_none() || plugin.from.as_ref() == self.plugins.get(&plugin.name)
-        };
+        let is_unchanged = |plugin: &LockedPlugin| plugin.from.as_ref() == self.plugins.get(&plugin.name);
         unrequested::plugin_differences(lock, &self.manifest, is_unchanged)
     }
 

@@ -312,8 +312,8 @@ fn build_fails_when_toolchain_is_unavailable() {
     proxy.query("github.com/roadrunner-server/roadrunner/v2025", "main", RELEASE);
     let text = configuration("hello@v1.0.0").replace(&format!("ref = \"{RELEASE}\""), "ref = \"main\"");
     let sandbox = machine(&proxy).file("velox.toml", text);
-    // The forge with the branch is unreachable.
-    let message = sandbox.env("HTTPS_PROXY", "http://127.0.0.1:1");
-    message.vx("lock").fails(1);
-    assert!(root(&message, &version).exists() && !root(&message, "go1.22.1").exists());
+    // The module proxy knows the branch: the forge, which is unreachable, is not needed.
+    let sandbox = sandbox.env("HTTPS_PROXY", "http://127.0.0.1:1");
+    sandbox.vx("lock").ok();
+    assert!(root(&sandbox, &version).exists() && !root(&sandbox, "go1.22.1").exists());
 }

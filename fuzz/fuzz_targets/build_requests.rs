@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
         _ => {
             let Ok(text) = std::str::from_utf8(bytes) else { return };
             let specs = BuildSpec::from_configuration(text, None);
-            specs.ok().and_then(|mut specs| specs.pop()).map(Ok)
+            specs.ok().and_then(|(mut specs, _)| specs.pop()).map(Ok)
         }
     };
     match read {
@@ -24,7 +24,8 @@ fuzz_target!(|bytes: &[u8]| {
             let again = spec.clone().normalized().expect("a valid spec stays valid");
             assert_eq!(spec.key().expect("a key"), again.key().expect("a key"));
             let configuration = spec.configuration();
-            let parsed = BuildSpec::from_configuration(&configuration, None).expect("its configuration is valid");
+            let (parsed, _) =
+                BuildSpec::from_configuration(&configuration, None).expect("its configuration is valid");
             // A configuration has no stamp.
             let stamps = BuildSpec { stamp_version: None, stamp_time: None, ..spec };
             assert_eq!(parsed, [stamps], "{configuration}");

@@ -201,6 +201,7 @@ fn a_token_in_place_of_a_ref_is_not_shown() {
     assert!(output.contains("has a token, not a version"), "{output}");
     assert!(output.contains("[redacted]"), "{output}");
     // A short placeholder token occurs in many words.
-    let text = text.replace("v1 ", "v1").replace("o ${", "o${");
+    let text = text.replace("\"v1 ${TOKEN}", "\"v1x").replace("\"o ${TOKEN}", "\"ox");
+    let text = text.replace("ref = \"${TOKEN}", "ref = \"x1");
     parse(&text, &[("TOKEN", "x")]).unwrap();
 }

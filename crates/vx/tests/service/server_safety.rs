@@ -793,14 +793,14 @@ fn large_modules(proxy: &ModuleProxy, count: usize, bytes: usize) -> Vec<String>
 #[test]
 fn unpacked_modules_count_against_the_disk_limit() {
     const MIB: usize = 1 << 20;
-    let mut machine = Machine::new().limits(|limits| limits.disk = 100 << 20);
+    let mut machine = Machine::new().limits(|limits| limits.disk = 160 << 20);
     machine.options.environment.remove("GOMODCACHE");
     let modules = large_modules(&machine.proxy, 6, 40 * MIB);
     let plugins: Vec<(&str, &str)> = modules.iter().map(|module| (module.as_str(), "v1.0.0")).collect();
     let ended = machine.run(spec(&plugins));
     let failure = ended.failed();
     assert_eq!(failure.kind, FailureKind::Limit, "{failure:?}");
-    assert!(failure.message.contains("disk limit of 100 MiB"), "{failure:?}");
+    assert!(failure.message.contains("disk limit of 160 MiB"), "{failure:?}");
     // Its downloads don't count against later builds.
     machine.run(spec(&[(HELLO, "v1.0.0")])).made();
     machine.run(spec(&plugins[..1])).made();

@@ -4,13 +4,15 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use velox_gomod::buildinfo::BuildInfo;
 use velox_testkit::{ModuleProxy, plugin};
 
-use crate::support::sandbox::{Sandbox, acme_proxy, skip};
+use crate::support::{
+    sandbox::{Sandbox, acme_proxy},
+    small_disk::SmallDisk,
+};
 
 fn proxy() -> ModuleProxy {
     let proxy = acme_proxy();
@@ -31,42 +33,6 @@ fn proxy() -> ModuleProxy {
 
 fn machine(proxy: &ModuleProxy) -> Sandbox {
     Sandbox::behind(proxy).plugins("hello@v1.0.0")
-}
-
-/// A mounted file system of fixed size.
-struct Disk(PathBuf);
-
-impl Disk {
-    /// `None`, with the reason printed, if this user can't mount.
-    fn new(test: &str, at: PathBuf, size: &str) -> Option<Self> {
-        fs::create_dir_all(&at).unwrap();
-        let at = at.canonicalize().unwrap();
-        let mounted = mount(&["-t", "tmpfs", "-o", &format!("size={size},nr_inodes=0"), "tmpfs"], &at);
-        match mounted {
-            Ok(()) => Some(Self(at)),
-            Err(why) => {
-                skip(test, &why);
-                None
-            }
-        }
-    }
-
-    fn resize(&self, size: &str) {
-        mount(&["-o", &format!("remount,size={size}")], &self.0).unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Unmount before the parent directory is removed.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-fn mount(arguments: &[&str], at: &Path) -> Result<(), String> {
-    let output = Command::new("mount").args(arguments).arg(at).output().map_err(|error| error.to_string())?;
-    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if output.status.success() { Ok(()) } else { Err(format!("no disk can be mounted: {message}")) }
 }
 
 /// Files and links below a directory.
@@ -91,7 +57,7 @@ fn full_module_cache_disk_is_named_in_the_error() {
     let sandbox = machine(&proxy);
     sandbox.vx("lock").ok();
     let at = sandbox.at("../small-modules");
-    let Some(disk) = Disk::new("a full disk for modules", at.clone(), "100k") else { return };
+    let Some(disk) = SmallDisk::mount("a full disk for modules", at.clone(), "100k") else { return };
     let sandbox = sandbox.env("GOMODCACHE", &at);
     for arguments in ["fetch --locked", "build -o out"] {
         sandbox.vx(arguments).fails_with(1, &["No space left on device", "small-modules", "GOMODCACHE"]);
@@ -114,7 +80,7 @@ fn full_output_or_cache_disk_leaves_no_partial_binary() {
 
     // The output directory: existing files stay.
     let at = sandbox.at("small-out");
-    let Some(disk) = Disk::new("a full disk for the output", at.clone(), "1m") else { return };
+    let Some(disk) = SmallDisk::mount("a full disk for the output", at.clone(), "1m") else { return };
     fs::write(at.join("rr"), "the old server").unwrap();
     sandbox.vx("build -o small-out").fails_with(1, &["No space left on device", "small-out"]);
     assert_eq!(files(&at), [at.join("rr")]);
@@ -126,7 +92,7 @@ fn full_output_or_cache_disk_leaves_no_partial_binary() {
 
     // The cache of vx: too small for a workspace, then for a binary.
     let at = sandbox.at("../small-cache");
-    let Some(disk) = Disk::new("a full disk for vx's cache", at.clone(), "64k") else { return };
+    let Some(disk) = SmallDisk::mount("a full disk for vx's cache", at.clone(), "64k") else { return };
     fs::remove_dir_all(sandbox.at("out")).unwrap();
     let sandbox = sandbox.env("VX_CACHE_DIR", &at);
     for size in ["64k", "8m"] {

@@ -8,6 +8,7 @@ mod support {
     pub mod buildah;
     pub mod release;
     pub mod sandbox;
+    pub mod small_disk;
 }
 
 mod action;

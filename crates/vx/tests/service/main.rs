@@ -9,6 +9,7 @@ mod support {
     pub mod collector;
     pub mod sandbox;
     pub mod service;
+    pub mod small_disk;
 }
 
 mod cluster;

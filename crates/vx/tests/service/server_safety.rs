@@ -26,7 +26,10 @@ use velox_service::{
 };
 use velox_testkit::{Fault, Internet, ModuleProxy, Repo, TestForge, plugin};
 
-use crate::support::sandbox::{RELEASE, Sandbox, VX, program, wait_until};
+use crate::support::{
+    sandbox::{RELEASE, Sandbox, VX, program, wait_until},
+    small_disk::SmallDisk,
+};
 
 const HELLO: &str = "example.com/acme/hello";
 
@@ -753,32 +756,6 @@ fn every_limit_ends_a_build() {
     }
 }
 
-/// A file system of its own in memory, unmounted when dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None` if this user may not mount it.
-    fn mount(size: &str) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let options = format!("size={size}");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "vx-test"])
-            .arg(directory.path())
-            .output();
-        if mounted.is_ok_and(|mounted| mounted.status.success()) {
-            return Some(Self(directory));
-        }
-        println!("skipped: only root can mount a small disk");
-        None
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
-}
-
 /// Adds versions v1.0.1 … of a module that are small zips and large when unpacked.
 fn large_modules(proxy: &ModuleProxy, count: usize, bytes: usize) -> Vec<String> {
     let module = |at: usize| format!("example.com/acme/large{at}");
@@ -809,9 +786,11 @@ fn unpacked_modules_count_against_the_disk_limit() {
 #[test]
 fn full_disk_is_cleaned_up_and_the_build_gets_another_try() {
     const MIB: u64 = 1 << 20;
-    let Some(disk) = SmallDisk::mount("400m") else { return };
+    let place = tempfile::tempdir().unwrap();
+    let mounted = SmallDisk::mount("full_disk_is_cleaned_up", place.path().to_owned(), "400m");
+    let Some(_disk) = mounted else { return };
     let mut machine = Machine::new().limits(|limits| limits.disk = 300 * MIB);
-    machine.options.data = disk.0.path().join("data");
+    machine.options.data = place.path().join("data");
     machine.options.environment.remove("GOMODCACHE");
     // As left by earlier builds, less than the limit of the caches.
     let cache = machine.options.data.join("go/pkg/mod/example.com/acme/old@v1.0.0");
@@ -823,7 +802,7 @@ fn full_disk_is_cleaned_up_and_the_build_gets_another_try() {
     assert!(!cache.exists());
 
     // Nothing to clean up.
-    let filled = disk.0.path().join("filled");
+    let filled = place.path().join("filled");
     let mut large = fs::File::create(&filled).unwrap();
     while large.write_all(&[1; 1 << 20]).is_ok() {}
     let ended = machine.run(spec(&[(HELLO, "v1.0.0")]));

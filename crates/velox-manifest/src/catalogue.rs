@@ -44,6 +44,19 @@ pub struct PluginGeneration {
     majors: Vec<String>,
 }
 
+/// Plugins for one purpose, which work together.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preset {
+    /// The name.
+    pub name: String,
+    /// A one-line description, without a full stop.
+    pub description: String,
+    /// The names of the plugins; empty: all of the release.
+    #[serde(default)]
+    plugins: Vec<String>,
+}
+
 /// A RoadRunner release.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +71,7 @@ pub struct KnownRelease {
 #[serde(deny_unknown_fields)]
 struct CatalogueFile {
     generations: Vec<PluginGeneration>,
+    presets: Vec<Preset>,
     plugins: Vec<KnownPlugin>,
 }
 
@@ -102,6 +116,18 @@ pub fn catalogue() -> &'static [KnownPlugin] {
 #[must_use]
 pub fn generations() -> &'static [PluginGeneration] {
     &file().generations
+}
+
+/// The presets, in listing order.
+#[must_use]
+pub fn presets() -> &'static [Preset] {
+    &file().presets
+}
+
+/// The preset with this name.
+#[must_use]
+pub fn preset(name: &str) -> Option<&'static Preset> {
+    presets().iter().find(|preset| preset.name == name)
 }
 
 /// Some RoadRunner releases, newest first.
@@ -225,6 +251,15 @@ impl KnownPlugin {
     }
 }
 
+impl Preset {
+    /// Whether it contains this plugin of a RoadRunner release, given by module path.
+    #[must_use]
+    pub fn contains(&self, module: &str) -> bool {
+        let is_it = |plugin: &KnownPlugin| self.plugins.contains(&plugin.name);
+        self.plugins.is_empty() || find(module).is_some_and(is_it)
+    }
+}
+
 impl PluginGroup {
     /// All groups, in listing order.
     pub const ALL: [Self; 9] = [
@@ -304,9 +339,10 @@ mod tests {
 
     #[test]
     fn it_is_consistent() {
-        let CatalogueFile { plugins, generations } = parse(include_str!("../catalogue.toml")).unwrap();
+        let CatalogueFile { plugins, generations, presets } = parse(include_str!("../catalogue.toml")).unwrap();
         assert_eq!(catalogue(), plugins);
         assert_eq!(super::generations(), generations);
+        assert_eq!(super::presets(), presets);
         assert!(generations.is_sorted_by(|newer, older| newer.plugins > older.plugins));
 
         let order: Vec<_> = plugins.iter().map(|plugin| (plugin.group, normalize(&plugin.name))).collect();
@@ -370,6 +406,27 @@ mod tests {
                 assert!(plugin.majors.contains(&5) && !plugin.optional.contains(&5), "{module}");
             }
         }
+    }
+
+    #[test]
+    fn each_plugin_of_a_preset_is_one_of_a_release() {
+        let mut names = HashSet::new();
+        for preset in presets() {
+            assert_eq!(super::preset(&preset.name), Some(preset));
+            assert!(names.insert(&preset.name) && !preset.description.ends_with('.'));
+            for name in &preset.plugins {
+                let plugin = catalogue().iter().find(|plugin| plugin.name == *name).unwrap();
+                assert!(plugin.majors.iter().any(|major| !plugin.optional.contains(major)), "{name}");
+                assert!(preset.contains(&plugin.module_path()), "{name}");
+            }
+        }
+        let count = |name: &str| {
+            let preset = super::preset(name).unwrap();
+            known_releases()[0].plugins().filter(|(module, _)| preset.contains(module)).count()
+        };
+        assert_eq!((count("minimal"), count("full")), (4, 35));
+        assert!(!super::preset("minimal").unwrap().contains("github.com/acme/http"));
+        assert_eq!(super::preset("Web"), None);
     }
 
     #[test]

@@ -339,7 +339,8 @@ mod tests {
 
     #[test]
     fn it_is_consistent() {
-        let CatalogueFile { plugins, generations, presets } = parse(include_str!("../catalogue.toml")).unwrap();
+        let CatalogueFile { plugins, generations, presets } =
+            parse(include_str!("../catalogue.toml")).unwrap();
         assert_eq!(catalogue(), plugins);
         assert_eq!(super::generations(), generations);
         assert_eq!(super::presets(), presets);

@@ -28,8 +28,24 @@ pub struct KnownPlugin {
     /// The replacement of a deprecated plugin.
     #[serde(default)]
     pub replaced_by: Option<String>,
+    /// The names of the plugins that implement parameters of its `Init`: RoadRunner disables it without one of them.
+    /// The configuration plugin, which every server has, is not listed.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// The names of the plugins that use it: it does nothing without one of each list. Empty if it is of use by itself.
+    #[serde(default)]
+    pub used_by: Vec<Vec<String>>,
     /// A one-line description, without a full stop.
     pub description: String,
+}
+
+/// A plugin that a choice of plugins needs and does not contain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingPlugin {
+    /// The plugin.
+    pub plugin: &'static KnownPlugin,
+    /// The plugins that need it: chosen ones, or other missing ones.
+    pub needed_by: Vec<&'static KnownPlugin>,
 }
 
 /// RoadRunner releases whose plugins share a major version.
@@ -171,6 +187,31 @@ pub fn find(name_or_module: &str) -> Option<&'static KnownPlugin> {
         .find(|plugin| plugin.module == module || plugin.names().any(|known| normalize(known) == name))
 }
 
+/// The plugins that `chosen` ones need, directly or through each other, and that are not among them; the catalogue's
+/// order.
+#[must_use]
+pub fn missing_plugins(chosen: &[&'static KnownPlugin]) -> Vec<MissingPlugin> {
+    let mut included = chosen.to_vec();
+    let mut next = 0;
+    while let Some(plugin) = included.get(next) {
+        next += 1;
+        for needed in plugin.needs.iter().filter_map(|name| find(name)) {
+            if !included.contains(&needed) {
+                included.push(needed);
+            }
+        }
+    }
+    let is_missing = |plugin: &&KnownPlugin| included.contains(plugin) && !chosen.contains(plugin);
+    let needed_by = |plugin: &KnownPlugin| {
+        included.iter().copied().filter(|other| other.needs.contains(&plugin.name)).collect()
+    };
+    catalogue()
+        .iter()
+        .filter(is_missing)
+        .map(|plugin| MissingPlugin { plugin, needed_by: needed_by(plugin) })
+        .collect()
+}
+
 /// The plugins whose names, module path or description contain all `words`, by group, matches by name first.
 #[must_use]
 pub fn search(words: &str) -> Vec<&'static KnownPlugin> {
@@ -244,6 +285,15 @@ impl KnownPlugin {
     #[must_use]
     pub fn module_path_at(&self, major: u64) -> String {
         if major < 2 { self.module.clone() } else { format!("{}/v{major}", self.module) }
+    }
+
+    /// The lists of plugins of which `chosen` has none, although one of each has to use this plugin.
+    pub fn missing_users<'a>(
+        &'a self,
+        chosen: &'a [&'static Self],
+    ) -> impl Iterator<Item = &'a [String]> + 'a {
+        let is_chosen = |name: &String| chosen.iter().any(|plugin| plugin.name == *name);
+        self.used_by.iter().filter(move |users| !users.iter().any(is_chosen)).map(Vec::as_slice)
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -368,6 +418,12 @@ mod tests {
             assert_eq!(plugin.module, without_major(&plugin.module));
             assert!(!plugin.description.is_empty() && !plugin.description.ends_with('.'), "{}", plugin.name);
             assert!(plugin.description.chars().count() <= 90, "{}: too long for a line", plugin.name);
+            for name in plugin.needs.iter().chain(plugin.used_by.iter().flatten()) {
+                let other = find(name).unwrap();
+                assert_eq!((&other.name, other.status), (name, PluginStatus::Supported), "{}", plugin.name);
+                assert_ne!(name, &plugin.name);
+            }
+            assert!(plugin.used_by.iter().all(|users| !users.is_empty()), "{}", plugin.name);
             match &plugin.replaced_by {
                 Some(other) => {
                     assert_eq!(plugin.status, PluginStatus::Deprecated, "{}", plugin.name);
@@ -490,6 +546,32 @@ mod tests {
         assert_eq!(near("github.com/roadrunner-server/kakfa/v5"), Some("kafka"));
         assert_eq!(near("tempral"), Some("roadrunner-temporal"));
         assert_eq!(near("xyz"), None);
+    }
+
+    #[test]
+    fn missing_plugins_follow_from_the_choice() {
+        let chosen = |names: &[&str]| names.iter().map(|name| find(name).unwrap()).collect::<Vec<_>>();
+        let missing = |names: &[&str]| {
+            let missing = missing_plugins(&chosen(names)).into_iter();
+            let names =
+                |plugins: &[&KnownPlugin]| plugins.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
+            missing.map(|it| (it.plugin.name.clone(), names(&it.needed_by).join(" "))).collect::<Vec<_>>()
+        };
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, by)| ((*name).to_owned(), (*by).to_owned())).collect()
+        };
+        assert_eq!(missing(&["http", "gzip"]), pairs(&[("server", "http"), ("logger", "http server")]));
+        assert_eq!(missing(&["http", "logger", "server"]), []);
+        assert_eq!(missing(&["gzip"]), []);
+
+        let unused = |name: &str, names: &[&str]| {
+            find(name).unwrap().missing_users(&chosen(names)).map(|users| users.join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(unused("gzip", &["jobs"]), ["http"]);
+        assert_eq!(unused("boltdb", &[]), ["jobs kv"]);
+        assert_eq!(unused("boltdb", &["kv"]), [""; 0]);
+        assert_eq!(unused("prometheus", &["http"]), ["metrics"]);
+        assert_eq!(unused("http", &[]), [""; 0]);
     }
 
     #[test]

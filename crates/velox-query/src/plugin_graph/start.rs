@@ -274,6 +274,7 @@ impl StartCondition {
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
+    use velox_manifest::catalogue;
 
     use super::*;
 
@@ -350,6 +351,67 @@ mod tests {
                     assert!(always.is_subset(outcome), "{always:?} {outcome:?}");
                 }
                 assert_eq!(sometimes.is_empty(), disabled.len() == 1, "{sometimes:?} {disabled:?}");
+            }
+        }
+    }
+
+    /// The names in the catalogue of the plugins that get `index`, through `Init` or by collecting it.
+    fn names(graph: &PluginGraph, plugins: impl Iterator<Item = usize>) -> BTreeSet<&str> {
+        plugins
+            .filter(|index| !graph.plugins[*index].is_configuration)
+            .map(|index| catalogue::find(&graph.plugins[index].module).unwrap().name.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn the_catalogue_has_what_plugins_need() {
+        for recording in RECORDINGS {
+            let graph = graph(recording.graph);
+            for (index, plugin) in graph.plugins.iter().enumerate().filter(|(_, it)| !it.is_configuration) {
+                let known = catalogue::find(&plugin.module).unwrap();
+                let needed = graph.edges().into_iter().filter(|edge| edge.to == index && edge.is_required);
+                let needed = names(&graph, needed.map(|edge| edge.from));
+                let listed: BTreeSet<&str> = known.needs.iter().map(String::as_str).collect();
+                assert_eq!(listed, needed, "{}", known.name);
+            }
+        }
+    }
+
+    /// Plugins that give access to others, or show something of them; only a plugin that lists them in `used_by` is of
+    /// no use without them.
+    const OBSERVERS: [&str; 5] = ["informer", "metrics", "resetter", "rpc", "status"];
+
+    #[test]
+    fn the_catalogue_has_what_uses_plugins() {
+        for recording in RECORDINGS {
+            let graph = graph(recording.graph);
+            let included = names(&graph, 0..graph.plugins.len());
+            for (index, plugin) in graph.plugins.iter().enumerate().filter(|(_, it)| !it.is_configuration) {
+                let known = catalogue::find(&plugin.module).unwrap();
+                let listed: BTreeSet<&str> = known
+                    .used_by
+                    .iter()
+                    .flatten()
+                    .map(String::as_str)
+                    .filter(|it| included.contains(it))
+                    .collect();
+                let edges = graph.edges();
+                let users = names(&graph, edges.iter().filter(|edge| edge.from == index).map(|edge| edge.to));
+                // The method RPC of app-logger v6.0.0-beta.3 is still that of v5.
+                if plugin.module != "github.com/roadrunner-server/app-logger/v6" {
+                    assert!(listed.is_subset(&users), "{}: {listed:?} {users:?}", known.name);
+                }
+                if edges.iter().any(|edge| edge.from == index && edge.is_required) {
+                    assert!(listed.is_empty(), "{} implements parameters of others", known.name);
+                    continue;
+                }
+                // A user that is only used by others counts through these.
+                let is_counted = |user: &&&str| {
+                    !OBSERVERS.contains(*user)
+                        && (listed.contains(**user) || catalogue::find(user).unwrap().used_by.is_empty())
+                };
+                let missing: Vec<_> = users.difference(&listed).filter(is_counted).collect();
+                assert!(missing.is_empty(), "{} is also used by {missing:?}", known.name);
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::{
     cache_directory::{cache_directory, secure},
     error::{Blame, Error, ErrorKind},
     event::{BuildSummary, Event, Note, Reporter},
+    go_memory::{available_memory, garbage_collector_variables},
     lock::{Lock, LockFile, LockedPlugin, RequestedVersions, TargetVariant},
     process::CommandRunner,
     request::{BuildRequest, Goal, Output, Upgrade},
@@ -104,9 +105,10 @@ impl<'a> BuildContext<'a> {
         let installed = InstalledGo::find(&plain, options.go.as_deref(), scratch.path()).await?;
         let Network { children: commands, forges, fetcher } =
             Network::new(self.request, &installed.settings, scratch.path(), &plain).await?;
+        let memory = garbage_collector_variables(environment, available_memory());
         let toolchains = Toolchains {
             installed,
-            children: commands.clone(),
+            children: commands.with_environment(&memory),
             fetcher: fetcher.clone(),
             offline: options.is_offline(),
             scratch: scratch.path().to_owned(),

@@ -17,6 +17,7 @@ mod download_failure;
 mod environment;
 mod error;
 mod event;
+mod go_memory;
 mod go_variables;
 mod imports;
 mod local_module;
@@ -49,6 +50,7 @@ pub use event::{
     BuildSummary, BuiltBinary, CompileCacheStats, Event, LoweredModule, Note, Phase, PluginRow, RaisedPlugin,
     Reporter,
 };
+pub use go_memory::{available_memory, garbage_collector_variables};
 pub use go_variables::{GoVariable, InstructionSet, target_of_environment};
 pub use lock::{
     Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, LockedVersions, SelectedModule,

@@ -57,6 +57,13 @@ pub(crate) struct Invocation<'a> {
 }
 
 impl CommandRunner {
+    /// A copy that adds these environment variables.
+    pub(crate) fn with_environment(&self, variables: &[(&'static str, String)]) -> Self {
+        let mut inherited = (*self.inherited).clone();
+        inherited.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        Self { inherited: Arc::new(inherited), ..self.clone() }
+    }
+
     /// Children with the environment of the build, but without secrets.
     pub(crate) fn new(
         request: &BuildRequest,

@@ -1,9 +1,6 @@
 //! Running a go command.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 use velox_gomod::goversion;
@@ -53,10 +50,7 @@ impl Toolchain {
 
     /// A copy that adds these environment variables.
     pub(crate) fn with_environment(&self, variables: &[(&'static str, String)]) -> Self {
-        let mut inherited = (*self.children.inherited).clone();
-        inherited.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        let children = CommandRunner { inherited: Arc::new(inherited), ..self.children.clone() };
-        Self { children, ..self.clone() }
+        Self { children: self.children.with_environment(variables), ..self.clone() }
     }
 
     /// A copy whose commands end when `stop` or the build is cancelled.

@@ -8,7 +8,7 @@ use std::{
 use velox_fetch::goenv::GoEnv;
 
 /// The variables that jobs inherit. Any other variable may contain a credential.
-const INHERITED_VARIABLES: [&str; 9] = [
+const INHERITED_VARIABLES: [&str; 11] = [
     "PATH",
     "LANG",
     "SSL_CERT_FILE",
@@ -16,6 +16,8 @@ const INHERITED_VARIABLES: [&str; 9] = [
     "GIT_SSL_CAINFO",
     "GOMODCACHE",
     "GOCACHE",
+    "GOGC",
+    "GOMEMLIMIT",
     // Required on Windows to start programs.
     "SystemRoot",
     "SystemDrive",

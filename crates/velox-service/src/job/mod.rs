@@ -49,7 +49,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use velox_api::{BuildFailure, FailureKind, LogEntry, Severity};
-use velox_build::{EndSignal, ProcessGroup};
+use velox_build::{EndSignal, ProcessGroup, available_memory, garbage_collector_variables};
 
 pub use self::child::run;
 use self::{
@@ -183,6 +183,9 @@ impl ProcessRunner {
         environment.extend(
             self.egress.environment(&access).into_iter().map(|(name, value)| (name.to_owned(), value)),
         );
+        let memory = available_memory().map_or(self.limits.memory, |bytes| bytes.min(self.limits.memory));
+        let variables = garbage_collector_variables(&environment, Some(memory));
+        environment.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let mut command = Command::new(&self.program);
         command
             .arg("job")

@@ -92,6 +92,35 @@ fn an_instruction_set_is_compiled_locked_and_another_artifact() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn the_compiler_collects_garbage_as_the_user_says_or_as_memory_allows() {
+    let proxy = acme_proxy();
+    let go = program("go").unwrap().canonicalize().unwrap();
+    let wrapper = format!(
+        "#!/bin/sh\nunset GOROOT\n[ \"$1\" = build ] && echo \"$GOGC $GOMEMLIMIT\" >>\"$USED\"\nexec {} \"$@\"\n",
+        go.display()
+    );
+    for (set, expected) in
+        [(&[][..], None), (&[("GOGC", "77")], Some("77 ")), (&[("GOMEMLIMIT", "3GiB")], Some(" 3GiB"))]
+    {
+        let mut sandbox = machine(&proxy).script("mine", &wrapper);
+        let used = sandbox.at("used");
+        sandbox = sandbox.env("USED", used);
+        for (name, value) in set {
+            sandbox = sandbox.env(name, value);
+        }
+        sandbox.vx(&format!("build -o out --go {}", sandbox.at("bin/mine").display())).ok();
+        let used = sandbox.read("used");
+        let line = used.lines().last().unwrap();
+        match expected {
+            Some(expected) => assert_eq!(line, expected),
+            // What the machine has decides.
+            None => assert!(line == " " || line.starts_with("400 ") || line.starts_with("off "), "{line:?}"),
+        }
+    }
+}
+
+#[test]
 fn bad_go_variables_are_configuration_errors() {
     let proxy = acme_proxy();
     for (name, value) in [

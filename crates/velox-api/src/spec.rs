@@ -447,7 +447,8 @@ impl BuildSpec {
     }
 
     /// The plugins' unique names in a configuration: the catalogue's, else the last part of the path.
-    fn plugin_names(&self) -> Vec<String> {
+    #[must_use]
+    pub fn plugin_names(&self) -> Vec<String> {
         let name = |plugin: &PluginSpec| {
             let known = catalogue::find(&plugin.module).map(|known| known.name.clone());
             known.unwrap_or_else(|| {

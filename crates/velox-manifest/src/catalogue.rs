@@ -16,6 +16,9 @@ pub struct KnownPlugin {
     pub aliases: Vec<String>,
     /// Module path without the major version suffix.
     pub module: String,
+    /// The path of its page in RoadRunner's documentation.
+    #[serde(default)]
+    docs: Option<String>,
     /// The major versions that work with a RoadRunner of [`generations`], or else the newest; lowest first.
     pub majors: Vec<u64>,
     /// Those of them that RoadRunner's own binary does not contain.
@@ -94,6 +97,13 @@ struct CatalogueFile {
 /// The module path prefix of RoadRunner's own modules.
 const OFFICIAL_PREFIX: &str = "github.com/roadrunner-server/";
 
+/// RoadRunner's documentation.
+const DOCUMENTATION: &str = "https://docs.roadrunner.dev/docs";
+
+/// The plugins of `rr workers` and `rr reset`, which every binary has: module paths without major versions.
+pub const ALWAYS_INCLUDED: [&str; 2] =
+    ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
+
 /// The purpose of a plugin, in listing order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,6 +154,14 @@ pub fn presets() -> &'static [Preset] {
 #[must_use]
 pub fn preset(name: &str) -> Option<&'static Preset> {
     presets().iter().find(|preset| preset.name == name)
+}
+
+/// The major version of the plugins of a RoadRunner release of [`generations`].
+#[must_use]
+pub fn generation_major(roadrunner: &str) -> Option<u64> {
+    let release = roadrunner.split('.').next()?;
+    let is_of = |it: &&PluginGeneration| it.majors.iter().any(|major| major == release);
+    generations().iter().find(is_of).map(|it| it.plugins)
 }
 
 /// Some RoadRunner releases, newest first.
@@ -262,9 +280,7 @@ impl KnownPlugin {
         if let Some(major) = crate::refs::semver_major(reference) {
             return self.module_path_at(major);
         }
-        let release = roadrunner.and_then(|roadrunner| roadrunner.split('.').next());
-        let is_of = |it: &&PluginGeneration| it.majors.iter().any(|major| Some(major.as_str()) == release);
-        let major = generations().iter().find(is_of).map(|it| it.plugins);
+        let major = roadrunner.and_then(generation_major);
         match major.filter(|major| self.majors.contains(major)) {
             Some(major) => self.module_path_at(major),
             None => self.module_path(),
@@ -294,6 +310,12 @@ impl KnownPlugin {
     ) -> impl Iterator<Item = &'a [String]> + 'a {
         let is_chosen = |name: &String| chosen.iter().any(|plugin| plugin.name == *name);
         self.used_by.iter().filter(move |users| !users.iter().any(is_chosen)).map(Vec::as_slice)
+    }
+
+    /// The address of its page in RoadRunner's documentation.
+    #[must_use]
+    pub fn documentation(&self) -> Option<String> {
+        self.docs.as_ref().map(|page| format!("{DOCUMENTATION}/{page}"))
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -416,6 +438,7 @@ mod tests {
             let in_a_generation = generations.iter().any(|it| plugin.majors.contains(&it.plugins));
             assert_eq!(in_a_generation, plugin.status == PluginStatus::Supported, "{}", plugin.name);
             assert_eq!(plugin.module, without_major(&plugin.module));
+            assert!(plugin.docs.iter().all(|page| page.split('/').count() == 2), "{}", plugin.name);
             assert!(!plugin.description.is_empty() && !plugin.description.ends_with('.'), "{}", plugin.name);
             assert!(plugin.description.chars().count() <= 90, "{}: too long for a line", plugin.name);
             for name in plugin.needs.iter().chain(plugin.used_by.iter().flatten()) {
@@ -516,6 +539,9 @@ mod tests {
             let path = format!("github.com/roadrunner-server/http/{suffix}");
             assert_eq!(http.module_path_for(reference, roadrunner), path, "{reference} {roadrunner:?}");
         }
+        let majors = ["v3.0.0", "v2025.1.15", "master"].map(generation_major);
+        assert_eq!(majors, [Some(6), Some(5), None]);
+        assert!(ALWAYS_INCLUDED.iter().all(|module| find(module).is_some()));
         assert!(is_official("github.com/roadrunner-server/no-such/v6"));
         assert!(!is_official("github.com/darkweak/souin/plugins/roadrunner") && !is_official("http"));
     }

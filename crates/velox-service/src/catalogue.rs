@@ -22,7 +22,7 @@ pub struct PluginCatalogue {
     pub complete: bool,
     /// The plugins by purpose.
     pub groups: Vec<CatalogueGroup>,
-    /// The supported targets, `os/arch` in Go's names.
+    /// The supported targets, `os/arch` in Go's names: Linux, macOS, Windows, then the others by name.
     pub targets: Vec<String>,
     /// The default target: the service's own platform.
     pub target: String,
@@ -49,6 +49,11 @@ pub struct CataloguePlugin {
     pub status: Option<String>,
     /// A one-line description.
     pub description: String,
+    /// The address of its page in RoadRunner's documentation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub documentation: Option<String>,
+    /// Whether every binary contains it, selected or not.
+    pub always_included: bool,
     /// The replacement of a deprecated plugin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<String>,
@@ -64,11 +69,11 @@ impl PluginCatalogue {
         let of = roadrunner.or(versions.first().map(String::as_str)).unwrap_or_default().to_owned();
         let plugins = releases.plugins(&of).await;
         Self {
-            groups: groups(plugins.as_ref().map_or(&[], |plugins| plugins.as_slice())),
+            groups: groups(&of, plugins.as_ref().map_or(&[], |plugins| plugins.as_slice())),
             complete: plugins.is_some(),
             of,
             roadrunner: versions,
-            targets: velox_manifest::targets().iter().map(GoTarget::to_string).collect(),
+            targets: targets(),
             target: GoTarget::host().to_string(),
         }
     }
@@ -76,6 +81,14 @@ impl PluginCatalogue {
     /// All plugins in display order.
     pub fn plugins(&self) -> impl Iterator<Item = &CataloguePlugin> {
         self.groups.iter().flat_map(|group| &group.plugins)
+    }
+
+    /// Whether the preset with this name contains a plugin, for this release.
+    #[must_use]
+    pub fn is_in_preset(&self, plugin: &CataloguePlugin, preset: &str) -> bool {
+        let is_supported = plugin.status.as_deref() == Some(PluginStatus::Supported.word());
+        (plugin.version.is_some() || !self.complete && is_supported)
+            && catalogue::preset(preset).is_some_and(|preset| preset.contains(&plugin.module))
     }
 }
 
@@ -87,9 +100,21 @@ impl CataloguePlugin {
     }
 }
 
-/// The known plugins that work with a release, and the other plugins of the release.
-fn groups(released: &[(String, String)]) -> Vec<CatalogueGroup> {
-    let major = plugin_major(released.iter().map(|(module, version)| (module.as_str(), version.as_str())));
+/// The targets, those that most binaries are for first.
+fn targets() -> Vec<String> {
+    const FIRST: [&str; 3] = ["linux", "darwin", "windows"];
+    let mut targets: Vec<String> = velox_manifest::targets().iter().map(GoTarget::to_string).collect();
+    let rank = |target: &String| {
+        FIRST.iter().position(|system| target.split('/').next() == Some(system)).unwrap_or(FIRST.len())
+    };
+    targets.sort_by_key(rank);
+    targets
+}
+
+/// The known plugins that work with a release, and the other plugins of the release, if these are known.
+fn groups(roadrunner: &str, released: &[(String, String)]) -> Vec<CatalogueGroup> {
+    let major = plugin_major(released.iter().map(|(module, version)| (module.as_str(), version.as_str())))
+        .or_else(|| catalogue::generation_major(roadrunner));
     let mut groups: Vec<CatalogueGroup> = PluginGroup::ALL
         .iter()
         .map(|group| CatalogueGroup {
@@ -109,6 +134,8 @@ fn groups(released: &[(String, String)]) -> Vec<CatalogueGroup> {
             module: module.clone(),
             status: None,
             description: "Part of this RoadRunner".to_owned(),
+            documentation: None,
+            always_included: false,
             replaced_by: None,
             version: Some(version.clone()),
         })
@@ -120,7 +147,7 @@ fn groups(released: &[(String, String)]) -> Vec<CatalogueGroup> {
 }
 
 /// A known plugin; `None` if no version of it works with the release, whose plugins have the major version
-/// `major`.
+/// `major`. Deprecated plugins work with the releases that contain them.
 fn plugin(known: &KnownPlugin, released: &[(String, String)], major: Option<u64>) -> Option<CataloguePlugin> {
     let inside = released.iter().find(|(module, _)| base(module) == known.module);
     let module = match (inside, major) {
@@ -128,6 +155,7 @@ fn plugin(known: &KnownPlugin, released: &[(String, String)], major: Option<u64>
         (None, Some(major)) if known.status == PluginStatus::Supported => {
             known.majors.contains(&major).then(|| known.module_path_at(major))?
         }
+        (None, _) if known.status == PluginStatus::Deprecated => return None,
         (None, _) => known.module_path(),
     };
     Some(CataloguePlugin {
@@ -135,6 +163,8 @@ fn plugin(known: &KnownPlugin, released: &[(String, String)], major: Option<u64>
         module,
         status: Some(known.status.word().to_owned()),
         description: known.description.clone(),
+        documentation: known.documentation(),
+        always_included: catalogue::ALWAYS_INCLUDED.contains(&known.module.as_str()),
         replaced_by: known.replaced_by.clone(),
         version: inside.map(|(_, version)| version.clone()),
     })
@@ -176,9 +206,35 @@ mod tests {
             ("github.com/roadrunner-server/protoreg/v5", "latest")
         );
         assert!(!newest.plugins().any(|plugin| plugin.name == "nsq"), "it has no v5");
+        assert!(!newest.plugins().any(|plugin| plugin.status.as_deref() == Some("deprecated")));
+        let always: Vec<&str> =
+            newest.plugins().filter(|it| it.always_included).map(|it| it.name.as_str()).collect();
+        assert_eq!(always, ["informer", "resetter"]);
+        assert_eq!(http.documentation.as_deref(), Some("https://docs.roadrunner.dev/docs/http/http"));
+        assert_eq!(newest.targets[..2], ["linux/amd64", "linux/arm64"]);
 
         let branch = PluginCatalogue::of(&releases, Some("master")).await;
         assert!(!branch.complete && branch.plugins().all(|plugin| plugin.reference() == "latest"));
+        // The list of a release may be missing; its plugins have a major version nevertheless.
+        for (of, suffix) in [("master", "/v6"), ("v3.9.0", "/v6"), ("v2025.9.9", "/v5")] {
+            let catalogue = PluginCatalogue::of(&releases, Some(of)).await;
+            assert!(!catalogue.complete, "{of}");
+            for plugin in catalogue.plugins().filter(|it| it.status.as_deref() == Some("supported")) {
+                assert!(plugin.module.ends_with(suffix), "{of}: {}", plugin.module);
+            }
+        }
+    }
+
+    #[test]
+    fn deprecated_plugins_are_offered_for_releases_that_contain_them() {
+        let released = [("github.com/roadrunner-server/websockets/v4", "v4.1.0")]
+            .map(|(module, version)| (module.to_owned(), version.to_owned()));
+        let groups = groups("v2023.1.0", &released);
+        let deprecated = groups
+            .iter()
+            .flat_map(|group| &group.plugins)
+            .filter(|it| it.status.as_deref() == Some("deprecated"));
+        assert_eq!(deprecated.map(|it| it.name.as_str()).collect::<Vec<_>>(), ["websockets"]);
     }
 
     #[test]
@@ -188,7 +244,7 @@ mod tests {
             ("github.com/roadrunner-server/brand-new/v6", "v6.1.0"),
         ]
         .map(|(module, version)| (module.to_owned(), version.to_owned()));
-        let groups = groups(&released);
+        let groups = groups("v3.0.0", &released);
         let last = groups.last().unwrap();
         assert_eq!((last.title.as_str(), last.plugins.len()), ("Others", 1));
         assert_eq!((last.plugins[0].name.as_str(), last.plugins[0].reference()), ("brand-new", "v6.1.0"));

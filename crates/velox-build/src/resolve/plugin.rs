@@ -12,7 +12,7 @@ use velox_gomod::{
     module::{ModuleVersion, path_major_matches, split_path_version},
     pseudo, semver,
 };
-use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Project, Spanned};
+use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Project, Spanned, catalogue::ALWAYS_INCLUDED};
 
 use super::{compose::module_of, pin::ResolvedModule};
 use crate::{
@@ -21,8 +21,6 @@ use crate::{
     lock::LockedReplacement,
 };
 
-/// The plugins of `rr workers` and `rr reset`, which every binary has.
-const ADDED: [&str; 2] = ["github.com/roadrunner-server/informer", "github.com/roadrunner-server/resetter"];
 /// The list of plugins in RoadRunner's tree, which the generated one replaces.
 pub(super) const PLUGINS_GO: &str = "container/plugins.go";
 
@@ -281,7 +279,7 @@ pub(super) fn add_built_in(
     if errors.is_empty() { Ok(notes) } else { Err(Error::many(ErrorKind::Configuration, errors)) }
 }
 
-/// The plugins of [`ADDED`] in `container/plugins.go`, and those that other code of RoadRunner registers
+/// The plugins of [`ALWAYS_INCLUDED`] in `container/plugins.go`, and those that other code of RoadRunner registers
 /// (config). Their import paths decide the major: go.mod may name several.
 fn built_in<'a>(tree: &Path, release: &'a GoMod) -> Result<Vec<BuiltInPlugin<'a>>, Error> {
     let failed = |error| Error::file("read", tree, &error);
@@ -291,7 +289,8 @@ fn built_in<'a>(tree: &Path, release: &'a GoMod) -> Result<Vec<BuiltInPlugin<'a>
         let module = module_of(import, release.require.iter().map(|line| line.path.as_str()))?;
         release.require.iter().find(|line| line.path == module)
     };
-    let added = listed.iter().filter_map(require).filter(|line| ADDED.contains(&without_major(&line.path)));
+    let added =
+        listed.iter().filter_map(require).filter(|line| ALWAYS_INCLUDED.contains(&without_major(&line.path)));
     let added = added.map(|require| BuiltInPlugin { require, in_code: false });
     let in_code = in_code.iter().filter_map(require).map(|require| BuiltInPlugin { require, in_code: true });
     Ok(added.chain(in_code).collect())

@@ -192,7 +192,7 @@ pub(crate) async fn configuration(
         Some(BuildOutcome::Succeeded(result)) => result.configuration,
         _ => build.spec.configuration(),
     };
-    Ok(attachment("velox.toml", text))
+    Ok(attachment("velox.toml", TOML, text))
 }
 
 /// Returns the build's `velox.lock`. With it and the `velox.toml`, `vx build --locked` builds the same binary.
@@ -212,15 +212,18 @@ pub(crate) async fn lock(
 ) -> Result<Response, ApiError> {
     let build = state.service.build(id).await?;
     match state.service.store.lock(build.id).await? {
-        Some(lock) => Ok(attachment("velox.lock", lock)),
+        Some(lock) => Ok(attachment("velox.lock", TOML, lock)),
         None => Err(ApiError::not_found(format!("build {} has no lock yet", build.id))),
     }
 }
 
-fn attachment(name: &'static str, text: String) -> Response {
+pub(crate) const TOML: &str = "application/toml";
+pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
+
+/// A file for download.
+pub(crate) fn attachment(name: &'static str, kind: &'static str, text: String) -> Response {
     let disposition = format!("attachment; filename=\"{name}\"");
-    ([(header::CONTENT_TYPE, "application/toml"), (header::CONTENT_DISPOSITION, &disposition)], text)
-        .into_response()
+    ([(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, &disposition)], text).into_response()
 }
 
 /// Responds with the build, or with 304 if the client has this version.

@@ -66,6 +66,11 @@ pub(super) fn page(data: &BuildPage<'_>) -> Page {
                     }
                     @if build.attempts > 1 { span { "attempt " (build.attempts) } }
                 }
+                ul.chips aria-label="Plugins" {
+                    @for (plugin, name) in spec.plugins.iter().zip(spec.plugin_names()) {
+                        li title=(plugin.module) { (name) " " span.code { (plugin.reference) } }
+                    }
+                }
             }
             @match &build.outcome {
                 Some(BuildOutcome::Succeeded(result)) => (download(result)),
@@ -247,7 +252,9 @@ fn failed(failure: &BuildFailure, change: &str) -> Markup {
             "A plugin that doesn’t compile is often too old or too new for this RoadRunner release; try the versions of the \
              release."
         }
-        FailureKind::Unavailable => "A module source failed, not your selection. Try again later.",
+        FailureKind::Unavailable => {
+            "A module source did not provide a module; the message says which. Your selection is kept: try it again, or change it."
+        }
         FailureKind::Limit => {
             "The build exceeded a limit of this service. Fewer plugins need fewer resources."
         }
@@ -358,6 +365,9 @@ fn files(build: &Build, change: &str) -> Markup {
             div.actions {
                 a.button href=(of("velox.toml")) download="velox.toml" data-configuration { "velox.toml" }
                 @if has_lock { a.button href=(of("velox.lock")) download="velox.lock" data-lock { "velox.lock" } }
+                @if build.spec.target.os == "linux" {
+                    a.button href=(format!("/builds/{}/Dockerfile", build.id)) download="Dockerfile" { "Dockerfile" }
+                }
                 a.button.quiet href=(change) data-again { "Open selection" }
             }
             details.file {

@@ -2,12 +2,14 @@
 
 use maud::{Markup, html};
 use velox_api::{BuildSpec, Violation};
+use velox_manifest::catalogue;
 
 use super::{
     layout::{Page, code_spans},
+    missing::MissingPlugins,
     selection::Selection,
 };
-use crate::catalogue::{CataloguePlugin, PluginCatalogue};
+use crate::catalogue::{CataloguePlugin, PluginCatalogue, base};
 
 /// The fields of the section that is collapsed by default.
 const ADVANCED_FIELDS: [&str; 9] = [
@@ -35,9 +37,9 @@ impl FormErrors {
         Self(Vec::new())
     }
 
-    /// An error that concerns the whole form.
-    pub(super) fn general(message: &str) -> Self {
-        Self(vec![FieldError { id: "main".to_owned(), message: message.to_owned() }])
+    /// An error that concerns the element with this `id`.
+    pub(super) fn at(id: &str, message: &str) -> Self {
+        Self(vec![FieldError { id: id.to_owned(), message: message.to_owned() }])
     }
 
     /// Assigns each violation of `spec` to its form element.
@@ -51,8 +53,8 @@ impl FormErrors {
             let id = match list {
                 "plugins" => match index.and_then(|at| spec.plugins.get(at)) {
                     Some(plugin) => match catalogue.plugins().find(|it| it.module == plugin.module) {
-                        Some(known) => version_id(known),
-                        None => {
+                        Some(known) if !known.always_included => version_id(known),
+                        _ => {
                             message = format!("{}: {message}", plugin.module);
                             "more".to_owned()
                         }
@@ -70,13 +72,13 @@ impl FormErrors {
         Self(violations.iter().map(locate).collect())
     }
 
-    fn at(&self, id: &str) -> Vec<&str> {
+    fn of(&self, id: &str) -> Vec<&str> {
         self.0.iter().filter(|error| error.id == id).map(|error| error.message.as_str()).collect()
     }
 
     /// Renders the messages of a field.
     fn beside(&self, id: &str) -> Markup {
-        let messages = self.at(id);
+        let messages = self.of(id);
         html! {
             @if !messages.is_empty() {
                 p.wrong id=(format!("{id}-wrong")) {
@@ -88,11 +90,11 @@ impl FormErrors {
 
     /// The `id` of [`FormErrors::beside`], for `aria-describedby`.
     fn described(&self, id: &str) -> Option<String> {
-        (!self.at(id).is_empty()).then(|| format!("{id}-wrong"))
+        (!self.of(id).is_empty()).then(|| format!("{id}-wrong"))
     }
 
     fn invalid(&self, id: &str) -> Option<&'static str> {
-        (!self.at(id).is_empty()).then_some("true")
+        (!self.of(id).is_empty()).then_some("true")
     }
 
     fn summary(&self) -> Markup {
@@ -115,30 +117,82 @@ fn version_id(plugin: &CataloguePlugin) -> String {
     format!("v-{}", plugin.name)
 }
 
-pub(super) fn page(catalogue: &PluginCatalogue, selection: &Selection, errors: &FormErrors) -> Page {
-    let main = html! {
-        div.intro {
-            h1 { "Build a RoadRunner binary" }
-            p {
-                "Select plugins, and download one binary with exactly these. Each selection is compiled only once."
-            }
-        }
-        (errors.summary())
-        form.choose method="post" action="/build" data-choose {
-            input type="hidden" name="was" value=(catalogue.of);
-            div.steps {
-                div.pair {
-                    (version(catalogue, selection, errors))
-                    (target(catalogue, selection, errors))
+/// The form with a selection.
+pub(super) struct FormPage<'a> {
+    pub(super) catalogue: &'a PluginCatalogue,
+    pub(super) selection: &'a Selection,
+    pub(super) errors: FormErrors,
+    pub(super) missing: MissingPlugins,
+    /// Whether the next request builds despite the missing plugins.
+    pub(super) is_confirming: bool,
+    /// Whether the target is the platform of the browser.
+    pub(super) is_target_detected: bool,
+}
+
+impl FormPage<'_> {
+    pub(super) fn page(&self) -> Page {
+        let Self { catalogue, selection, errors, .. } = self;
+        let main = html! {
+            div.intro {
+                h1 { "Build a RoadRunner binary" }
+                p {
+                    "Select plugins, and download one binary with exactly these. Each selection is compiled only once."
                 }
-                (plugins(catalogue, selection, errors))
-                (advanced(selection, errors))
             }
-            (summary(selection))
+            (errors.summary())
+            form.choose method="post" action="/build" data-choose {
+                input type="hidden" name="was" value=(catalogue.of);
+                @if self.is_confirming { input type="hidden" name="accepted" value=(self.missing.key()); }
+                div.steps {
+                    div.pair {
+                        (version(catalogue, selection, errors))
+                        (target(catalogue, selection, errors, self.is_target_detected))
+                    }
+                    (plugins(catalogue, selection, errors))
+                    (advanced(selection, errors))
+                }
+                (self.summary())
+            }
+        };
+        let title = if errors.0.is_empty() { "Build a RoadRunner binary" } else { "Invalid selection" };
+        Page { title: format!("{title} · velox"), refresh: None, main }
+    }
+
+    fn summary(&self) -> Markup {
+        let Self { catalogue, selection, missing, is_confirming, .. } = self;
+        let is_selected = |plugin: &&CataloguePlugin| selection.reference(&plugin.module).is_some();
+        html! {
+            aside.summary aria-labelledby="summary" {
+                h2 id="summary" { "Your selection" }
+                dl.script {
+                    div { dt { "RoadRunner" } dd data-said="rr" { (selection.roadrunner) } }
+                    div { dt { "Target" } dd data-said="target" { (selection.target) } }
+                    div { dt { "Plugins" } dd { span role="status" data-said="count" { (selection.count()) } } }
+                }
+                p.chips.script data-chips {
+                    @for plugin in catalogue.plugins().filter(is_selected) { span { (plugin.name) } }
+                }
+                div.notices role="status" data-notices { (missing.markup()) }
+                div.actions {
+                    button.primary type="submit" data-build-button {
+                        @if *is_confirming { "Build anyway" } @else { "Build" }
+                    }
+                    a.button.quiet.script href=(selection.link()) data-link {
+                        span data-copied="Copied" { "Copy link" }
+                    }
+                    a.button.quiet.no-script href=(selection.link()) { "Link to this selection" }
+                }
+                div.downloads {
+                    span id="downloads" { "Build it yourself:" }
+                    @for name in ["velox.toml", "Dockerfile"] {
+                        button.quiet type="submit" formmethod="get" formaction=(format!("/{name}"))
+                            aria-describedby="downloads" { (name) }
+                    }
+                }
+                p.hidden role="status" data-announce {}
+            }
         }
-    };
-    let title = if errors.0.is_empty() { "Build a RoadRunner binary" } else { "Invalid selection" };
-    Page { title: format!("{title} · velox"), refresh: None, main }
+    }
 }
 
 fn version(catalogue: &PluginCatalogue, selection: &Selection, errors: &FormErrors) -> Markup {
@@ -179,10 +233,6 @@ fn version(catalogue: &PluginCatalogue, selection: &Selection, errors: &FormErro
 }
 
 fn plugins(catalogue: &PluginCatalogue, selection: &Selection, errors: &FormErrors) -> Markup {
-    let other = |set: &str| {
-        let empty = Selection { plugins: Vec::new(), ..selection.clone() };
-        format!("{}&set={set}", empty.link())
-    };
     html! {
         section.step id="plugins" tabindex="-1" aria-labelledby="step-plugins" {
             h2 id="step-plugins" { "Plugins" }
@@ -194,23 +244,29 @@ fn plugins(catalogue: &PluginCatalogue, selection: &Selection, errors: &FormErro
                         aria-keyshortcuts="/" aria-controls="groups";
                     kbd aria-hidden="true" { "/" }
                 }
-                @if catalogue.complete {
-                    a.button.quiet href=(other("release")) data-set="release" { "Plugins of this release" }
+                (form_button("set", "none", None, "Clear"))
+            }
+            fieldset.presets {
+                legend { "Add a preset" }
+                @for preset in catalogue::presets() {
+                    (form_button("preset", &preset.name, Some(&preset.description), &preset.name))
                 }
-                a.button.quiet href=(other("none")) data-set="none" { "Clear" }
             }
             p.found role="status" data-found {}
             div id="groups" {
                 @for group in &catalogue.groups {
-                    @let selected =
-                        group.plugins.iter().filter(|plugin| selection.reference(&plugin.module).is_some()).count();
+                    @let selectable = || group.plugins.iter().filter(|plugin| !plugin.always_included);
+                    @let selected = selectable().filter(|plugin| selection.reference(&plugin.module).is_some()).count();
                     fieldset.group data-group {
                         legend {
                             (group.title)
-                            span.script.tally data-tally { (selected) " of " (group.plugins.len()) }
+                            span.script.tally data-tally { (selected) " of " (selectable().count()) }
                         }
                         div.cards {
-                            @for plugin in &group.plugins { (card(plugin, selection, errors)) }
+                            @for plugin in &group.plugins {
+                                @if plugin.always_included { (included_card(plugin)) }
+                                @else { (card(catalogue, plugin, selection, errors)) }
+                            }
                         }
                     }
                 }
@@ -218,28 +274,75 @@ fn plugins(catalogue: &PluginCatalogue, selection: &Selection, errors: &FormErro
             p.nothing data-nothing hidden {
                 "No plugin found. Enter other Go modules below."
             }
-            div.field.wide {
-                label for="more" { "Other plugins" }
-                p.hint id="more-hint" { "Go modules, one per line: " code { "module@version" } }
-                textarea.code id="more" name="more" rows="2" spellcheck="false" autocapitalize="off"
-                    placeholder="github.com/acme/rr-plugin/v2@v2.1.0"
-                    aria-invalid=[errors.invalid("more")]
-                    aria-describedby=(described("more-hint", errors.described("more"))) { (selection.more) }
-                (errors.beside("more"))
+            (area(errors, "more", &selection.more, "Other plugins",
+                &html! { "Go modules, one per line: " code { "module@version" } }, "github.com/acme/rr-plugin/v2@v2.1.0"))
+        }
+    }
+}
+
+/// A button that changes the selection on the form page.
+fn form_button(name: &str, value: &str, description: Option<&str>, label: &str) -> Markup {
+    let id = description.map(|_| format!("{name}-{value}"));
+    html! {
+        button.quiet type="submit" formmethod="get" formaction="/" name=(name) value=(value) title=[description]
+            aria-describedby=[&id] { (label) }
+        @if let Some(description) = description { span.hidden id=[id] { (description) } }
+    }
+}
+
+/// A plugin that every binary contains.
+fn included_card(plugin: &CataloguePlugin) -> Markup {
+    html! {
+        div.card.included data-plugin=(plugin.module) {
+            span.mark aria-hidden="true" { "✓" }
+            div.name { span { (plugin.name) } span.badge { "always included" } }
+            p.what { (code_spans(&plugin.description)) }
+            @if let Some(version) = &plugin.version { span.version.code { (version) } }
+            (links(plugin))
+        }
+    }
+}
+
+/// The names of the plugins that a plugin works with.
+fn works_with(plugin: &CataloguePlugin) -> Markup {
+    let Some(known) = catalogue::find(base(&plugin.module)) else { return html! {} };
+    let users = known.used_by.iter().map(|users| users.join(" or "));
+    let names: Vec<String> = known.needs.iter().cloned().chain(users).collect();
+    html! {
+        @if !names.is_empty() { span { "Needs " (names.join(", ")) } }
+    }
+}
+
+fn links(plugin: &CataloguePlugin) -> Markup {
+    html! {
+        p.links {
+            (works_with(plugin))
+            @if let Some(page) = &plugin.documentation {
+                a href=(page) rel="noreferrer" { "Docs" span.hidden { " of " (plugin.name) } }
+            }
+            a href=(format!("https://pkg.go.dev/{}", plugin.module)) rel="noreferrer" {
+                "Module" span.hidden { " of " (plugin.name) }
             }
         }
     }
 }
 
-fn card(plugin: &CataloguePlugin, selection: &Selection, errors: &FormErrors) -> Markup {
+fn card(
+    catalogue: &PluginCatalogue,
+    plugin: &CataloguePlugin,
+    selection: &Selection,
+    errors: &FormErrors,
+) -> Markup {
     let selected = selection.reference(&plugin.module);
     let default = plugin.reference();
     let (id, version) = (format!("p-{}", plugin.name), version_id(plugin));
     let described_by = format!("d-{}", plugin.name);
+    let presets = catalogue::presets().iter().map(|preset| preset.name.as_str());
+    let presets: Vec<&str> = presets.filter(|preset| catalogue.is_in_preset(plugin, preset)).collect();
     html! {
-        div.card data-plugin {
+        div.card data-plugin=(plugin.module) {
             input type="checkbox" name="p" id=(id) value=(plugin.module) checked[selected.is_some()]
-                aria-describedby=(described_by) data-released[plugin.version.is_some()];
+                aria-describedby=(described_by) data-presets=(presets.join(" "));
             div.name {
                 label for=(id) { (plugin.name) }
                 @match plugin.status.as_deref() {
@@ -257,11 +360,19 @@ fn card(plugin: &CataloguePlugin, selection: &Selection, errors: &FormErrors) ->
                 autocomplete="off" autocapitalize="off" spellcheck="false"
                 aria-invalid=[errors.invalid(&version)] aria-describedby=[errors.described(&version)];
             (errors.beside(&version))
+            (links(plugin))
         }
     }
 }
 
-fn target(catalogue: &PluginCatalogue, selection: &Selection, errors: &FormErrors) -> Markup {
+fn target(
+    catalogue: &PluginCatalogue,
+    selection: &Selection,
+    errors: &FormErrors,
+    is_detected: bool,
+) -> Markup {
+    let hint = is_detected.then_some("target-hint");
+    let described = errors.described("target").or(hint.map(str::to_owned));
     let systems: Vec<&str> = {
         let mut systems: Vec<&str> =
             catalogue.targets.iter().filter_map(|target| target.split('/').next()).collect();
@@ -274,7 +385,7 @@ fn target(catalogue: &PluginCatalogue, selection: &Selection, errors: &FormError
             div.fields {
                 div.field {
                     label for="target" { "Operating system and architecture" }
-                    select id="target" name="target" aria-describedby=[errors.described("target")] {
+                    select id="target" name="target" aria-describedby=[described] data-detected[is_detected] {
                         @if !catalogue.targets.contains(&selection.target) {
                             option value=(selection.target) selected { (selection.target) }
                         }
@@ -291,6 +402,7 @@ fn target(catalogue: &PluginCatalogue, selection: &Selection, errors: &FormError
                 }
             }
             (errors.beside("target"))
+            @if let Some(hint) = hint { p.hint id=(hint) data-target-hint { "The platform of your browser." } }
         }
     }
 }
@@ -308,7 +420,7 @@ fn system_name(system: &str) -> &str {
 }
 
 fn advanced(selection: &Selection, errors: &FormErrors) -> Markup {
-    let open = selection.is_advanced() || ADVANCED_FIELDS.iter().any(|field| !errors.at(field).is_empty());
+    let open = selection.is_advanced() || ADVANCED_FIELDS.iter().any(|field| !errors.of(field).is_empty());
     let check = |name: &str, set: bool, label: &str, hint: &str| {
         html! {
             div.check {
@@ -329,18 +441,6 @@ fn advanced(selection: &Selection, errors: &FormErrors) -> Markup {
                 input.code type="text" id=(name) name=(name) value=(value) placeholder=(placeholder)
                     autocomplete="off" autocapitalize="off" spellcheck="false"
                     aria-invalid=[errors.invalid(name)] aria-describedby=[errors.described(name)];
-                (errors.beside(name))
-            }
-        }
-    };
-    let area = |name: &str, value: &str, label: &str, hint: &str, placeholder: &str| {
-        html! {
-            div.field.wide {
-                label for=(name) { (label) }
-                p.hint id=(format!("{name}-hint")) { (hint) }
-                textarea.code id=(name) name=(name) rows="2" placeholder=(placeholder) spellcheck="false"
-                    autocapitalize="off" aria-invalid=[errors.invalid(name)]
-                    aria-describedby=(described(&format!("{name}-hint"), errors.described(name))) { (value) }
                 (errors.beside(name))
             }
         }
@@ -375,10 +475,10 @@ fn advanced(selection: &Selection, errors: &FormErrors) -> Markup {
                 (line("stamp_version", &selection.stamp_version, "Version string", "that of the release"))
                 (line("stamp_time", &selection.stamp_time, "Build time", "that of the release"))
             }
-            (area("replaces", &selection.replaces, "Replaces", "Replacements of modules, one per line",
-                "github.com/acme/old => github.com/acme/new@v1.2.3"))
-            (area("excludes", &selection.excludes, "Excludes", "Module versions to exclude, one per line",
-                "github.com/acme/module@v1.2.3"))
+            (area(errors, "replaces", &selection.replaces, "Replaces",
+                &html! { "Replacements of modules, one per line" }, "github.com/acme/old => github.com/acme/new@v1.2.3"))
+            (area(errors, "excludes", &selection.excludes, "Excludes",
+                &html! { "Module versions to exclude, one per line" }, "github.com/acme/module@v1.2.3"))
         }
     }
 }
@@ -388,34 +488,24 @@ fn described(hint: &str, error: Option<String>) -> String {
     error.map_or_else(|| hint.to_owned(), |error| format!("{error} {hint}"))
 }
 
-fn summary(selection: &Selection) -> Markup {
-    let count = selection.count();
+/// A field with several lines.
+fn area(
+    errors: &FormErrors,
+    name: &str,
+    value: &str,
+    label: &str,
+    hint: &Markup,
+    placeholder: &str,
+) -> Markup {
+    let hint_id = format!("{name}-hint");
     html! {
-        aside.summary aria-labelledby="summary" {
-            h2 id="summary" { "Your selection" }
-            dl.script {
-                div { dt { "RoadRunner" } dd data-said="rr" { (selection.roadrunner) } }
-                div { dt { "Target" } dd data-said="target" { (selection.target) } }
-                div { dt { "Plugins" } dd { span role="status" data-said="count" { (count) } } }
-            }
-            p.chips.script data-chips {
-                @for plugin in &selection.plugins {
-                    span { (plugin.module.rsplit('/').find(|part| !is_major(part)).unwrap_or(&plugin.module)) }
-                }
-            }
-            div.actions {
-                button.primary type="submit" { "Build" }
-                a.button.quiet.script href=(selection.link()) data-link {
-                    span data-copied="Copied" { "Copy link" }
-                }
-                a.button.quiet.no-script href=(selection.link()) { "Link to this selection" }
-            }
-            p.hidden role="status" data-announce {}
+        div.field.wide {
+            label for=(name) { (label) }
+            p.hint id=(hint_id) { (hint) }
+            textarea.code id=(name) name=(name) rows="2" placeholder=(placeholder) spellcheck="false"
+                autocapitalize="off" aria-invalid=[errors.invalid(name)]
+                aria-describedby=(described(&hint_id, errors.described(name))) { (value) }
+            (errors.beside(name))
         }
     }
-}
-
-fn is_major(part: &str) -> bool {
-    part.strip_prefix('v')
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }

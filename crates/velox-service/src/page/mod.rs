@@ -1,13 +1,16 @@
 //! The web page: select plugins, follow the build, download the binary.
 //!
-//! Pages are rendered on the server and work without JavaScript, which adds search, live logs and copying of
-//! links. They load no resources from other hosts.
+//! Pages are rendered on the server and work without JavaScript, which adds search, warnings while selecting, live logs
+//! and copying of links. They load no resources from other hosts.
 
 mod assets;
 mod build_page;
+mod dockerfile;
 mod error_page;
 mod form_page;
 mod layout;
+mod missing;
+mod platform;
 mod selection;
 
 use std::sync::Arc;
@@ -21,14 +24,18 @@ use axum::{
     routing::{get, post},
 };
 use jiff::Timestamp;
-use velox_api::{BuildId, LogEntry};
+use velox_api::{BuildId, BuildSpec, LogEntry, Violation};
 
 #[cfg(test)]
 pub(crate) use self::assets::{ICON, SCRIPT, STYLE};
 pub(crate) use self::error_page::show_errors_as_pages;
 use self::{
     build_page::BuildPage,
-    form_page::FormErrors,
+    dockerfile::dockerfile,
+    form_page::{FormErrors, FormPage},
+    layout::Page,
+    missing::MissingPlugins,
+    platform::browser_target,
     selection::{Selection, SubmittedForm},
 };
 use crate::{
@@ -36,6 +43,7 @@ use crate::{
     http::{
         access::{Builder, Reader, check_origin},
         body::{self, BuildPath},
+        builds::{TEXT, TOML, attachment},
         error::ApiError,
     },
     releases::Releases,
@@ -52,28 +60,80 @@ struct PageState {
     releases: Releases,
 }
 
-/// The routes `/`, `/build`, `/builds/{id}` and `/assets/{name}`.
+/// The routes `/`, `/build`, `/builds/{id}` and `/assets/{name}`, and files and parts of these pages.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>(service: Service, releases: Releases) -> Router<S> {
     // Fetches the list before the first request.
     let _ = releases.versions();
     Router::new()
         .route("/", get(form))
+        .route("/missing", get(missing))
+        .route("/velox.toml", get(file))
+        .route("/Dockerfile", get(file))
         .route("/build", post(submit).get(|| async { Redirect::to("/") }))
         .route("/builds/{id}", get(show))
+        .route("/builds/{id}/Dockerfile", get(build_dockerfile))
         .route("/builds/{id}/cancel", post(cancel))
         .route("/assets/{name}", get(assets::serve))
         .with_state(Arc::new(PageState { service, releases }))
 }
 
+/// A form with its selection.
+struct ResolvedForm {
+    catalogue: PluginCatalogue,
+    selection: Selection,
+    /// Whether the target is the platform of the browser.
+    is_target_detected: bool,
+}
+
 /// `GET /`
-async fn form(State(state): State<Arc<PageState>>, _: Reader, RawQuery(query): RawQuery) -> Response {
+async fn form(
+    State(state): State<Arc<PageState>>,
+    _: Reader,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
     let form = SubmittedForm::parse(query.unwrap_or_default().as_bytes());
     let needs_redirect = form.needs_redirect();
-    let (catalogue, selection) = state.resolve(form).await;
+    let form = state.resolve(form, &headers).await;
     if needs_redirect {
-        return Redirect::to(&selection.link()).into_response();
+        return Redirect::to(&form.selection.link()).into_response();
     }
-    form_page::page(&catalogue, &selection, &FormErrors::none()).respond(StatusCode::OK)
+    form.page(FormErrors::none(), false).respond(StatusCode::OK)
+}
+
+/// `GET /missing`: the warning of the form page.
+async fn missing(
+    State(state): State<Arc<PageState>>,
+    _: Reader,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let form = SubmittedForm::parse(query.unwrap_or_default().as_bytes());
+    let ResolvedForm { catalogue, selection, .. } = state.resolve(form, &headers).await;
+    MissingPlugins::new(&selection, &catalogue).markup().into_response()
+}
+
+/// `GET /velox.toml` and `GET /Dockerfile`
+async fn file(
+    State(state): State<Arc<PageState>>,
+    _: Reader,
+    headers: HeaderMap,
+    uri: Uri,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let form = SubmittedForm::parse(query.unwrap_or_default().as_bytes());
+    let form = state.resolve(form, &headers).await;
+    let (spec, violations) = form.spec();
+    if !violations.is_empty() {
+        return form.invalid(&spec, &violations);
+    }
+    if uri.path() == "/velox.toml" {
+        return attachment("velox.toml", TOML, spec.configuration());
+    }
+    match dockerfile(&spec, false) {
+        Some(text) => attachment("Dockerfile", TEXT, text),
+        None => form.invalid(&spec, &[Violation::new("target", "a Dockerfile requires a Linux target")]),
+    }
 }
 
 /// `POST /build`
@@ -85,30 +145,31 @@ async fn submit(
     body: Body,
 ) -> Result<Response, ApiError> {
     check_origin(&headers, &uri)?;
-    let form = SubmittedForm::parse(&body::read(&headers, body).await?);
-    let (catalogue, selection) = state.resolve(form).await;
-    let (spec, mut violations) = selection.spec();
-    if let Err(more) = spec.clone().normalized() {
-        // A missing list of plugins was reported already.
-        let has_errors = !violations.is_empty();
-        violations.extend(more.into_iter().filter(|it| !it.field.is_empty() || !has_errors));
+    let form = SubmittedForm::parse_body(&body::read(&headers, body).await?);
+    let accepted = form.accepted.clone();
+    let form = state.resolve(form, &headers).await;
+    let (spec, violations) = form.spec();
+    if !violations.is_empty() {
+        return Ok(form.invalid(&spec, &violations));
     }
-    let error = if violations.is_empty() {
-        match state.service.submit(&caller, spec.clone(), false).await {
-            Ok(submission) => {
-                return Ok(Redirect::to(&page_of(submission.build().id)).into_response());
-            }
-            Err(error) => ApiError::from(error),
-        }
-    } else {
-        ApiError::invalid(violations)
+    let missing = MissingPlugins::new(&form.selection, &form.catalogue);
+    if !missing.is_empty() && missing.key() != accepted {
+        let message =
+            "some plugins would not work, see the warning; press “Build anyway” to build nevertheless";
+        let errors = FormErrors::at("missing", message);
+        return Ok(form.page(errors, true).respond(StatusCode::UNPROCESSABLE_ENTITY));
+    }
+    let error = match state.service.submit(&caller, spec.clone(), false).await {
+        Ok(submission) => return Ok(Redirect::to(&page_of(submission.build().id)).into_response()),
+        Err(error) => ApiError::from(error),
     };
     let errors = if error.violations.is_empty() {
-        FormErrors::general(&format!("{}. Try again later; your selection is kept.", error.detail()))
+        let message = format!("{}. Try again later; your selection is kept.", error.detail());
+        FormErrors::at("main", &message)
     } else {
-        FormErrors::new(&error.violations, &spec, &catalogue)
+        FormErrors::new(&error.violations, &spec, &form.catalogue)
     };
-    let mut response = form_page::page(&catalogue, &selection, &errors).respond(error.status());
+    let mut response = form.page(errors, false).respond(error.status());
     let retry_after = error.retry_after.map(|seconds| (header::RETRY_AFTER, seconds.into()));
     response.headers_mut().extend(retry_after);
     Ok(response)
@@ -146,6 +207,20 @@ async fn show(
     Ok(build_page::page(&data).respond(StatusCode::OK))
 }
 
+/// `GET /builds/{id}/Dockerfile`
+async fn build_dockerfile(
+    State(state): State<Arc<PageState>>,
+    _: Reader,
+    BuildPath(id): BuildPath,
+) -> Result<Response, ApiError> {
+    let build = state.service.build(id).await?;
+    let has_lock = state.service.store.lock(id).await?.is_some();
+    match dockerfile(&build.spec, has_lock) {
+        Some(text) => Ok(attachment("Dockerfile", TEXT, text)),
+        None => Err(ApiError::not_found("a Dockerfile requires a Linux target")),
+    }
+}
+
 /// `POST /builds/{id}/cancel`
 async fn cancel(
     State(state): State<Arc<PageState>>,
@@ -164,7 +239,7 @@ fn page_of(id: BuildId) -> String {
 }
 
 impl PageState {
-    async fn resolve(&self, form: SubmittedForm) -> (PluginCatalogue, Selection) {
+    async fn resolve(&self, form: SubmittedForm, headers: &HeaderMap) -> ResolvedForm {
         let catalogue = PluginCatalogue::of(&self.releases, form.roadrunner()).await;
         let previous = match &form.previous_roadrunner {
             Some(previous) if *previous != catalogue.of => {
@@ -172,7 +247,36 @@ impl PageState {
             }
             _ => None,
         };
-        let selection = form.resolve(&catalogue, previous.as_ref());
-        (catalogue, selection)
+        let of_browser = browser_target(headers)
+            .filter(|target| !form.has_target() && catalogue.targets.iter().any(|known| known == target));
+        let default_target = of_browser.unwrap_or(&catalogue.target);
+        let selection = form.resolve(&catalogue, previous.as_ref(), default_target);
+        ResolvedForm { catalogue, selection, is_target_detected: of_browser.is_some() }
+    }
+}
+
+impl ResolvedForm {
+    /// The build spec, and the reasons why it is invalid.
+    fn spec(&self) -> (BuildSpec, Vec<Violation>) {
+        let (spec, mut violations) = self.selection.spec();
+        if let Err(more) = spec.clone().normalized() {
+            // A missing list of plugins was reported already.
+            let has_errors = !violations.is_empty();
+            violations.extend(more.into_iter().filter(|it| !it.field.is_empty() || !has_errors));
+        }
+        (spec, violations)
+    }
+
+    fn invalid(&self, spec: &BuildSpec, violations: &[Violation]) -> Response {
+        let errors = FormErrors::new(violations, spec, &self.catalogue);
+        self.page(errors, false).respond(StatusCode::UNPROCESSABLE_ENTITY)
+    }
+
+    /// `is_confirming`: whether the next request builds despite the missing plugins.
+    fn page(&self, errors: FormErrors, is_confirming: bool) -> Page {
+        let Self { catalogue, selection, is_target_detected } = self;
+        let missing = MissingPlugins::new(selection, catalogue);
+        let is_target_detected = *is_target_detected;
+        FormPage { catalogue, selection, errors, missing, is_confirming, is_target_detected }.page()
     }
 }

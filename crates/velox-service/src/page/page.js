@@ -1,4 +1,4 @@
-// Optional features of the page: search, a link to the current selection, live logs.
+// Optional features of the page: search, a link to the current selection, warnings while selecting, live logs.
 "use strict";
 const one = (selector, within = document) => within.querySelector(selector);
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -35,7 +35,8 @@ async function copy(text, button) {
 
 function choose(form) {
   const release = one("#rr"), typed = one("#ref"), other = one("[data-other]"), search = one("#search");
-  const plugins = () => all("[data-plugin]", form).map((card) => ({
+  const target = form.elements.target;
+  const plugins = () => all("[data-plugin]:not(.included)", form).map((card) => ({
     card, box: one("[type=checkbox]", card), version: one(".version", card), name: one("label", card).textContent,
   }));
   const more = () => one("#more").value.split("\n").map((line) => line.trim()).filter(Boolean);
@@ -69,7 +70,7 @@ function choose(form) {
     const known = plugins().filter(({ box }) => box.checked).map(({ name }) => name);
     const others = more().map((line) => line.split("@")[0].split("/").filter((part) => !/^v\d+$/.test(part)).pop());
     say("rr", roadrunner() || "…");
-    say("target", form.elements.target.value);
+    say("target", target.value);
     say("count", String(known.length + others.length));
     one("[data-chips]").replaceChildren(...[...known, ...others].map((name) => {
       const chip = document.createElement("span");
@@ -82,8 +83,37 @@ function choose(form) {
     }
     other.hidden = release.value !== "";
     const here = link();
-    one("[data-link]").href = here;
     history.replaceState(null, "", here);
+    if (here === one("[data-link]").getAttribute("href")) return;
+    one("[data-link]").href = here;
+    clearTimeout(waiting);
+    waiting = setTimeout(warn, 150);
+  }
+
+  // Shows which plugins the selection lacks.
+  let waiting, warned = 0;
+  async function warn() {
+    const mine = ++warned;
+    try {
+      const answer = await fetch(`/missing${link().slice(1)}`);
+      if (!answer.ok) throw new Error(answer.statusText);
+      const fresh = one("#missing", new DOMParser().parseFromString(await answer.text(), "text/html"));
+      if (mine !== warned) return;
+      if (fresh.dataset.missing !== one("#missing").dataset.missing) one("#missing").replaceWith(fresh);
+      const accepted = form.elements.accepted;
+      one("[data-build-button]").textContent = accepted && accepted.value === fresh.dataset.missing ? "Build anyway" : "Build";
+    } catch {
+      // The service shows the warning when the form is submitted.
+    }
+  }
+
+  function select(chosen) {
+    for (const { box, version } of plugins()) {
+      if (box.checked || !chosen(box)) continue;
+      box.checked = true;
+      version.value = version.dataset.own;
+    }
+    changed();
   }
 
   function filter() {
@@ -92,7 +122,7 @@ function choose(form) {
     for (const group of all("[data-group]", form)) {
       let some = false;
       for (const card of all("[data-plugin]", group)) {
-        const text = `${one(".name", card).textContent} ${one(".what", card).textContent} ${one("[type=checkbox]", card).value}`.toLowerCase();
+        const text = `${one(".name", card).textContent} ${one(".what", card).textContent} ${card.dataset.plugin}`.toLowerCase();
         card.hidden = !words.every((word) => text.includes(word));
         if (!card.hidden) { some = true; count += 1; }
       }
@@ -148,20 +178,25 @@ function choose(form) {
     event.preventDefault();
     search.focus();
   });
-  for (const button of all("[data-set]", form)) {
-    button.setAttribute("role", "button");
-    const set = (event) => {
-      event.preventDefault();
+  form.addEventListener("click", (event) => {
+    const button = event.target.closest("button[name]");
+    if (!button) return;
+    event.preventDefault();
+    if (button.name === "set") {
       for (const { box, version } of plugins()) {
-        box.checked = button.dataset.set === "release" && "released" in box.dataset;
+        box.checked = false;
         version.value = version.dataset.own;
       }
-      if (button.dataset.set === "none") one("#more").value = "";
+      one("#more").value = "";
       changed();
-    };
-    button.addEventListener("click", set);
-    button.addEventListener("keydown", (event) => { if (event.key === " ") set(event); });
-  }
+    } else if (button.name === "preset") {
+      select((box) => box.dataset.presets.split(" ").includes(button.value));
+    } else {
+      // The button disappears with the warning.
+      one("[data-build-button]").focus();
+      select((box) => button.value.split(",").includes(box.value));
+    }
+  });
   one("[data-link]").addEventListener("click", (event) => {
     event.preventDefault();
     copy(new URL(link(), location.href).href, event.currentTarget);
@@ -169,6 +204,19 @@ function choose(form) {
   // The browser may have restored the form.
   window.addEventListener("pageshow", (event) => { if (event.persisted) changed(); });
   if (location.pathname === "/") changed(); else other.hidden = release.value !== "";
+  target.addEventListener("change", () => one("[data-target-hint]")?.remove());
+  if ("detected" in target.dataset) detect();
+
+  // Some browsers tell scripts the architecture, which the User-Agent header may lack.
+  async function detect() {
+    const known = await navigator.userAgentData?.getHighEntropyValues(["architecture"]).catch(() => null);
+    const [system, before] = target.value.split("/");
+    const arch = { arm: "arm64", x86: "amd64" }[known?.architecture];
+    const value = `${system}/${arch}`;
+    if (!arch || arch === before || !one("[data-target-hint]") || ![...target.options].some((option) => option.value === value)) return;
+    target.value = value;
+    changed();
+  }
   const wrong = one("#wrong");
   if (wrong) wrong.focus();
 }

@@ -66,15 +66,21 @@ pub(super) struct SubmittedForm {
     pub(super) previous_roadrunner: Option<String>,
     /// Versions from the version fields of plugins.
     versions: HashMap<String, String>,
-    set: Option<PluginSet>,
+    changes: Vec<Change>,
     /// Whether the form contains a plugin list, possibly empty.
     has_plugins: bool,
+    /// The warning about missing plugins that the user has seen: [`MissingPlugins::key`](super::missing::MissingPlugins::key).
+    pub(super) accepted: String,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum PluginSet {
-    Release,
-    None,
+/// A change of the selected plugins, from a button or a link.
+#[derive(Debug)]
+enum Change {
+    Clear,
+    /// Adds the plugins of the preset with this name.
+    AddPreset(String),
+    /// Adds the plugin with this module path.
+    Add(String),
 }
 
 impl SubmittedForm {
@@ -88,8 +94,12 @@ impl SubmittedForm {
                 "rr" => form.selection.roadrunner = text,
                 "ref" => other_ref = text,
                 "was" => form.previous_roadrunner = Some(text),
-                "set" if text == "release" => form.set = Some(PluginSet::Release),
-                "set" if text == "none" => form.set = Some(PluginSet::None),
+                "accepted" => form.accepted = text,
+                "set" if text == "none" => form.changes.push(Change::Clear),
+                "preset" => form.changes.push(Change::AddPreset(text)),
+                "add" => {
+                    form.changes.extend(text.split(',').map(|module| Change::Add(module.trim().to_owned())));
+                }
                 "p" => {
                     form.has_plugins = true;
                     if !text.is_empty() {
@@ -112,7 +122,14 @@ impl SubmittedForm {
         if !other_ref.is_empty() {
             form.selection.roadrunner = other_ref;
         }
+        // A submitted form has no `p` if nothing is selected.
+        form.has_plugins |= form.previous_roadrunner.is_some();
         form
+    }
+
+    /// Parses the body of a request to build, which selects no plugins by default.
+    pub(super) fn parse_body(encoded: &[u8]) -> Self {
+        Self { has_plugins: true, ..Self::parse(encoded) }
     }
 
     /// The RoadRunner ref, if any.
@@ -122,7 +139,12 @@ impl SubmittedForm {
 
     /// Whether [`Selection::link`] differs from the submitted query.
     pub(super) fn needs_redirect(&self) -> bool {
-        self.previous_roadrunner.is_some() || self.set.is_some() || !self.versions.is_empty()
+        self.previous_roadrunner.is_some() || !self.changes.is_empty() || !self.versions.is_empty()
+    }
+
+    /// Whether a target is selected.
+    pub(super) fn has_target(&self) -> bool {
+        !self.selection.target.is_empty()
     }
 
     /// Resolves the selection; `previous` is the catalogue that the form was rendered for.
@@ -130,13 +152,14 @@ impl SubmittedForm {
         mut self,
         catalogue: &PluginCatalogue,
         previous: Option<&PluginCatalogue>,
+        default_target: &str,
     ) -> Selection {
         let mut selection = std::mem::take(&mut self.selection);
         if selection.roadrunner.is_empty() {
             selection.roadrunner.clone_from(&catalogue.of);
         }
         if selection.target.is_empty() {
-            selection.target.clone_from(&catalogue.target);
+            default_target.clone_into(&mut selection.target);
         }
         let mut by_module: HashMap<&str, &CataloguePlugin> = HashMap::new();
         let mut by_base: HashMap<&str, &CataloguePlugin> = HashMap::new();
@@ -157,11 +180,24 @@ impl SubmittedForm {
             let follows_release = before
                 .get(module.as_str())
                 .is_some_and(|before| reference.is_empty() || reference == before.reference());
-            match (by_base.get(base(&module)), by_module.get(module.as_str())) {
-                (Some(plugin), _) if follows_release => plugins.push(at_release(plugin)),
-                (_, Some(plugin)) if reference.is_empty() => plugins.push(at_release(plugin)),
-                (_, Some(_)) => plugins.push(PluginSpec::new(&module, &reference)),
-                (_, None) => {
+            let same_major = by_module.get(module.as_str());
+            match by_base.get(base(&module)) {
+                Some(plugin)
+                    if plugin.always_included
+                        && (follows_release
+                            || same_major.is_some()
+                                && (reference.is_empty() || reference == plugin.reference())) => {}
+                Some(plugin) if !plugin.always_included && follows_release => {
+                    plugins.push(at_release(plugin));
+                }
+                Some(plugin) if !plugin.always_included && same_major.is_some() => {
+                    let selected = match reference.is_empty() {
+                        true => at_release(plugin),
+                        false => PluginSpec::new(&module, &reference),
+                    };
+                    plugins.push(selected);
+                }
+                _ => {
                     let reference = if reference.is_empty() { "latest" } else { &reference };
                     let separator = if selection.more.is_empty() { "" } else { "\n" };
                     // Writing to a String can't fail.
@@ -169,18 +205,30 @@ impl SubmittedForm {
                 }
             }
         }
-        let all = catalogue.plugins();
-        match self.set {
-            Some(PluginSet::Release) => {
-                plugins = all.filter(|plugin| plugin.version.is_some()).map(at_release).collect();
-            }
-            Some(PluginSet::None) => plugins.clear(),
-            None if !self.has_plugins && selection.more.is_empty() => {
-                let default = all.filter(|plugin| DEFAULT_PLUGINS.contains(&plugin.name.as_str()));
-                plugins = default.map(at_release).collect();
-            }
-            None => {}
+        let selectable = || catalogue.plugins().filter(|plugin| !plugin.always_included);
+        if !self.has_plugins && self.changes.is_empty() && selection.more.is_empty() {
+            let default = selectable().filter(|plugin| DEFAULT_PLUGINS.contains(&plugin.name.as_str()));
+            plugins = default.map(at_release).collect();
         }
+        for change in self.changes {
+            let is_added: &dyn Fn(&CataloguePlugin) -> bool = match &change {
+                Change::Clear => {
+                    plugins.clear();
+                    selection.more.clear();
+                    continue;
+                }
+                Change::AddPreset(name) => &|plugin| catalogue.is_in_preset(plugin, name),
+                Change::Add(module) => &|plugin| plugin.module == *module,
+            };
+            for plugin in selectable().filter(|plugin| is_added(plugin)) {
+                if !plugins.iter().any(|selected| selected.module == plugin.module) {
+                    plugins.push(at_release(plugin));
+                }
+            }
+        }
+        let position: HashMap<&str, usize> =
+            catalogue.plugins().enumerate().map(|(at, plugin)| (plugin.module.as_str(), at)).collect();
+        plugins.sort_by_key(|selected| position.get(selected.module.as_str()).copied());
         selection.plugins = plugins;
         selection
     }
@@ -235,7 +283,13 @@ impl Selection {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.plugins.len() + lines(&self.more).count()
+        self.modules().count()
+    }
+
+    /// The module paths of all plugins.
+    pub(super) fn modules(&self) -> impl Iterator<Item = &str> {
+        let more = lines(&self.more).map(|line| line.split('@').next().unwrap_or(line));
+        self.plugins.iter().map(|plugin| plugin.module.as_str()).chain(more)
     }
 
     /// The selected ref of a plugin of the catalogue.
@@ -373,7 +427,7 @@ mod tests {
             None => None,
         };
         let catalogue = catalogue(form.roadrunner()).await;
-        form.resolve(&catalogue, previous.as_ref())
+        form.resolve(&catalogue, previous.as_ref(), "linux/amd64")
     }
 
     fn of_query(link: &str) -> &str {
@@ -426,7 +480,38 @@ mod tests {
         assert_eq!(selected.count(), 0);
         assert_eq!(selection(of_query(&selected.link())).await, selected);
         assert_eq!(selected.spec().1[0].field, "plugins");
-        assert_eq!(selection("set=release").await.count(), 35);
+        // The form has no `p` without a selection.
+        assert_eq!(selection("was=v2025.1.15&rr=v2025.1.15&target=linux/amd64").await.count(), 0);
+        let submitted = SubmittedForm::parse_body(b"rr=v2025.1.15");
+        let submitted = submitted.resolve(&catalogue(Some("v2025.1.15")).await, None, "linux/amd64");
+        assert_eq!(submitted.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn plugins_are_added_to_the_selection() {
+        let full = selection("preset=full").await;
+        assert_eq!(full.count(), 33, "without informer and resetter");
+        let web = selection("preset=web").await;
+        assert!(web.reference(HTTP).is_some() && web.count() < full.count());
+        let both =
+            selection(&format!("preset=web&p={HTTP}@v5.2.0&add=github.com/roadrunner-server/kv/v5,no")).await;
+        assert_eq!((both.count(), both.reference(HTTP)), (web.count() + 1, Some("v5.2.0")));
+        assert_eq!(selection(of_query(&both.link())).await, both);
+        assert_eq!(selection("more=a.b/c@v1&set=none&preset=minimal").await.count(), DEFAULT_PLUGINS.len());
+        assert_eq!(selection("preset=no").await.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn only_other_versions_of_always_included_plugins_are_selected() {
+        const INFORMER: &str = "github.com/roadrunner-server/informer/v5";
+        let own =
+            catalogue(None).await.plugins().find(|it| it.module == INFORMER).unwrap().reference().to_owned();
+        for query in [format!("p={INFORMER}"), format!("p={INFORMER}@{own}")] {
+            assert_eq!(selection(&query).await.count(), 0, "{query}");
+        }
+        assert_eq!(selection(&format!("p={INFORMER}@v5.0.0")).await.more, format!("{INFORMER}@v5.0.0"));
+        let query = format!("rr=v2024.2.1&was={}&p={INFORMER}@{own}", catalogue(None).await.of);
+        assert_eq!(selection(&query).await.count(), 0);
     }
 
     #[tokio::test]

@@ -4,7 +4,10 @@ use velox_api::{BuildId, FailureKind, LogEntry, Severity};
 use super::{Answer, TestService, answer};
 use crate::page::{ICON, SCRIPT, STYLE};
 
+/// A plugin that works without others.
+const LOGGER: &str = "github.com/roadrunner-server/logger/v5";
 const HTTP: &str = "github.com/roadrunner-server/http/v5";
+const GZIP: &str = "github.com/roadrunner-server/gzip/v5";
 
 impl TestService {
     async fn page(&self, path: &str) -> String {
@@ -30,7 +33,7 @@ async fn pages_are_small() {
     let lease = service.lease().await;
     let line = entry(Severity::Output, &"x".repeat(200), Some("compile"));
     service.log(&lease, vec![line; 5000]).await;
-    let form = service.get("/?set=release").await;
+    let form = service.get("/?preset=full").await;
     assert_eq!(form.status, 303);
     let assets: usize = [&*STYLE, &*SCRIPT, &*ICON].iter().map(|asset| asset.text.len()).sum();
     for path in [form.header("location"), &format!("/builds/{id}")] {
@@ -87,14 +90,15 @@ async fn a_form_starts_a_build() {
     service.submit("v5.1.8").await;
     service.lease().await;
     service.submit("v5.1.9").await;
-    let form = format!("rr=v2025.1.15&p={HTTP}&v.{HTTP}=v5.2.7");
+    let form = format!("rr=v2025.1.15&p={LOGGER}&v.{LOGGER}=v5.2.7");
     let answer = service.post_form("/build", &[], &form).await;
     assert_eq!(answer.status, 303, "{answer:?}");
     let path = answer.header("location");
     let text = service.page(path).await;
-    let link = format!("/?rr=v2025.1.15&amp;p={HTTP}@v5.2.7&amp;target=");
+    let link = format!("/?rr=v2025.1.15&amp;p={LOGGER}@v5.2.7&amp;target=");
     for part in [
         "RoadRunner v2025.1.15 with 1 plugin<",
+        ">logger <span class=\"code\">v5.2.7</span>",
         "Position 2 of 2 in the queue; 1 build is running.",
         "Cancel this build",
         &link,
@@ -109,11 +113,11 @@ async fn a_form_starts_a_build() {
 async fn errors_are_shown_beside_their_fields() {
     let service = TestService::start().await;
     let form = format!(
-        "rr=v2025.1.15&p={HTTP}&v.{HTTP}=%3Cv%209%3E&more=example.com/x&target=plan9/amd64&race=1&debug=1&tags=one"
+        "rr=v2025.1.15&p={LOGGER}&v.{LOGGER}=%3Cv%209%3E&more=example.com/x&target=plan9/amd64&race=1&debug=1&tags=one"
     );
     let Answer { status, text, .. } = service.post_form("/build", &[], &form).await;
     assert_eq!(status, 422);
-    for id in ["v-http", "more", "target"] {
+    for id in ["v-logger", "more", "target"] {
         assert!(text.contains(&format!("id=\"{id}-wrong\"")), "no error at {id}: {text}");
         assert!(text.contains(&format!("href=\"#{id}\"")), "no link to {id}");
         assert!(text.contains(&format!(" id=\"{id}\"")), "no field {id}");
@@ -129,10 +133,11 @@ async fn errors_are_shown_beside_their_fields() {
     assert!(!text.contains("<v 9>"));
 
     // The versions for an unknown release are unknown: the plugin moves to the field for other modules.
-    let form = format!("rr=v2025.1.15&ref=a%20b&p={HTTP}&v.{HTTP}=v5.3.0");
+    let form = format!("rr=v2025.1.15&ref=a%20b&p={LOGGER}&v.{LOGGER}=v5.3.0");
     let Answer { status, text, .. } = service.post_form("/build", &[], &form).await;
     assert_eq!(status, 422);
-    for kept in ["id=\"ref-wrong\"", "href=\"#ref\"", "value=\"a b\"", &format!(">{HTTP}@v5.3.0</textarea>")]
+    for kept in
+        ["id=\"ref-wrong\"", "href=\"#ref\"", "value=\"a b\"", &format!(">{LOGGER}@v5.3.0</textarea>")]
     {
         assert!(text.contains(kept), "{kept} is missing: {text}");
     }
@@ -140,18 +145,133 @@ async fn errors_are_shown_beside_their_fields() {
     let Answer { status, text, .. } = service.post_form("/build", &[], "rr=v2025.1.15&p=").await;
     assert_eq!(status, 422);
     assert_eq!(text.matches("select at least one plugin").count(), 2, "in the summary and beside the field");
+    // A form without a selected plugin has no `p`; the default plugins are not built instead.
+    for form in ["", "was=v2025.1.15&rr=v2025.1.15&target=linux/amd64"] {
+        let Answer { status, text, .. } = service.post_form("/build", &[], form).await;
+        assert_eq!(status, 422);
+        assert!(text.contains("select at least one plugin") && !text.contains(" checked"), "{text}");
+    }
 
     // Violations of the policy are also shown.
-    let form = format!("rr=v2025.1.15&p={HTTP}@v5.3.0&race=1");
+    let form = format!("rr=v2025.1.15&p={LOGGER}@v5.3.0&race=1");
     let Answer { status, text, .. } = service.post_form("/build", &[], &form).await;
     assert_eq!(status, 422);
     assert!(text.contains("id=\"race-wrong\""), "{text}");
 }
 
 #[tokio::test]
+async fn an_incomplete_selection_is_built_on_purpose_only() {
+    let service = TestService::start().await;
+    let form = format!("was=v2025.1.15&rr=v2025.1.15&target=linux/amd64&p={HTTP}&p={GZIP}");
+    let Answer { status, text, .. } = service.post_form("/build", &[], &form).await;
+    assert_eq!(status, 422);
+    let added = ["logger", "server"].map(|name| format!("github.com/roadrunner-server/{name}/v5"));
+    for part in [
+        "href=\"#missing\"",
+        "<code>http</code> does not start without <code>server</code>.",
+        "<code>http</code> and <code>server</code> do not start without <code>logger</code>.",
+        "name=\"accepted\" value=\"server,logger\"",
+        "Add server, logger",
+        "Build anyway",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // The button adds both plugins to the submitted selection.
+    let answer = service.get(&format!("/?{form}&add={},{}", added[0], added[1])).await;
+    let link = answer.header("location");
+    assert!(answer.status == 303 && added.iter().all(|module| link.contains(module)), "{answer:?}");
+    let complete = service.get(link).await.text;
+    assert!(complete.contains("data-missing=\"\"") && !complete.contains("Build anyway"), "{complete}");
+
+    // Another warning is shown again; the same one is accepted.
+    let other = format!("{form}&accepted=server");
+    assert_eq!(service.post_form("/build", &[], &other).await.status, 422);
+    let accepted = format!("{form}&accepted=server,logger");
+    assert_eq!(service.post_form("/build", &[], &accepted).await.status, 303);
+
+    // Middleware without a server does nothing. The part of the page for scripts says the same.
+    let part = service.get(&format!("/missing?rr=v2025.1.15&p={GZIP}")).await;
+    assert_eq!(part.status, 200);
+    for text in ["<code>gzip</code> does nothing without <code>http</code>.", "Add http, server, logger"] {
+        assert!(part.text.contains(text), "{text}: {part:?}");
+    }
+    let part = service.get("/missing?rr=v2025.1.15&p=github.com/roadrunner-server/memory/v5").await;
+    for text in ["without <code>jobs</code> or <code>kv</code>.", ">Add logger<", ">Add jobs<", ">Add kv<"] {
+        assert!(part.text.contains(text), "{text}: {part:?}");
+    }
+    assert!(service.get("/missing?p=").await.text.contains("data-missing=\"\""));
+}
+
+#[tokio::test]
+async fn selections_are_downloaded_as_files() {
+    let service = TestService::start().await;
+    let selection = format!("rr=v2025.1.15&p={LOGGER}@v5.1.9&target=linux/arm64");
+    let toml = service.get(&format!("/velox.toml?{selection}")).await;
+    assert_eq!(toml.header("content-disposition"), "attachment; filename=\"velox.toml\"");
+    assert!(toml.text.contains("[plugins.logger]") && toml.text.contains("arch = \"arm64\""), "{toml:?}");
+    let dockerfile = service.get(&format!("/Dockerfile?{selection}")).await;
+    assert_eq!(dockerfile.header("content-disposition"), "attachment; filename=\"Dockerfile\"");
+    assert!(dockerfile.text.contains("COPY velox.toml ./"), "{dockerfile:?}");
+
+    let invalid = service.get("/velox.toml?rr=v2025.1.15&p=").await;
+    assert!(invalid.status == 422 && invalid.text.contains("select at least one plugin"), "{invalid:?}");
+    let windows = service.get(&format!("/Dockerfile?p={LOGGER}&target=windows/amd64")).await;
+    assert!(windows.status == 422 && windows.text.contains("requires a Linux target"), "{windows:?}");
+
+    // The files of a build.
+    let id = service.submit("v5.1.8").await;
+    let path = format!("/builds/{id}/Dockerfile");
+    assert!(service.get(&path).await.text.contains("COPY velox.toml ./"));
+    service.succeed(&service.lease().await, b"binary").await;
+    assert!(service.get(&path).await.text.contains("COPY velox.toml velox.lock ./"));
+}
+
+#[tokio::test]
+async fn the_platform_of_the_browser_is_preselected() {
+    const MAC: (&str, &str) =
+        ("user-agent", "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Safari/605.1.15");
+    let service = TestService::start().await;
+    let text = service.request("GET", "/", &[MAC], "").await.text;
+    assert!(
+        text.contains("value=\"darwin/arm64\" selected") && text.contains("platform of your browser"),
+        "{text}"
+    );
+    let first = text.split("<optgroup label=\"").nth(1).unwrap();
+    assert!(first.starts_with("Linux"), "{first:.40}");
+    let text = service.request("GET", "/?target=linux/amd64", &[MAC], "").await.text;
+    assert!(
+        text.contains("value=\"linux/amd64\" selected") && !text.contains("platform of your browser"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn cards_link_to_documentation_and_modules() {
+    let service = TestService::start().await;
+    let text = service.page("/?rr=v2025.1.15").await;
+    for part in [
+        "href=\"https://docs.roadrunner.dev/docs/http/http\"".to_owned(),
+        format!("href=\"https://pkg.go.dev/{HTTP}\""),
+        "Needs logger, server".to_owned(),
+        "always included".to_owned(),
+    ] {
+        assert!(text.contains(&part), "{part}: {text}");
+    }
+    for module in ["informer", "resetter"] {
+        assert!(!text.contains(&format!("id=\"p-{module}\"")), "{module} can't be deselected");
+    }
+    assert!(!text.contains(">websockets<"), "not for this release");
+    let text = service.page("/?rr=v3.0.0&p=").await;
+    assert!(
+        text.contains("roadrunner-server/http/v6") && !text.contains("roadrunner-server/http/v5"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn a_full_queue_keeps_the_selection() {
     let service = TestService::with(Default::default(), 0).await;
-    let answer = service.post_form("/build", &[], &format!("rr=v2025.1.15&p={HTTP}@v5.2.1")).await;
+    let answer = service.post_form("/build", &[], &format!("rr=v2025.1.15&p={LOGGER}@v5.2.1")).await;
     assert_eq!((answer.status, answer.header("retry-after")), (429, "15"));
     assert!(answer.text.contains("selection is kept"), "{answer:?}");
     assert!(answer.text.contains("value=\"v5.2.1\""), "{answer:?}");
@@ -161,7 +281,7 @@ async fn a_full_queue_keeps_the_selection() {
 async fn forms_of_other_sites_are_rejected() {
     let service = TestService::start().await;
     let cancel = format!("/builds/{}/cancel", service.submit("v5.1.8").await);
-    let form = format!("rr=v2025.1.15&p={HTTP}@v5.3.0");
+    let form = format!("rr=v2025.1.15&p={LOGGER}@v5.3.0");
     let host = ("host", "vx.example:8080");
     for headers in [
         &[host, ("sec-fetch-site", "cross-site")][..],
@@ -188,7 +308,7 @@ async fn forms_of_other_sites_are_rejected() {
 #[tokio::test]
 async fn build_pages_show_progress_and_results() {
     let service = TestService::start().await;
-    let other = Request::post("/build").body(Body::from(format!("rr=v2025.1.15&p={HTTP}@v5.3.0"))).unwrap();
+    let other = Request::post("/build").body(Body::from(format!("rr=v2025.1.15&p={LOGGER}@v5.3.0"))).unwrap();
     let other = answer(service.send_from([10, 1, 1, 1], other).await).await;
     let path = other.header("location");
     let lease = service.lease().await;
@@ -221,6 +341,14 @@ async fn build_pages_show_progress_and_results() {
     for part in ["http has no version &lt;v9&gt;\nhelp", "Change selection"] {
         assert!(text.contains(part), "{part}: {text}");
     }
+
+    // The advice doesn't contradict the message.
+    let id = service.submit("v5.1.7").await;
+    service
+        .fail(&service.lease().await, FailureKind::Unavailable, "403 Forbidden\nhelp: check the name")
+        .await;
+    let text = service.page(&format!("/builds/{id}")).await;
+    assert!(text.contains("the message says which") && !text.contains("not your selection"), "{text}");
 
     for unknown in [BuildId::new().to_string(), "x".to_owned()] {
         let path = format!("/builds/{unknown}");

@@ -132,6 +132,15 @@ fn page_works_with_the_keyboard_alone() {
         browser.press(" ").await;
         assert_eq!(browser.text("[data-said=count]").await, "2");
 
+        // Both need the logger, which one press adds.
+        browser.until("document.querySelector('#missing').dataset.missing === 'logger'").await;
+        browser.tab_to("Add logger").await;
+        browser.press(" ").await;
+        assert_eq!(browser.focus().await, "Build");
+        assert_eq!(browser.text("[data-said=count]").await, "3");
+        browser.until("document.querySelector('#missing').dataset.missing === ''").await;
+        browser.press("/").await;
+
         // Every tab stop shows the focus.
         let ring = "(() => { const at = document.activeElement, card = at.closest('.card'); \
                     return [at, card].some((it) => it && getComputedStyle(it).outlineStyle === 'solid'); })()";
@@ -149,7 +158,8 @@ fn page_works_with_the_keyboard_alone() {
         browser.script("window.stays = true").await;
         browser.until("window.stays && document.querySelectorAll('[data-lines] .text').length > 2").await;
         browser.until(READY).await;
-        assert_eq!(browser.text("h1").await, format!("RoadRunner {RELEASE} with 2 plugins"));
+        assert_eq!(browser.text("h1").await, format!("RoadRunner {RELEASE} with 3 plugins"));
+        assert!(browser.text(".head .chips").await.contains("rpc v5.1.9"));
         assert_eq!(browser.text("[data-state-word]").await, "Ready");
 
         // The download has the checksum that the page shows.
@@ -173,7 +183,7 @@ fn page_works_with_the_keyboard_alone() {
 
         // The link back restores the selection, whose build is available immediately.
         browser.goto(&format!("{}{}", service.url, again(browser).await)).await;
-        assert_eq!(checked(browser).await, json!(["rpc", "status"]));
+        assert_eq!(checked(browser).await, json!(["rpc", "logger", "status"]));
         browser.find("button.primary").await.click().await.unwrap();
         browser.until(READY).await;
     });
@@ -228,13 +238,13 @@ fn page_address_holds_the_selection() {
         assert_eq!(browser.value("document.querySelector('#v-kv').value").await, json!("v5.0.0"));
         assert_eq!(checked(browser).await, json!(["http", "kv", "redis"]));
 
-        // All plugins of RoadRunner's own, and none.
-        browser.find("[data-set=release]").await.click().await.unwrap();
+        // All plugins of RoadRunner's own but those that are always included, and none.
+        browser.find("[name=preset][value=full]").await.click().await.unwrap();
         assert_eq!(
             browser.value("document.querySelectorAll('[data-plugin] :checked').length").await,
-            json!(35)
+            json!(33)
         );
-        browser.find("[data-set=none]").await.click().await.unwrap();
+        browser.find("[name=set]").await.click().await.unwrap();
         browser.client.refresh().await.unwrap();
         assert_eq!(checked(browser).await, json!([]));
 
@@ -249,6 +259,56 @@ fn page_address_holds_the_selection() {
         );
         let total: u64 = sizes.iter().map(|(_, size)| size).sum();
         assert!(total < 100_000, "{total} bytes: {sizes:?}");
+    });
+}
+
+#[test]
+fn page_warns_of_incomplete_selections() {
+    story("page_warns_of_incomplete_selections", async |service, browser| {
+        browser.goto(&format!("{}/?rr={RELEASE}&p=&target=linux/amd64", service.url)).await;
+        assert_eq!(browser.text("#missing").await, "");
+        browser.find("label[for=p-http]").await.click().await.unwrap();
+        browser.until("document.querySelector('#missing').dataset.missing === 'server,logger'").await;
+        let warning = browser.text("#missing").await;
+        assert!(warning.contains("http does not start without server."), "{warning}");
+        audit(browser, "warning").await;
+        pictures(browser, "warning").await;
+
+        // It is built on purpose only.
+        browser.find("button.primary").await.click().await.unwrap();
+        browser.until("document.querySelector('#wrong')").await;
+        assert_eq!(browser.text("button.primary").await, "Build anyway");
+        audit(browser, "confirming").await;
+        let complaints = browser.complaints().await;
+        assert!(complaints.iter().all(|printed| printed.contains("422")), "{complaints:?}");
+        // Another selection is another warning.
+        browser.find("label[for=p-gzip]").await.click().await.unwrap();
+        browser.find("label[for=p-http]").await.click().await.unwrap();
+        browser.until("document.querySelector('#missing').dataset.missing === 'gzip:http'").await;
+        assert_eq!(browser.text("button.primary").await, "Build");
+        browser.find("#missing [name=add]").await.click().await.unwrap();
+        browser.until("document.querySelector('#missing').dataset.missing === ''").await;
+        assert_eq!(checked(browser).await, json!(["server", "gzip", "http", "logger"]));
+
+        // Presets add to the selection.
+        browser.find("[name=preset][value=monitoring]").await.click().await.unwrap();
+        let checked = checked(browser).await;
+        assert!(
+            ["gzip", "metrics", "status"]
+                .iter()
+                .all(|name| checked.as_array().unwrap().contains(&json!(name))),
+            "{checked}"
+        );
+
+        // The files are downloaded, and the page stays.
+        let place = service.sandbox.at("files");
+        browser.downloads(&place).await;
+        for name in ["velox.toml", "Dockerfile"] {
+            browser.find(&format!("[formaction='/{name}']")).await.click().await.unwrap();
+            wait_until("it is downloaded", || place.join(name).exists());
+        }
+        let toml = fs::read_to_string(place.join("velox.toml")).unwrap();
+        assert!(toml.contains("[plugins.gzip]") && toml.contains("[plugins.metrics]"), "{toml}");
     });
 }
 
@@ -276,7 +336,12 @@ fn page_shows_errors_beside_their_fields() {
         assert!(complaints.iter().all(|printed| printed.contains("422")), "{complaints:?}");
 
         // A compile error is shown on the page of the build, with a link back to the selection.
-        browser.goto(&format!("{}&more={BROKEN}@v1.0.0", service.link(&[("status", "v5.1.9")]))).await;
+        browser
+            .goto(&format!(
+                "{}&more={BROKEN}@v1.0.0",
+                service.link(&[("logger", "v5.1.9"), ("status", "v5.1.9")])
+            ))
+            .await;
         browser.find("button.primary").await.click().await.unwrap();
         browser.until("document.querySelector('.message')").await;
         let message = browser.text(".message").await;
@@ -377,7 +442,7 @@ fn page_takes_a_token_as_password() {
         assert_eq!(browser.text("h1").await, "Build a RoadRunner binary");
 
         // The browser keeps the token for all requests: forms, the live log, files, downloads.
-        browser.goto(&service.link(&[("rpc", "v5.1.9")])).await;
+        browser.goto(&service.link(&[("logger", "v5.1.9"), ("rpc", "v5.1.9")])).await;
         browser.find("button.primary").await.click().await.unwrap();
         browser.until("location.pathname.startsWith('/builds/')").await;
         browser.script("window.stays = true").await;
@@ -432,6 +497,16 @@ fn page_works_without_javascript() {
         let form = format!(
             "was={RELEASE}&rr={RELEASE}&ref=&p={rpc}&v.{rpc}=v5.1.9&more=&target=linux%2Famd64&tags="
         );
+        // The warning comes first; the button that adds what is missing leads to the complete selection.
+        let (status, _, text) = post("/build", form.clone(), "same-origin").await;
+        assert_eq!(status, 422);
+        assert!(text.contains("<code>rpc</code> does not start without <code>logger</code>."), "{text}");
+        let logger = "github.com/roadrunner-server/logger/v5";
+        let answer = http.get(format!("{}/?{form}&add={logger}", service.url)).send().await.unwrap();
+        let (status, text) = get(answer.headers()["location"].to_str().unwrap()).await;
+        assert_eq!(status, 200);
+        assert!(text.contains(&format!("id=\"p-logger\" value=\"{logger}\" checked")), "{text}");
+        let form = format!("{form}&p={logger}&v.{logger}=v5.1.9");
         assert_eq!(post("/build", form.clone(), "cross-site").await.0, 403);
         let (status, location, _) = post("/build", form.clone(), "same-origin").await;
         assert_eq!(status, 303);

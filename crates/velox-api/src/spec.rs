@@ -34,7 +34,7 @@ const MAX_ERRORS: usize = 50;
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BuildSpec {
-    /// RoadRunner's tag, branch or commit (`v2025.1.15`).
+    /// RoadRunner's tag, branch, commit or version constraint (`v2025.1.15`).
     pub roadrunner: String,
     /// The plugins: at least one, no duplicates.
     pub plugins: Vec<PluginSpec>,
@@ -79,7 +79,7 @@ pub struct BuildSpec {
 pub struct PluginSpec {
     /// The module path (`github.com/roadrunner-server/http/v5`).
     pub module: String,
-    /// A tag, a branch, a commit or `latest`.
+    /// A tag, a branch, a commit, `latest` or a version constraint (`^5.1`).
     #[serde(rename = "ref")]
     pub reference: String,
 }
@@ -484,7 +484,7 @@ impl TryFrom<&BuildSpec> for Manifest {
     /// The manifest of the request, without the stamps, which are options of a build.
     fn try_from(spec: &BuildSpec) -> Result<Self, Self::Error> {
         let mut fields = FieldChecks::default();
-        fields.check("roadrunner", "ref", &spec.roadrunner, check::reference);
+        fields.check("roadrunner", "ref", &spec.roadrunner, check::requested);
         if spec.plugins.is_empty() {
             fields.violation("", "no plugins: a binary needs at least one".to_owned());
         }
@@ -499,7 +499,7 @@ impl TryFrom<&BuildSpec> for Manifest {
             }
             let module = fields.check(&field, "module path", &plugin.module, check::module_path);
             fields.check(&format!("plugins[{at}].ref"), "ref", &plugin.reference, |reference| {
-                check::reference(reference)?;
+                check::requested(reference)?;
                 module.map_or(Ok(()), |()| check::majors_agree(&plugin.module, reference))
             });
             plugins.push(Plugin {
@@ -688,6 +688,18 @@ mod tests {
 
     fn fields(spec: BuildSpec) -> Vec<String> {
         spec.normalized().expect_err("it is wrong").into_iter().map(|wrong| wrong.field).collect()
+    }
+
+    #[test]
+    fn a_version_constraint_is_a_ref() {
+        let plugin = |reference: &str| PluginSpec::new("github.com/roadrunner-server/http/v5", reference);
+        let constrained =
+            BuildSpec::new("^2025.1", vec![plugin(">=5.1, <6")]).normalized().expect("it is right");
+        assert!(!constrained.is_exact(), "a newer version may be released");
+        let (read, _) =
+            BuildSpec::from_configuration(&constrained.configuration(), None).expect("it is right");
+        assert_eq!(read, [constrained]);
+        assert_eq!(fields(BuildSpec::new("^v2025", vec![plugin("^6")])), ["roadrunner", "plugins[0].ref"]);
     }
 
     #[test]

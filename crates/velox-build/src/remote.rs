@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use velox_gomod::pseudo::is_pseudo_version;
-use velox_manifest::{Dependencies, Diagnostic, GoTarget, Manifest};
+use velox_manifest::{Dependencies, Diagnostic, GoTarget, Manifest, VersionConstraint};
 
 use crate::{
     artifact::publish::{TEMPORARY_PREFIX, is_executable, unwritable},
@@ -250,7 +250,10 @@ impl<'a> RemoteBuild<'a> {
         lock.plugins.sort_by(|one, other| one.name.cmp(&other.name));
         for RaisedPlugin { name, module, asked, .. } in &mut lock.raised {
             if let Some(local_name) = name_of(module) {
-                *asked = reference(&self.request.manifest, &local_name).unwrap_or_else(|| asked.clone());
+                // What a constraint selected stays exact.
+                let local = reference(&self.request.manifest, &local_name)
+                    .filter(|local| VersionConstraint::of(local).is_none());
+                *asked = local.unwrap_or_else(|| asked.clone());
                 *name = local_name;
             }
         }

@@ -2,17 +2,12 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
-use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
-use velox_fetch::{
-    forge::ForgeTag,
-    modcache::{CacheFile, ModCache},
-};
+use velox_fetch::modcache::{CacheFile, ModCache};
 use velox_gomod::{
     graph::{MissingGoMods, RequirementGraph},
     modfile::{GoMod, Replace},
-    module::{ModuleVersion, split_path_version},
-    semver,
+    module::ModuleVersion,
 };
 use velox_manifest::{Manifest, Origin, Plugin};
 
@@ -24,14 +19,9 @@ use crate::{
     pipeline,
     request::BuildRequest,
     resolve::{
-        RoadRunnerRelease,
-        forge::{Forges, tag_prefix},
-        packages,
+        RoadRunnerRelease, packages,
         request::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
-        versions::{
-            MAX_CONCURRENT_LISTS, MajorSearch, MajorVersions, ROADRUNNER, Versions, list_versions, number,
-            roadrunner_starts, with_major,
-        },
+        versions::{MajorSearch, ROADRUNNER, Versions, list_tags, list_versions, roadrunner_starts},
     },
     workspace::Workspace,
 };
@@ -250,38 +240,6 @@ enum VersionSource {
     Modules(Vec<String>),
     /// A repository with its module path, or an empty one if unknown.
     Repository(RepositoryLocation, String),
-}
-
-async fn list_tags(
-    forges: &Forges,
-    repositories: &[(usize, RepositoryLocation, String)],
-) -> Vec<(usize, Versions)> {
-    stream::iter(repositories)
-        .map(async |(index, place, module)| {
-            let versions = match forges.repository(place).tags().await {
-                Ok(tags) => by_major(&tags, &tag_prefix(&place.folder), module),
-                Err(error) => Versions { majors: Vec::new(), error: Some(error.to_string()) },
-            };
-            (*index, versions)
-        })
-        .buffered(MAX_CONCURRENT_LISTS)
-        .collect()
-        .await
-}
-
-fn by_major(tags: &[ForgeTag], prefix: &str, module: &str) -> Versions {
-    let base = split_path_version(module).map_or(module, |(base, _)| base);
-    let mut versions: Vec<&str> = tags
-        .iter()
-        .filter_map(|tag| tag.name.strip_prefix(prefix))
-        .filter(|version| semver::is_valid(version))
-        .collect();
-    versions.sort_by(|a, b| semver::compare(a, b));
-    let majors = versions.chunk_by(|a, b| number(a) == number(b)).map(|versions| MajorVersions {
-        module: with_major(base, versions.first().map_or(1, |version| number(version))),
-        versions: versions.iter().map(|version| (*version).to_owned()).collect(),
-    });
-    Versions { majors: majors.collect(), error: None }
 }
 
 /// Loads the graph from the module cache; the go command downloads and verifies missing go.mod files.

@@ -277,7 +277,7 @@ impl KnownPlugin {
     /// RoadRunner release, else at the newest.
     #[must_use]
     pub fn module_path_for(&self, reference: &str, roadrunner: Option<&str>) -> String {
-        if let Some(major) = crate::refs::semver_major(reference) {
+        if let Some(major) = crate::refs::requested_major(reference) {
             return self.module_path_at(major);
         }
         let major = roadrunner.and_then(generation_major);

@@ -44,7 +44,7 @@ impl ManifestOverrides {
     ) -> Result<Self, Vec<Diagnostic>> {
         let mut errors = Vec::new();
         if let Some(reference) = roadrunner
-            && let Err(why) = refs::reference(reference)
+            && let Err(why) = refs::requested(reference)
         {
             errors.push(unusable("--roadrunner", reference, "ref", why));
         }
@@ -98,8 +98,8 @@ impl PluginOverride {
             return Ok(Self { module, reference: None, replacement: Some(replacement) });
         }
         // The `@` after the user information of a URL doesn't start a ref.
-        let (plugin, replacement) = match text.split_once('=') {
-            Some((plugin, replacement)) => (plugin, Some(replacement)),
+        let (plugin, replacement) = match replacement_start(text).and_then(|at| text.split_at_checked(at)) {
+            Some((plugin, replacement)) => (plugin, replacement.strip_prefix('=')),
             None => (text, None),
         };
         let (module, reference) = match plugin.split_once('@') {
@@ -116,7 +116,7 @@ impl PluginOverride {
             unusable("--with", module, "module path", invalid)
         })?;
         if let Some(reference) = reference {
-            refs::reference(reference)
+            refs::requested(reference)
                 .and_then(|()| refs::majors_agree(module, reference))
                 .map_err(|invalid| unusable("--with", plugin, "plugin", invalid))?;
         }
@@ -127,6 +127,12 @@ impl PluginOverride {
             .transpose()?;
         Ok(Self { module: module.to_owned(), reference: reference.map(str::to_owned), replacement })
     }
+}
+
+/// The position of the `=` before the replacement; the others are operators of a version constraint.
+fn replacement_start(text: &str) -> Option<usize> {
+    let is_operator = |at: usize| text.get(..at).unwrap_or_default().ends_with(['<', '>', '@', ',', ' ']);
+    text.match_indices('=').map(|(at, _)| at).find(|at| !is_operator(*at))
 }
 
 fn unusable(flag: &str, given: &str, what: &str, invalid: InvalidValue) -> Diagnostic {

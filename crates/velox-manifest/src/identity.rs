@@ -87,7 +87,7 @@ impl Plugin {
             return None;
         }
         let root = self.identity(manifest);
-        match refs::semver_major(reference)? {
+        match refs::requested_major(reference)? {
             0 | 1 => Some(root),
             major => Some(format!("{root}/v{major}")),
         }

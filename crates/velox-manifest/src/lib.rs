@@ -7,6 +7,7 @@
 mod build_args;
 pub mod catalogue;
 pub mod check;
+mod constraint;
 mod diagnostic;
 mod document;
 pub mod edit;
@@ -24,6 +25,7 @@ mod refs;
 mod schema;
 mod target;
 
+pub use constraint::VersionConstraint;
 pub use diagnostic::{ConfigSyntax, Diagnostic, DiagnosticKind, Level, RelatedSpan, SourceFile};
 pub use flags::{ManifestOverrides, PluginOverride};
 pub use manifest::{

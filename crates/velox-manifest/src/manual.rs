@@ -13,7 +13,7 @@ use crate::{
 
 const OWNER: &str = "the user or organization, such as owner = \"roadrunner-server\"";
 const REPOSITORY: &str = "the repository's name, such as repository = \"http\"";
-const REFERENCE: &str = "a tag, a branch or a commit, such as ref = \"v5.0.2\"";
+const REFERENCE: &str = "a tag, a branch, a commit or a version constraint, such as ref = \"v5.0.2\"";
 
 pub(crate) fn github(root: &Section<'_>) -> (Forge, Vec<Plugin>) {
     read(root, ForgeKind::GitHub, &["github.com", "www.github.com", "api.github.com"], github_origin)
@@ -73,7 +73,7 @@ fn read(
 fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> Option<Plugin> {
     let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
     let section = field.section()?;
-    let reference = required(&section, "ref", REFERENCE, refs::reference);
+    let reference = required(&section, "ref", REFERENCE, refs::requested);
     let origin = origin(&section);
     let replace = replace(&section);
     Some(Plugin { name, origin: origin?, reference: reference?, replace: replace? })

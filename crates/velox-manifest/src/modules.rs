@@ -19,8 +19,8 @@ fn plugin(field: Field<'_>) -> Option<Plugin> {
     let help =
         "the path in the plugin's go.mod, such as module_name = \"github.com/roadrunner-server/http/v5\"";
     let module = required(&section, "module_name", help, refs::module_path);
-    let help = "a tag, a branch, a commit or \"latest\", such as tag = \"v5.2.7\"";
-    let tag = required(&section, "tag", help, refs::reference);
+    let help = "a tag, a version constraint, a branch, a commit or \"latest\", such as tag = \"v5.2.7\" or tag = \"^5.2\"";
+    let tag = required(&section, "tag", help, refs::requested);
     let replace = replace(&section);
     let (module, tag) = (module?, tag?);
     check_major(&section, &module, &tag);

@@ -195,7 +195,7 @@ fn roadrunner(root: &Section<'_>) -> RoadRunnerConfig {
     let reference = match section.field("ref").filter(|field| !field.is_unset()) {
         Some(_) => section
             .version("ref")
-            .and_then(|reference| manual::checked(&section, "ref", reference, refs::reference)),
+            .and_then(|reference| manual::checked(&section, "ref", reference, refs::requested)),
         None => default(),
     };
     let dependencies = choice(&section, "dependencies", reference::DEPENDENCIES, None);

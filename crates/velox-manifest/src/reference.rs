@@ -66,7 +66,11 @@ const REPLACE: KeySpec = key(
     "The replacement: a directory (`../http`, relative to velox.toml), or a module \
      (`github.com/acme/http`, at this plugin's ref, or `github.com/acme/http@v1.2.3`).",
 );
-const REFERENCE: KeySpec = key("ref", None, "A tag, a branch, a commit (full or short), or `latest`.");
+const REFERENCE: KeySpec = key(
+    "ref",
+    None,
+    "A tag, a branch, a commit (full or short), `latest`, or a version constraint, such as `^5.1`.",
+);
 const TOKEN: KeySpec = key(
     "token",
     Some("no token"),
@@ -141,7 +145,7 @@ pub const TABLES: &[TableSpec] = &[
         "roadrunner",
         "RoadRunner itself.",
         &[
-            key("ref", Some("`master`"), "A tag, a branch or a commit of RoadRunner."),
+            key("ref", Some("`master`"), "A tag, a branch, a commit or a version constraint of RoadRunner."),
             key(
                 "dependencies",
                 Some("those of the release, as far as the plugins allow"),
@@ -167,7 +171,11 @@ pub const TABLES: &[TableSpec] = &[
                 None,
                 "The path in the plugin's go.mod, such as `github.com/roadrunner-server/http/v5`.",
             ),
-            key("tag", None, "A tag, a branch, a commit (full or short), or `latest`."),
+            key(
+                "tag",
+                None,
+                "A tag, a branch, a commit (full or short), `latest`, or a version constraint, such as `^5.1`.",
+            ),
             REPLACE,
         ],
     ),

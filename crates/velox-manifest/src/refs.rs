@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::Replacement;
+use crate::{Replacement, constraint::VersionConstraint};
 
 /// The reason why a value is invalid: a label and a help text.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,8 +31,18 @@ impl fmt::Display for InvalidValue {
     }
 }
 
+/// Validates the ref of a plugin or of RoadRunner: a version constraint, a tag, a branch or a commit.
+pub fn requested(text: &str) -> Result<(), InvalidValue> {
+    VersionConstraint::parse(text).map_or_else(|| reference(text), |constraint| constraint.map(|_| ()))
+}
+
+/// The major version that a tag or a version constraint determines.
+pub(crate) fn requested_major(text: &str) -> Option<u64> {
+    semver_major(text).or_else(|| VersionConstraint::of(text)?.major())
+}
+
 /// Validates a tag, branch or commit (<https://git-scm.com/docs/git-check-ref-format>).
-pub fn reference(text: &str) -> Result<(), InvalidValue> {
+pub(crate) fn reference(text: &str) -> Result<(), InvalidValue> {
     let invalid = |why: &str| {
         Err(InvalidValue::new(why).help("a ref is a tag, a branch or a commit, such as \"v5.0.2\""))
     };
@@ -186,8 +196,12 @@ pub(crate) fn without_major(path: &str) -> &str {
     }
 }
 
-/// Validates that a version matches the major version suffix of `path`. Branches and commits always match.
+/// Validates that a version or a constraint matches the major version suffix of `path`. Branches and commits always
+/// match.
 pub fn majors_agree(path: &str, version: &str) -> Result<(), InvalidValue> {
+    if let Some(constraint) = VersionConstraint::of(version) {
+        return constraint_agrees(path, &constraint);
+    }
     let Some(major) = semver_major(version) else { return Ok(()) };
     let of_path = match major_suffix(path) {
         Suffix::Major(major) => major,
@@ -197,13 +211,35 @@ pub fn majors_agree(path: &str, version: &str) -> Result<(), InvalidValue> {
     if major == of_path || path.starts_with("gopkg.in/") && major < 2 {
         return Ok(());
     }
+    Err(InvalidValue::new(format!("is major version v{major}, but the module path {}", suffix_of(of_path)))
+        .help(format!("the module path of this version is \"{}\"", with_major(path, major))))
+}
+
+fn constraint_agrees(path: &str, constraint: &VersionConstraint) -> Result<(), InvalidValue> {
+    let majors = constraint.majors();
+    let (of_path, agrees) = match major_suffix(path) {
+        Suffix::Major(major) => (major, majors.contains(&major)),
+        _ => (1, *majors.start() < 2),
+    };
+    if agrees {
+        return Ok(());
+    }
+    let why = format!("allows no version of the module path, which {}", suffix_of(of_path));
+    Err(match constraint.major() {
+        Some(major) => InvalidValue::new(why)
+            .help(format!("the module path of major version v{major} is \"{}\"", with_major(path, major))),
+        None => InvalidValue::new(why).help("change the constraint, or the major version in the module path"),
+    })
+}
+
+fn suffix_of(major: u64) -> String {
+    if major < 2 { "has no major version suffix".to_owned() } else { format!("ends with /v{major}") }
+}
+
+/// `path` at another major version.
+fn with_major(path: &str, major: u64) -> String {
     let base = without_major(path);
-    let expected = if major < 2 { base.to_owned() } else { format!("{base}/v{major}") };
-    Err(InvalidValue::new(format!(
-        "is major version v{major}, but the module path {}",
-        if of_path < 2 { "has no major version suffix".to_owned() } else { format!("ends with /v{of_path}") }
-    ))
-    .help(format!("the module path of this version is \"{expected}\"")))
+    if major < 2 { base.to_owned() } else { format!("{base}/v{major}") }
 }
 
 /// The major version of a full semantic version with `v` (`v1.2.3-rc.1+meta`).

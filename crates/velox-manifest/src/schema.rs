@@ -78,7 +78,7 @@ fn value(table: &str, KeySpec { name, kind, about, .. }: &KeySpec) -> Value {
         ("level", _) => choice(LOG_LEVELS),
         ("mode", _) => choice(LOG_MODES),
         ("os", _) => words(TARGETS.iter().map(|(os, _)| *os).collect()),
-        ("ref" | "tag", _) => json!({ "type": "string", "pattern": r"^\S+$" }),
+        ("ref" | "tag", _) => json!({ "type": "string", "pattern": r"^\S+$|^\s*[\^~<>=]" }),
         ("version", _) => json!({ "type": "string", "pattern": r"^v[0-9]+\.[0-9]+\.[0-9]+|\$\{" }),
         ("base_url" | "endpoint", _) => json!({ "type": "string", "pattern": r"^\s*https?://|\$\{" }),
         // A project id can be a number.

@@ -8,7 +8,7 @@ use velox_build::{
     Versions, locked_versions,
 };
 use velox_gomod::{module::split_path_version, semver};
-use velox_manifest::catalogue;
+use velox_manifest::{Origin, VersionConstraint, catalogue};
 
 use crate::{
     generation::{major, plugin_major_of, release_at, with_major},
@@ -31,6 +31,8 @@ pub struct AvailableVersions {
     pub requested: String,
     /// The version in an up-to-date lock.
     pub locked: Option<String>,
+    /// Whether the configuration has the module path, with its major version.
+    pub has_module: bool,
     /// Whether the plugin is replaced.
     pub is_replaced: bool,
     /// The major version of the plugins of this RoadRunner, for RoadRunner's own plugins.
@@ -71,6 +73,7 @@ pub async fn available_versions(
                 module: locked.roadrunner.as_ref().map(|locked| locked.path.clone()).unwrap_or_default(),
                 requested: reference.map_or("(default branch)", |reference| &reference.value).to_owned(),
                 locked: locked.roadrunner.as_ref().map(|locked| locked.version.clone()),
+                has_module: false,
                 is_replaced: false,
                 plugin_major: None,
                 versions: Versions::default(),
@@ -85,6 +88,7 @@ pub async fn available_versions(
             module: module.or_else(|| plugin.module_path(manifest)).unwrap_or_default(),
             requested: plugin.reference.value.clone(),
             locked: locked.map(|locked| locked.version.clone()),
+            has_module: matches!(plugin.origin, Origin::Module(_)),
             is_replaced: plugin.replace.is_some(),
             plugin_major: None,
             versions: Versions::default(),
@@ -165,10 +169,24 @@ impl AvailableVersions {
         }
     }
 
-    /// The module path and version of the newest release with the same major version; of RoadRunner's own plugins,
-    /// with that of the plugins of this RoadRunner.
+    /// The version constraint in the configuration.
+    #[must_use]
+    pub fn constraint(&self) -> Option<VersionConstraint> {
+        VersionConstraint::of(&self.requested)
+    }
+
+    /// The module path and version of the newest release that the constraint allows; without a constraint, of the
+    /// newest release with the same major version; of RoadRunner's own plugins, with that of the plugins of this
+    /// RoadRunner.
     #[must_use]
     pub fn latest_compatible(&self) -> Option<(&str, &str)> {
+        if let Some(constraint) = self.constraint() {
+            let majors = self.versions.majors.iter();
+            return majors
+                .filter(|major| !self.has_module || major.module == self.module)
+                .filter_map(|major| Some((major.module.as_str(), constraint.newest(&major.versions)?)))
+                .max_by(|(_, one), (_, other)| semver::compare(one, other));
+        }
         if self.plugin_major.is_some() {
             return self.latest();
         }
@@ -201,8 +219,9 @@ impl AvailableVersions {
     /// Whether there is a newer version, or another major version.
     #[must_use]
     pub fn is_outdated(&self) -> bool {
-        let current = self.locked.as_ref().unwrap_or(&self.requested);
         let (compatible, latest) = (self.latest_compatible(), self.latest());
+        let allowed = compatible.filter(|_| self.constraint().is_some()).map(|(_, version)| version);
+        let current = self.locked.as_deref().or(allowed).unwrap_or(&self.requested);
         if let Some(plugin_major) = self.plugin_major
             && major(&self.module, current) != plugin_major
         {

@@ -1,9 +1,9 @@
 //! Plugin selectors: `http`, `acme/http@main`, `github.com/acme/http/v2@v2.1.0`.
 
-use velox_build::{Error, QuerySession, RoadRunnerRelease, VersionSubject, Versions};
+use velox_build::{Error, MajorVersions, QuerySession, RoadRunnerRelease, VersionSubject, Versions};
 use velox_gomod::{module::split_path_version, semver};
 use velox_manifest::{
-    Diagnostic,
+    Diagnostic, VersionConstraint,
     catalogue::{self, KnownPlugin},
 };
 
@@ -51,9 +51,10 @@ pub async fn select_plugins(
             Ok(plugin) => plugin,
             Err(unknown) => unknown.find_in(release.get().await?)?,
         };
-        let Some(reference) =
-            plugin.reference.as_ref().filter(|reference| plugin.has_major() || semver::is_valid(reference))
-        else {
+        let has_module = |reference: &&String| {
+            plugin.has_major() || semver::is_valid(reference) || major_of_constraint(reference).is_some()
+        };
+        let Some(reference) = plugin.reference.as_ref().filter(has_module) else {
             match plugin.released(release.get().await?)? {
                 Some(plugin) => selected.push((index, plugin)),
                 None => unresolved.push((index, plugin)),
@@ -150,7 +151,11 @@ impl PluginSelector {
         };
         Ok(match (registered.or_else(required), self.reference.as_deref()) {
             (Some((path, version)), None) => Some(self.select(path.clone(), version)),
-            (Some((path, _)), Some(reference)) => Some(self.select(path.clone(), reference)),
+            (Some((path, _)), Some(reference)) => match VersionConstraint::of(reference) {
+                // The newest major version that it allows is selected from those that exist.
+                Some(constraint) if !constraint.majors().contains(&major(path, "v1.0.0")) => None,
+                _ => Some(self.select(path.clone(), reference)),
+            },
             (None, Some(reference)) => {
                 let Some(known) = self.known else { return Ok(None) };
                 let module = match self.required_major(release) {
@@ -176,6 +181,16 @@ impl PluginSelector {
     /// The newest version, of the specified or required major version if there is one.
     fn newest(&self, versions: &Versions, release: &RoadRunnerRelease) -> Result<SelectedPlugin, Error> {
         let required = self.required_major(release).map(|major| with_major(&self.path, major));
+        let constraint = self.reference.as_deref().and_then(VersionConstraint::of);
+        if let Some(constraint) = &constraint {
+            let is_allowed = |found: &&MajorVersions| constraint.newest(&found.versions).is_some();
+            return match versions.majors.iter().rev().find(is_allowed) {
+                Some(found) => {
+                    Ok(self.select(found.module.clone(), self.reference.as_deref().unwrap_or_default()))
+                }
+                None => Err(self.none_found(versions)),
+            };
+        }
         let found = match &required {
             Some(module) => versions.of(module),
             None if self.has_major() => versions.of(&self.path),
@@ -190,12 +205,16 @@ impl PluginSelector {
             None if required.is_some() && (!versions.majors.is_empty() || self.known.is_some()) => {
                 Err(self.wrong_generation(versions, release))
             }
-            None => {
-                let cause = versions.error.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
-                Err(Error::configuration(format!("no version of {} found{cause}", self.path))
-                    .help(format!("use a branch or a commit: `vx add {}@main`", self.path)))
-            }
+            None => Err(self.none_found(versions)),
         }
+    }
+
+    fn none_found(&self, versions: &Versions) -> Error {
+        let cause = versions.error.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+        let constraint =
+            self.reference.as_ref().map(|reference| format!(" for {reference}")).unwrap_or_default();
+        Error::configuration(format!("no version of {}{constraint} found{cause}", self.path))
+            .help(format!("use a tag, a branch or a commit: `vx add {}@main`", self.path))
     }
 
     /// The error that the plugin has no version for the plugins of the release.
@@ -262,7 +281,15 @@ impl UnknownPlugin {
     }
 }
 
+/// The only major version of a constraint.
+fn major_of_constraint(reference: &str) -> Option<u64> {
+    VersionConstraint::of(reference)?.major()
+}
+
 fn with_major_of(path: &str, version: &str) -> String {
+    if let Some(major) = major_of_constraint(version) {
+        return with_major(path, major);
+    }
     match semver::major(version) {
         None | Some("v0" | "v1") => path.to_owned(),
         Some(major) => format!("{path}/{major}"),

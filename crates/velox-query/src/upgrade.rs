@@ -14,7 +14,7 @@ use velox_gomod::{
     module::ModuleVersion,
     semver,
 };
-use velox_manifest::{Level, Origin, Plugin, Spanned, catalogue};
+use velox_manifest::{Level, Origin, Plugin, Spanned, VersionConstraint, catalogue};
 
 use crate::{
     CheckRule, Finding,
@@ -216,8 +216,10 @@ impl Planner<'_> {
         let current = plugin.module_path(self.session.manifest());
         let reference = &plugin.reference.value;
         let is_current = current.as_ref() == Some(&path)
-            && semver::is_valid(reference)
-            && semver::compare(reference, version).is_ge();
+            && match VersionConstraint::of(reference) {
+                Some(constraint) => constraint.matches(version),
+                None => semver::is_valid(reference) && semver::compare(reference, version).is_ge(),
+            };
         match is_current {
             true => UpgradeStep::Unchanged,
             false => UpgradeStep::Update(ModuleVersion { path, version: version.to_owned() }),

@@ -10,7 +10,7 @@ use velox_gomod::{
     module::{ModuleVersion, split_path_version},
     semver,
 };
-use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement};
+use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement, VersionConstraint};
 
 use super::model::{Lock, LockedPlugin, LockedReplacement};
 use crate::local_module::LocalDirectives;
@@ -185,6 +185,9 @@ fn of_roadrunner(lock: &Lock, manifest: &Manifest) -> Option<String> {
 
 /// Whether a version is the requested one; anything is the version of a branch or a commit.
 fn is_same_version(asked: &str, version: &str) -> bool {
+    if let Some(constraint) = VersionConstraint::of(asked) {
+        return constraint.matches(version);
+    }
     semver::canonical(asked).as_deref() != Some(asked) || version.trim_end_matches("+incompatible") == asked
 }
 

@@ -2,6 +2,7 @@
 //! which the go command selects versions.
 
 pub(crate) mod compose;
+mod constraint;
 pub(crate) mod directives;
 pub(crate) mod download;
 mod fetch;

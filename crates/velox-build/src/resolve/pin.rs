@@ -150,9 +150,15 @@ fn other_module_path(request: &ModuleRequest, named: &ModuleVersion, declared: &
 impl ModuleSources<'_> {
     /// Resolves all requests, in the same order; the error has a diagnostic for each one that failed.
     pub(crate) async fn pin(&self, requests: &[ModuleRequest]) -> Result<Vec<ResolvedModule>, Error> {
+        let (requests, mut without_version) = self.select_versions(requests).await?;
+        let requests = requests.as_slice();
         let mut states: Vec<ResolutionState> = requests
             .iter()
-            .map(|request| {
+            .enumerate()
+            .map(|(index, request)| {
+                if let Some((fault, diagnostic)) = without_version.remove(&index) {
+                    return ResolutionState::Failed(fault, diagnostic);
+                }
                 let previous = request.known.as_ref().map(|previous| &previous.module);
                 let module = previous.or(request.module.as_ref()).filter(|_| request.may_query_proxies());
                 let may_be_branch = previous.is_none()
@@ -659,7 +665,7 @@ fn fault_of_forge(error: &ForgeError) -> Blame {
     }
 }
 
-fn unresolved(request: &ModuleRequest, why: &str, help: &[String]) -> Diagnostic {
+pub(super) fn unresolved(request: &ModuleRequest, why: &str, help: &[String]) -> Diagnostic {
     let reference = request.reference.as_deref().unwrap_or("the default branch");
     let message = format!("failed to resolve {reference} of {}: {why}", request.subject);
     let meant =

@@ -14,7 +14,7 @@ use velox_gomod::{
     module::ModuleVersion,
     semver,
 };
-use velox_manifest::{Diagnostic, GoTarget, Manifest, Plugin, Replacement};
+use velox_manifest::{Diagnostic, GoTarget, Manifest, Plugin, Replacement, VersionConstraint};
 
 use super::{
     compose::{GoModComposition, Requirement, provides},
@@ -320,10 +320,13 @@ impl Resolver<'_> {
         let from = self.asked.plugins.get(name);
         let locked = lock.plugins.iter().find(|plugin| plugin.from.is_some() && plugin.from.as_ref() == from);
         // A raised plugin is resolved at its requested version again: it may no longer be raised.
-        let raised = |module: &str| lock.raised.iter().any(|raised| raised.module == module);
+        let raised = |module: &str| lock.raised.iter().find(|raised| raised.module == module);
         locked
-            .filter(|plugin| !raised(&plugin.module))
-            .and_then(|plugin| Some((plugin.source()?, plugin.commit.clone())))
+            .and_then(|plugin| match raised(&plugin.module) {
+                None => Some((plugin.source()?, plugin.commit.clone())),
+                Some(RaisedPlugin { module, asked, .. }) => VersionConstraint::of(&plugin.asked)
+                    .map(|_| (ModuleVersion { path: module.clone(), version: asked.clone() }, None)),
+            })
             .map(|(module, commit)| PreviousResolution::new(lock, module, commit, None))
             .transpose()
     }

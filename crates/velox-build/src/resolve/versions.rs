@@ -1,16 +1,26 @@
 //! The existing versions of a module, over all its majors.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::BTreeMap,
+    ops::{Range, RangeInclusive},
+};
 
 use futures::{StreamExt, stream};
 use serde::Deserialize;
-use velox_fetch::download::{DownloadError, Fetcher};
+use velox_fetch::{
+    download::{DownloadError, Fetcher},
+    forge::ForgeTag,
+};
 use velox_gomod::{
     module::{path_major_matches, split_path_version},
     semver,
 };
 use velox_manifest::catalogue;
 
+use super::{
+    forge::{Forges, tag_prefix},
+    request::RepositoryLocation,
+};
 use crate::{
     error::Error,
     toolchain::{ModuleMode, Toolchain},
@@ -18,7 +28,7 @@ use crate::{
 
 /// How many majors above the highest known one are requested: some plugins skipped numbers.
 const MAJORS_AHEAD: u64 = 4;
-pub(crate) const MAX_CONCURRENT_LISTS: usize = 24;
+const MAX_CONCURRENT_LISTS: usize = 24;
 
 pub(crate) const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner";
 /// RoadRunner's major versions were years, from this one on; v3 follows the last.
@@ -94,19 +104,28 @@ pub(crate) struct MajorSearch {
     first: u64,
     /// The majors to request next.
     pending: Range<u64>,
+    /// The highest major to request.
+    last: u64,
     found: Vec<MajorVersions>,
     error: Option<String>,
 }
 
 impl MajorSearch {
     pub(crate) fn new(subject: usize, path: &str) -> Self {
-        let (base, suffix) = split_path_version(path).unwrap_or((path, ""));
-        let first = number_of_suffix(suffix);
-        let (base, first, end) = match is_gopkg_in(path) {
-            true => (path, 1, 2),
-            false => (base, first, first + MAJORS_AHEAD + 1),
+        let suffix = split_path_version(path).map_or("", |(_, suffix)| suffix);
+        Self::within(subject, path, number_of_suffix(suffix)..=u64::MAX)
+    }
+
+    /// Only these majors; of a gopkg.in path, its own.
+    pub(crate) fn within(subject: usize, path: &str, majors: RangeInclusive<u64>) -> Self {
+        let (base, majors) = match is_gopkg_in(path) {
+            true => (path, 1..=1),
+            false => (split_path_version(path).map_or(path, |(base, _)| base), majors),
         };
-        Self { subject, base: base.to_owned(), first, pending: first..end, found: Vec::new(), error: None }
+        let (first, last) = (*majors.start().max(&1), *majors.end().max(&1));
+        let end = first.saturating_add(MAJORS_AHEAD + 1).min(last.saturating_add(1));
+        let base = base.to_owned();
+        Self { subject, base, first, pending: first..end, last, found: Vec::new(), error: None }
     }
 
     fn record(&mut self, module: String, versions: Result<Vec<String>, String>) {
@@ -120,8 +139,8 @@ impl MajorSearch {
     fn advance(&mut self) {
         let highest = self.found.iter().filter_map(|major| Some(number(major.versions.last()?))).max();
         let start = self.pending.end;
-        let end = highest.filter(|_| !is_gopkg_in(&self.base)).map_or(start, |it| it + MAJORS_AHEAD + 1);
-        self.pending = start..end;
+        let end = highest.map_or(start, |it| it + MAJORS_AHEAD + 1);
+        self.pending = start..end.min(self.last.saturating_add(1));
     }
 }
 
@@ -138,7 +157,7 @@ pub(crate) fn number(version: &str) -> u64 {
 }
 
 /// The number of the major that a module path's suffix names (`/v2`, `.v3`).
-fn number_of_suffix(suffix: &str) -> u64 {
+pub(super) fn number_of_suffix(suffix: &str) -> u64 {
     suffix.trim_start_matches(['/', '.']).trim_start_matches('v').parse().unwrap_or(1)
 }
 
@@ -249,6 +268,39 @@ pub(crate) async fn proxy_versions(fetcher: &Fetcher, module: &str) -> Versions 
     let versions = list_versions(Some(fetcher), None, searches, 1).await;
     // Only the go command can fail.
     versions.ok().and_then(|mut versions| versions.pop()).unwrap_or_default()
+}
+
+/// The versions of repositories by the indexes of their subjects, from their tags.
+pub(crate) async fn list_tags(
+    forges: &Forges,
+    repositories: &[(usize, RepositoryLocation, String)],
+) -> Vec<(usize, Versions)> {
+    stream::iter(repositories)
+        .map(async |(index, place, module)| {
+            let versions = match forges.repository(place).tags().await {
+                Ok(tags) => by_major(&tags, &tag_prefix(&place.folder), module),
+                Err(error) => Versions { majors: Vec::new(), error: Some(error.to_string()) },
+            };
+            (*index, versions)
+        })
+        .buffered(MAX_CONCURRENT_LISTS)
+        .collect()
+        .await
+}
+
+fn by_major(tags: &[ForgeTag], prefix: &str, module: &str) -> Versions {
+    let base = split_path_version(module).map_or(module, |(base, _)| base);
+    let mut versions: Vec<&str> = tags
+        .iter()
+        .filter_map(|tag| tag.name.strip_prefix(prefix))
+        .filter(|version| semver::is_valid(version))
+        .collect();
+    versions.sort_by(|a, b| semver::compare(a, b));
+    let majors = versions.chunk_by(|a, b| number(a) == number(b)).map(|versions| MajorVersions {
+        module: with_major(base, versions.first().map_or(1, |version| number(version))),
+        versions: versions.iter().map(|version| (*version).to_owned()).collect(),
+    });
+    Versions { majors: majors.collect(), error: None }
 }
 
 /// Lists versions with one go command, for modules that the proxies lack or must not be queried for.

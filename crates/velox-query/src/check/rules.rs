@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, ops::Range};
 use velox_build::{BuildRequest, Error, LockedPlugin};
 use velox_gomod::{modfile::Require, module::ModuleVersion, pseudo, semver};
 use velox_manifest::{
-    Level, Manifest, Plugin, Replacement, Spanned,
+    Level, Manifest, Plugin, Replacement, Spanned, VersionConstraint,
     catalogue::{self, PluginStatus},
 };
 
@@ -159,13 +159,14 @@ fn moving(message: String, span: Option<Range<usize>>) -> Finding {
     )
 }
 
-/// Whether a ref is a full version, a commit, or `latest`, which selects releases only.
+/// Whether a ref is a full version, a commit, or selects releases only: `latest` or a version constraint.
 fn is_fixed(reference: &str) -> bool {
     let commit =
         (7..=64).contains(&reference.len()) && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
     semver::canonical(reference).is_some_and(|version| reference.starts_with(&version))
         || commit
         || reference == "latest"
+        || VersionConstraint::of(reference).is_some()
 }
 
 fn deprecated(plugin: &Plugin, manifest: &Manifest) -> Option<Finding> {

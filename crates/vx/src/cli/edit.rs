@@ -86,13 +86,15 @@ pub(crate) struct EditArgs {
 #[command(after_help = "Examples:
   vx add http                            # the version of the RoadRunner release, or the latest
   vx add http@v5.2.0 kv                  # several plugins
+  vx add 'http@^5.2'                     # a version constraint, which `vx update` stays within
   vx add acme/plugin@main                # a branch of github.com/acme/plugin
   vx add gitlab.com/acme/x/v2@v2.1.0     # any Go module
   vx add acme/plugin@v1.0.0 --replace ../plugin
 
 The format, comments and other lines of velox.toml are preserved.")]
 pub(crate) struct AddCommand {
-    /// A known plugin name, a GitHub OWNER/REPOSITORY or a module path; REF is a tag, branch, commit or `latest`
+    /// A known plugin name, a GitHub OWNER/REPOSITORY or a module path; REF is a tag, branch, commit, `latest`
+    /// or a version constraint
     #[arg(required = true, value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) plugins: Vec<String>,
     /// Replace the plugin with a directory or another module
@@ -126,18 +128,19 @@ pub(crate) struct RemoveCommand {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  vx update                # all plugins, within their major versions
+  vx update                # all plugins, within their major versions or version constraints
   vx update http kv        # only these plugins
   vx update --major http   # to the latest major version, with its module path
   vx update roadrunner     # RoadRunner itself, which is only updated when named
 
-A plugin at a branch keeps its ref; velox.lock moves to the newest commit. A replaced plugin is not updated.")]
+A plugin at a branch or with a version constraint keeps its ref; velox.lock moves to the newest commit or version. A replaced plugin is not updated.")]
 pub(crate) struct UpdateCommand {
     /// The plugins to update, by their names in velox.toml, or `roadrunner` [default: all plugins]
     #[arg(value_name = "NAME")]
     pub(crate) plugins: Vec<String>,
-    /// Allow updates to a new major version; RoadRunner's own plugins always have the one of the RoadRunner release
-    #[arg(long)]
+    /// Allow updates to a new major version, and beyond a version constraint, which is rewritten; RoadRunner's own plugins
+    /// always have the major version of the RoadRunner release
+    #[arg(long, visible_alias = "breaking")]
     pub(crate) major: bool,
     #[command(flatten)]
     pub(crate) edit: EditArgs,

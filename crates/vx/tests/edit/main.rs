@@ -7,6 +7,7 @@ mod support {
     pub mod sandbox;
 }
 
+mod constraints;
 mod editing;
 mod generations;
 mod init;

@@ -23,7 +23,8 @@ pub(crate) async fn update(settings: Settings, arguments: UpdateCommand) -> Comm
     let versions =
         available_versions(&session.request, &names, session.reporter(), session.cancel.clone()).await;
     for available in versions.map_err(|error| editing.session.failed(&error))? {
-        update_plugin(&mut editing, &available, major).map_err(|error| editing.session.invalid(error))?;
+        update_plugin(&mut editing, &available, major, !edit.no_lock)
+            .map_err(|error| editing.session.invalid(error))?;
     }
     editing.save(!edit.no_lock).await
 }
@@ -42,18 +43,20 @@ fn update_plugin(
     editing: &mut EditSession,
     available: &AvailableVersions,
     major: bool,
+    lock: bool,
 ) -> Result<(), Diagnostic> {
     let AvailableVersions { name, requested, is_roadrunner, .. } = available;
+    let constraint = available.constraint();
     if available.is_replaced {
         editing.session.note(format!("`{name}` is replaced, and stays at {requested}"));
         return Ok(());
     }
-    if !semver::is_valid(requested) {
+    if constraint.is_none() && !semver::is_valid(requested) {
         // For a branch, only the lock is updated.
         editing.upgrade.push(name.clone());
         return Ok(());
     }
-    if editing.editor.has_variable_ref(name) {
+    if constraint.is_none() && editing.editor.has_variable_ref(name) {
         editing.session.note(format!("the ref of `{name}` contains a variable, and stays unchanged"));
         return Ok(());
     }
@@ -71,13 +74,24 @@ fn update_plugin(
     }
     let latest = if major { available.latest() } else { available.latest_compatible() };
     let Some((module, version)) = latest else { return Ok(()) };
-    if semver::compare(version, requested).is_le() && !(*is_roadrunner && module != available.module) {
+    let mut to = version.to_owned();
+    if let Some(constraint) = &constraint {
+        if constraint.matches(version) && (module == available.module || !available.has_module) {
+            move_in_lock(editing, available, (module, version), lock);
+            return Ok(());
+        }
+        if editing.editor.has_variable_ref(name) {
+            editing.session.note(format!("the ref of `{name}` contains a variable, and stays unchanged"));
+            return Ok(());
+        }
+        to = constraint.moved_to(version);
+    } else if semver::compare(version, requested).is_le() && !(*is_roadrunner && module != available.module) {
         return Ok(());
     }
     if *is_roadrunner {
-        editing.editor.set_roadrunner(version)?;
+        editing.editor.set_roadrunner(&to)?;
     } else {
-        editing.editor.set_ref(name, version)?;
+        editing.editor.set_ref(name, &to)?;
         editing.editor.set_module(name, module)?;
     }
     editing.changes.push(Change {
@@ -85,7 +99,34 @@ fn update_plugin(
         name: name.clone(),
         module: Some(module.to_owned()),
         from: Some(requested.clone()),
-        to: Some(version.to_owned()),
+        to: Some(to),
     });
     Ok(())
+}
+
+/// Moves a plugin to a version that its constraint allows, which only the lock names.
+fn move_in_lock(
+    editing: &mut EditSession,
+    available: &AvailableVersions,
+    (module, version): (&str, &str),
+    lock: bool,
+) {
+    let AvailableVersions { name, locked, requested, .. } = available;
+    if locked.as_deref().is_some_and(|locked| semver::compare(version, locked).is_le()) {
+        return;
+    }
+    if !lock {
+        let text =
+            format!("{requested} of `{name}` allows {version}; with --no-lock, velox.lock stays unchanged");
+        editing.session.note(text);
+        return;
+    }
+    editing.upgrade.push(name.clone());
+    editing.changes.push(Change {
+        kind: ChangeKind::Updated,
+        name: name.clone(),
+        module: Some(module.to_owned()),
+        from: locked.clone(),
+        to: Some(version.to_owned()),
+    });
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::json;
-use velox_manifest::{Diagnostic, Level, Manifest, SourceFile};
+use velox_manifest::{Diagnostic, Level, Manifest, SourceFile, VersionConstraint};
 use velox_query::{Finding, UpgradePlan, UpgradeStep, check_rr_config, plan_upgrade};
 
 use crate::{
@@ -77,14 +77,15 @@ fn edit(editing: &mut EditSession, plan: &UpgradePlan) -> Result<Vec<Finding>, D
     let mut blocked = Vec::new();
     let reference = editing.manifest().roadrunner.reference.clone();
     let from = reference.as_ref().map(|reference| reference.value.clone());
-    if from.as_ref() != Some(&plan.reference) {
-        editing.editor.set_roadrunner(&plan.reference)?;
+    let to = moved(from.as_deref(), &plan.reference);
+    if from.as_ref() != Some(&to) {
+        editing.editor.set_roadrunner(&to)?;
         editing.changes.push(Change {
             kind: ChangeKind::Updated,
             name: velox_query::ROADRUNNER.to_owned(),
             module: Some(plan.roadrunner.path.clone()),
             from,
-            to: Some(plan.reference.clone()),
+            to: Some(to),
         });
     }
     for plugin in &plan.plugins {
@@ -111,17 +112,24 @@ fn edit(editing: &mut EditSession, plan: &UpgradePlan) -> Result<Vec<Finding>, D
             blocked.push(Finding::of_warning(diagnostic));
             continue;
         }
-        editing.editor.set_ref(name, &module.version)?;
+        let to = moved(from.as_deref(), &module.version);
+        editing.editor.set_ref(name, &to)?;
         editing.editor.set_module(name, &module.path)?;
         editing.changes.push(Change {
             kind: ChangeKind::Updated,
             name: name.clone(),
             module: Some(module.path.clone()),
             from,
-            to: Some(module.version.clone()),
+            to: Some(to),
         });
     }
     Ok(blocked)
+}
+
+/// The ref for a version: a constraint stays one.
+fn moved(from: Option<&str>, version: &str) -> String {
+    let constraint = from.and_then(VersionConstraint::of);
+    constraint.map_or_else(|| version.to_owned(), |constraint| constraint.moved_to(version))
 }
 
 /// The RoadRunner configurations to check. The default one is not checked again after the move.

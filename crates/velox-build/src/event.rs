@@ -253,6 +253,9 @@ pub struct BuiltBinary {
     pub reused: bool,
     /// The release archive around it (`--archive`).
     pub archive: Option<PathBuf>,
+    /// Its bills of materials (`--sbom`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sboms: Vec<PathBuf>,
 }
 
 /// Statistics of the shared compile cache.

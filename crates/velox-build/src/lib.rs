@@ -20,6 +20,7 @@ mod event;
 mod go_memory;
 mod go_variables;
 mod imports;
+mod licenses;
 mod local_module;
 mod lock;
 mod package_reader;
@@ -32,6 +33,7 @@ mod remote;
 pub mod render;
 mod request;
 mod resolve;
+mod sbom;
 mod session;
 mod settings;
 mod stamp;
@@ -52,6 +54,7 @@ pub use event::{
 };
 pub use go_memory::{available_memory, garbage_collector_variables};
 pub use go_variables::{GoVariable, InstructionSet, target_of_environment};
+pub use licenses::{LicenseFile, ModuleLicense};
 pub use lock::{
     Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, LockedVersions, SelectedModule,
     TargetVariant, carry_over_lock, locked_go_version, locked_versions,
@@ -63,13 +66,14 @@ pub use process_group::{EndSignal, ProcessGroup};
 pub use rebase_replaces::rebase_replaces;
 pub use remote::{LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};
 pub use request::{
-    BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output, StampOptions,
-    Upgrade, VersionOptions, WorkspaceOptions,
+    BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output, SbomOutput,
+    StampOptions, Upgrade, VersionOptions, WorkspaceOptions,
 };
 pub use resolve::{
     RoadRunnerRelease, module_in,
     network::http_client,
     versions::{MajorVersions, Versions},
 };
+pub use sbom::{Sbom, SbomFormat, SbomModule};
 pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
 pub use stamp::{Stamp, StampSource};

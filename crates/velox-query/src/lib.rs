@@ -8,6 +8,7 @@
 //! | [`available_versions`] | available versions of plugins                          | `vx outdated`       |
 //! | [`select_plugins`]     | module paths and versions of plugin selectors          | `vx add`, `vx init` |
 //! | [`check`]              | problems such as moving refs and known vulnerabilities | `vx check`          |
+//! | [`licenses`]           | licenses of everything that is compiled in             | `vx licenses`       |
 //! | [`inspect`]            | plugins and build settings of a binary                 | `vx inspect`        |
 //! | [`diagnose`]           | problems of go, git, proxies, forges, caches and disks | `vx doctor`         |
 
@@ -18,6 +19,7 @@ mod generation;
 mod graph;
 mod inspect;
 mod interfaces;
+mod licenses;
 mod list;
 mod module_paths;
 mod osv;
@@ -34,6 +36,7 @@ pub use doctor::{Diagnosis, Health, diagnose};
 pub use generation::{plugin_major, plugin_major_of};
 pub use graph::{GraphModule, ModuleGraph};
 pub use inspect::{BinaryModule, Inspection, inspect};
+pub use licenses::{DeniedLicense, LicenseGroup, LicenseReport, LicensedModule, licenses};
 pub use list::{ListedPlugin, PluginList, list};
 pub use module_paths::module_paths;
 pub use osv::Vulnerability;

@@ -79,6 +79,8 @@ async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
         CliCommand::Why(arguments) => query::why::why(settings, *arguments).await,
         CliCommand::Tree(arguments) => query::tree::tree(settings, *arguments).await,
         CliCommand::Graph(arguments) => query::graph::graph(settings, *arguments).await,
+        CliCommand::Licenses(arguments) => query::licenses::licenses(settings, *arguments).await,
+        CliCommand::Sbom(arguments) => query::sbom::sbom(settings, *arguments).await,
         CliCommand::Inspect(arguments) => query::inspect::inspect(&settings, &arguments),
         CliCommand::Check(arguments) => query::check::check(settings, *arguments).await,
         #[cfg(feature = "service")]

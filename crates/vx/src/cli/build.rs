@@ -2,15 +2,17 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
+use clap::{Args, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use velox_build::SbomFormat;
 
-use super::{ProjectArgs, SourceArgs, parse_size};
+use super::{ProjectArgs, SbomFormatArg, SourceArgs, parse_size};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vx build                                     # build velox.toml into ./rr
   vx build -c conf/velox.toml -o bin           # another file, another directory
   vx build --target linux/arm64 --archive      # cross-compile, with a release archive
+  vx build --sbom cyclonedx --sbom spdx        # with rr.cdx.json and rr.spdx.json
   vx build --remote https://builds.example.com # build on a build service, without a local Go
   vx build --with ./my-plugin                  # include a local plugin
   vx build --roadrunner v2025.1.15 \\
@@ -48,6 +50,10 @@ pub(crate) struct BuildCommand {
     /// Also create a release archive of each binary, and checksums.txt
     #[arg(long)]
     pub(crate) archive: bool,
+    /// Also write a bill of materials of each binary: `cyclonedx` (rr.cdx.json) or `spdx` (rr.spdx.json), beside the
+    /// binary or to a FILE. Can be repeated
+    #[arg(long, value_name = "TYPE[=FILE]", value_parser = SbomArg::parse)]
+    pub(crate) sbom: Vec<SbomArg>,
     /// Compile even if an identical binary is cached
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -67,6 +73,26 @@ pub(crate) struct BuildCommand {
     pub(crate) overrides: OverrideArgs,
     #[command(flatten)]
     pub(crate) remote: RemoteArgs,
+}
+
+/// One value of `--sbom`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SbomArg {
+    pub(crate) format: SbomFormat,
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl SbomArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (name, file) = match text.split_once('=') {
+            None => (text, None),
+            Some((name, "")) => return Err(format!("expected a file name after `{name}=`")),
+            Some((name, file)) => (name, Some(file.into())),
+        };
+        let format =
+            SbomFormatArg::from_str(name, false).map_err(|_| "expected cyclonedx or spdx".to_owned())?;
+        Ok(Self { format: format.into(), file })
+    }
 }
 
 /// Changes to the configuration for one build.

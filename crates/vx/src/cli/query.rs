@@ -1,10 +1,12 @@
-//! The arguments of `vx doctor`, `outdated`, `search`, `list`, `why`, `tree`, `graph`, `inspect` and `check`.
+//! The arguments of `vx doctor`, `outdated`, `search`, `list`, `why`, `tree`, `graph`, `licenses`, `sbom`, `inspect` and
+//! `check`.
 
 use std::path::PathBuf;
 
 use clap::{Args, builder::NonEmptyStringValueParser};
+use velox_query::DeniedLicense;
 
-use super::{ConfigArgs, ProjectArgs, SourceArgs};
+use super::{ConfigArgs, ProjectArgs, SbomFormatArg, SourceArgs};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -93,6 +95,57 @@ pub(crate) struct TreeCommand {
 
 The first time, packages that were not built yet are compiled. No plugin is executed.")]
 pub(crate) struct GraphCommand {
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx licenses                                    # the modules, grouped by license
+  vx licenses --output NOTICE                    # with the texts, to distribute with the binary
+  vx licenses --deny GPL-3.0 --deny AGPL-3.0     # in CI: fail if a module has one of these
+  vx licenses --deny unknown
+
+A license is only named if the text of the module's license file was recognized. Nothing is compiled.")]
+pub(crate) struct LicensesCommand {
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+    /// Write the texts of all licenses and notices to this file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Exit with 1 if a module has this license: an SPDX identifier, several joined with OR, or `unknown` for modules
+    /// without a recognized license. `GPL-3.0` stands for GPL-3.0-only and GPL-3.0-or-later. Can be repeated
+    #[arg(long, value_name = "LICENSE", value_parser = DeniedArg::parse)]
+    pub(crate) deny: Vec<DeniedArg>,
+}
+
+/// One value of `--deny`.
+#[derive(Debug, Clone)]
+pub(crate) struct DeniedArg(pub(crate) Vec<DeniedLicense>);
+
+impl DeniedArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        DeniedLicense::parse(text).map(Self)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx sbom > rr.cdx.json                # of velox.toml and velox.lock, without compiling
+  vx sbom rr --type spdx               # of a binary that this machine built
+  vx build --sbom cyclonedx            # with the binary
+
+A document of velox.toml is the same as that of its binary, but has no checksum of the binary.")]
+pub(crate) struct SbomCommand {
+    /// A binary that vx built on this machine [default: the configuration]
+    #[arg(value_name = "BINARY", conflicts_with_all = ["config", "targets", "dependencies", "offline", "go"])]
+    pub(crate) binary: Option<PathBuf>,
+    /// The type of document
+    #[arg(long = "type", value_name = "TYPE", value_enum, default_value = "cyclonedx")]
+    pub(crate) format: SbomFormatArg,
+    /// The file to write to [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) project: ProjectArgs,
 }

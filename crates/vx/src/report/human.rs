@@ -392,11 +392,11 @@ impl HumanReport {
                     self.row(state, DONE_STYLE, "Cached", &clean(&cached(cache)));
                 }
                 let describe = |binary: &BuiltBinary| {
-                    let BuiltBinary { path, size, reused, archive, .. } = binary;
+                    let BuiltBinary { path, size, reused, archive, sboms, .. } = binary;
                     let reused = if *reused { ", cached" } else { "" };
-                    let archive = archive.as_ref().map(|path| format!(", {}", path.display()));
+                    let others = archive.iter().chain(sboms).map(|path| format!(", {}", path.display()));
                     let text = format!("{} ({}{reused})", path.display(), HumanBytes(*size));
-                    clean(&(text + &archive.unwrap_or_default())).into_owned()
+                    clean(&(text + &others.collect::<String>())).into_owned()
                 };
                 match summary.binaries.as_slice() {
                     [one] => format!("{} in {time}", describe(one)),

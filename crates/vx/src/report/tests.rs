@@ -105,6 +105,7 @@ fn summary(binary: bool) -> BuildSummary {
                 sha256: "ab".repeat(32),
                 reused: false,
                 archive: None,
+                sboms: Vec::new(),
             })
             .into_iter()
             .collect(),

@@ -9,6 +9,7 @@ mod support {
     pub mod release;
     pub mod sandbox;
     pub mod small_disk;
+    pub mod validators;
 }
 
 mod action;
@@ -29,6 +30,7 @@ mod outputs;
 mod proxies;
 mod real_roadrunner;
 mod run;
+mod sbom;
 mod static_binary;
 mod toolchain;
 mod velox_clients;

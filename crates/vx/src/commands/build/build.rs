@@ -1,10 +1,11 @@
 use velox_build::{
-    BuildOptions, CacheOptions, CompileOptions, Goal, Output, StampOptions, VersionOptions, WorkspaceOptions,
+    BuildOptions, CacheOptions, CompileOptions, Goal, Output, SbomOutput, StampOptions, VersionOptions,
+    WorkspaceOptions,
 };
 
 use super::remote::RemoteService;
 use crate::{
-    cli::build::BuildCommand,
+    cli::build::{BuildCommand, SbomArg},
     commands::session::{Session, working_directory},
     report,
     settings::Settings,
@@ -18,7 +19,7 @@ pub(crate) async fn build(mut settings: Settings, arguments: BuildCommand) -> Co
     let output = match (arguments.output_file, arguments.output_dir) {
         (Some(file), _) => Output::File(directory.join(file)),
         (None, Some(output)) => Output::Directory(directory.join(output)),
-        (None, None) => Output::Directory(directory),
+        (None, None) => Output::Directory(directory.clone()),
     };
     let goal = if arguments.dry_run { Goal::DryRun(output) } else { Goal::Build(output) };
     let options = BuildOptions {
@@ -42,6 +43,14 @@ pub(crate) async fn build(mut settings: Settings, arguments: BuildCommand) -> Co
             ..CacheOptions::default()
         },
         archive: arguments.archive,
+        sboms: arguments
+            .sbom
+            .into_iter()
+            .map(|SbomArg { format, file }| SbomOutput {
+                format,
+                file: file.map(|file| directory.join(file)),
+            })
+            .collect(),
         ..BuildOptions::default()
     };
     let mut session =

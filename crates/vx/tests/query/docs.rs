@@ -159,6 +159,7 @@ pages_that_run! {
     private_repositories: "docs/private-repositories.md",
     quick_start: "docs/quick-start.md",
     readme: "README.md",
+    sbom_and_provenance: "docs/sbom-and-provenance.md",
 }
 
 fn runs(block: &Block) -> bool {

@@ -1,5 +1,7 @@
 //! Foreign readers of the documents that vx writes: Python packages, installed into a directory of the tests.
 
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},

@@ -249,6 +249,7 @@ pub(crate) fn summary(
         go_mod: lock.go_mod.clone(),
         lock: place,
         binaries: Vec::new(),
+        attestation: None,
         compile_cache: None,
     }
 }

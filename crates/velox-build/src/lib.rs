@@ -28,6 +28,7 @@ mod pipeline;
 mod plugin_template;
 mod process;
 mod process_group;
+mod provenance;
 mod rebase_replaces;
 mod remote;
 pub mod render;
@@ -63,6 +64,7 @@ pub use package_reader::{PackageReader, PackagesRead};
 pub use pipeline::build;
 pub use plugin_template::PluginTemplate;
 pub use process_group::{EndSignal, ProcessGroup};
+pub use provenance::{AttestationOutput, KeyPassword, SigningKey};
 pub use rebase_replaces::rebase_replaces;
 pub use remote::{LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};
 pub use request::{

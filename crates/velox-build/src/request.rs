@@ -5,7 +5,7 @@ use std::{
 
 use velox_manifest::{Dependencies, GoTarget, Manifest, SourceFile};
 
-use crate::sbom::SbomFormat;
+use crate::{provenance::AttestationOutput, sbom::SbomFormat};
 
 /// The input of a build.
 #[derive(Debug, Clone)]
@@ -75,6 +75,8 @@ pub struct BuildOptions {
     pub go: Option<PathBuf>,
     /// `--archive`: a release archive for each binary.
     pub archive: bool,
+    /// `--attestation`: the signed provenance of the binaries.
+    pub attestation: Option<AttestationOutput>,
     /// `--sbom`: the bills of materials of each binary.
     pub sboms: Vec<SbomOutput>,
     /// Child processes stay in the process group of this process.

@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     event::{BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, phase},
     lock::{Lock, TargetVariant},
+    provenance,
     request::{Goal, Output},
     sbom::{SbomFormat, SbomSource},
     workspace::Workspace,
@@ -184,6 +185,10 @@ pub(crate) async fn publish(
         work.await.map_err(|error| Error::build(format!("internal error: publishing failed: {error}")))?
     };
     summary.binaries = phase(&*context.reporter, Phase::Publish, work).await?;
+    if let Some(attestation) = &context.request.options.attestation {
+        provenance::write(context, lock, &summary.binaries, attestation)?;
+        summary.attestation = Some(attestation.file.clone());
+    }
     Ok(summary)
 }
 

@@ -255,17 +255,12 @@ impl SbomModule {
     /// The package URL, which also identifies it in the document. Its letters keep their case: Go's paths have one.
     fn purl(&self) -> String {
         let (path, version) = self.source();
-        let encode = |text: &str| utf8_percent_encode(text, PURL).to_string();
-        let version = version.map(|version| format!("@{}", encode(version)));
-        format!("pkg:golang/{}{}", encode(path), version.unwrap_or_default())
+        package_url(path, version)
     }
 
     /// SHA-256 in hexadecimal: of the sum, as other tools write it, or of a directory.
     fn sha256(&self) -> Option<String> {
-        let sum = || {
-            Some(HEXLOWER.encode(&BASE64.decode(self.sum.as_ref()?.strip_prefix("h1:")?.as_bytes()).ok()?))
-        };
-        sum().or_else(|| self.directory_digest.clone())
+        self.sum.as_deref().and_then(hex_of_sum).or_else(|| self.directory_digest.clone())
     }
 
     /// What it replaces, as `path@version`.
@@ -339,6 +334,18 @@ impl SbomSource {
             .filter(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
         Ok(())
     }
+}
+
+/// The package URL of a module (<https://github.com/package-url/purl-spec>).
+pub(crate) fn package_url(path: &str, version: Option<&str>) -> String {
+    let encode = |text: &str| utf8_percent_encode(text, PURL).to_string();
+    let version = version.map(|version| format!("@{}", encode(version)));
+    format!("pkg:golang/{}{}", encode(path), version.unwrap_or_default())
+}
+
+/// An `h1:` sum in hexadecimal.
+pub(crate) fn hex_of_sum(sum: &str) -> Option<String> {
+    Some(HEXLOWER.encode(&BASE64.decode(sum.strip_prefix("h1:")?.as_bytes()).ok()?))
 }
 
 /// The URL without credentials; `None`: it isn't one.

@@ -13,6 +13,7 @@ use super::{ProjectArgs, SbomFormatArg, SourceArgs, parse_size};
   vx build -c conf/velox.toml -o bin           # another file, another directory
   vx build --target linux/arm64 --archive      # cross-compile, with a release archive
   vx build --sbom cyclonedx --sbom spdx        # with rr.cdx.json and rr.spdx.json
+  vx build --attestation rr.intoto.jsonl --sign-key cosign.key
   vx build --remote https://builds.example.com # build on a build service, without a local Go
   vx build --with ./my-plugin                  # include a local plugin
   vx build --roadrunner v2025.1.15 \\
@@ -54,6 +55,15 @@ pub(crate) struct BuildCommand {
     /// binary or to a FILE. Can be repeated
     #[arg(long, value_name = "TYPE[=FILE]", value_parser = SbomArg::parse)]
     pub(crate) sbom: Vec<SbomArg>,
+    /// Also write the signed provenance of the binaries to this file: an in-toto statement with SLSA v1 provenance in a
+    /// DSSE envelope
+    #[arg(long, value_name = "FILE")]
+    pub(crate) attestation: Option<PathBuf>,
+    /// The private key that signs the provenance: ECDSA P-256 or Ed25519 in PKCS#8, or cosign's. The password of an
+    /// encrypted key is read from $VX_SIGN_KEY_PASSWORD, $COSIGN_PASSWORD or the terminal [default: $VX_SIGN_KEY, a
+    /// path or the key itself]
+    #[arg(long, value_name = "KEY", requires = "attestation")]
+    pub(crate) sign_key: Option<PathBuf>,
     /// Compile even if an identical binary is cached
     #[arg(long)]
     pub(crate) no_cache: bool,

@@ -142,7 +142,7 @@ pub(crate) struct SbomCommand {
     pub(crate) binary: Option<PathBuf>,
     /// The type of document
     #[arg(long = "type", value_name = "TYPE", value_enum, default_value = "cyclonedx")]
-    pub(crate) format: SbomFormatArg,
+    pub(crate) document: SbomFormatArg,
     /// The file to write to [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

@@ -398,6 +398,9 @@ impl HumanReport {
                     let text = format!("{} ({}{reused})", path.display(), HumanBytes(*size));
                     clean(&(text + &others.collect::<String>())).into_owned()
                 };
+                if let Some(file) = &summary.attestation {
+                    self.row(state, DONE_STYLE, "Signed", &clean(&file.display().to_string()));
+                }
                 match summary.binaries.as_slice() {
                     [one] => format!("{} in {time}", describe(one)),
                     many => {

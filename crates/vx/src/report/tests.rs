@@ -109,6 +109,7 @@ fn summary(binary: bool) -> BuildSummary {
             })
             .into_iter()
             .collect(),
+        attestation: None,
         compile_cache: None,
     }
 }

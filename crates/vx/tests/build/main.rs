@@ -27,6 +27,7 @@ mod lock;
 mod manual;
 mod named_modules;
 mod outputs;
+mod provenance;
 mod proxies;
 mod real_roadrunner;
 mod run;

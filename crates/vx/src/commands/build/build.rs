@@ -1,9 +1,9 @@
 use velox_build::{
-    BuildOptions, CacheOptions, CompileOptions, Goal, Output, SbomOutput, StampOptions, VersionOptions,
-    WorkspaceOptions,
+    AttestationOutput, BuildOptions, CacheOptions, CompileOptions, Goal, Output, SbomOutput, StampOptions,
+    VersionOptions, WorkspaceOptions,
 };
 
-use super::remote::RemoteService;
+use super::{remote::RemoteService, sign_key};
 use crate::{
     cli::build::{BuildCommand, SbomArg},
     commands::session::{Session, working_directory},
@@ -21,6 +21,11 @@ pub(crate) async fn build(mut settings: Settings, arguments: BuildCommand) -> Co
         (None, Some(output)) => Output::Directory(directory.join(output)),
         (None, None) => Output::Directory(directory.clone()),
     };
+    let sign_key =
+        sign_key::take(&mut settings, arguments.attestation.is_some(), arguments.sign_key.as_deref())
+            .map_err(|error| report::failed(&settings, &error))?;
+    let attestation = arguments.attestation.zip(sign_key);
+    let attestation = attestation.map(|(file, key)| AttestationOutput { file: directory.join(file), key });
     let goal = if arguments.dry_run { Goal::DryRun(output) } else { Goal::Build(output) };
     let options = BuildOptions {
         compile: CompileOptions {
@@ -43,6 +48,7 @@ pub(crate) async fn build(mut settings: Settings, arguments: BuildCommand) -> Co
             ..CacheOptions::default()
         },
         archive: arguments.archive,
+        attestation,
         sboms: arguments
             .sbom
             .into_iter()

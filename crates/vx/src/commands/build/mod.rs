@@ -8,3 +8,4 @@ pub(crate) mod fetch;
 pub(crate) mod lock;
 mod remote;
 pub(crate) mod run;
+mod sign_key;

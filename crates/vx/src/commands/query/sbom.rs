@@ -11,14 +11,15 @@ use crate::{
 };
 
 pub(crate) async fn sbom(settings: Settings, arguments: SbomCommand) -> CommandResult {
-    let SbomCommand { binary, format, output, project } = arguments;
+    let SbomCommand { binary, document, output, project } = arguments;
+    let format = document.into();
     let directory = working_directory()?;
     let document = match binary {
-        Some(binary) => of_binary(&settings, &directory.join(binary), format.into())
+        Some(binary) => of_binary(&settings, &directory.join(binary), format)
             .map_err(|error| report::failed(&settings, &error))?,
         None => {
             let session = Session::open(settings.clone(), project)?;
-            of_configuration(&session, format.into()).await.map_err(|error| session.failed(&error))?
+            of_configuration(&session, format).await.map_err(|error| session.failed(&error))?
         }
     };
     match output {

@@ -121,6 +121,7 @@ fn local_option(arguments: &BuildCommand) -> Option<(&'static str, &'static str)
         (source.offline, "--offline", "the build service needs network access"),
         (arguments.keep_workspace, "--keep-workspace", "the source tree is on the build service"),
         (arguments.archive, "--archive", "the build service only creates binaries"),
+        (arguments.attestation.is_some(), "--attestation", "the build service only creates binaries"),
         (!arguments.sbom.is_empty(), "--sbom", "the build service only creates binaries"),
         (arguments.remote_cache.is_some(), "--remote-cache", "the build service has its own caches"),
         (arguments.dry_run, "--dry-run", "the build service always compiles"),

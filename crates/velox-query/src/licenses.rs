@@ -14,6 +14,11 @@ use spdx::{
 use tokio_util::sync::CancellationToken;
 use velox_build::{BuildRequest, Error, LicenseFile, ModuleLicense, QuerySession, Reporter};
 
+/// `GPL-3.0` and `GPL-3.0+` are deprecated, but in use. Imprecise names, such as `GPL`, could deny another license than
+/// the one that was meant.
+const PARSE_MODE: ParseMode =
+    ParseMode { allow_deprecated: true, allow_postfix_plus_on_gpl: true, ..ParseMode::STRICT };
+
 /// A license that no module may have, or modules of an unknown license.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeniedLicense {
@@ -61,7 +66,7 @@ impl DeniedLicense {
         if text.trim() == "unknown" {
             return Ok(vec![Self::Unknown]);
         }
-        let expression = spdx::Expression::parse_mode(text, ParseMode::LAX).map_err(|error| {
+        let expression = spdx::Expression::parse_mode(text, PARSE_MODE).map_err(|error| {
             let found = text.get(error.span.clone()).filter(|found| !found.is_empty());
             let found = found.map(|found| format!("`{found}`: ")).unwrap_or_default();
             format!(
@@ -203,7 +208,7 @@ mod tests {
         assert_eq!(parsed("GPL-3.0").as_deref(), Ok("GPL-3.0"));
         assert_eq!(parsed("GPL-2.0-or-later OR AGPL-3.0-only").as_deref(), Ok("GPL-2.0 AGPL-3.0"));
         assert_eq!(parsed("unknown").as_deref(), Ok("unknown"));
-        for wrong in ["", "Acme-1.0", "MIT AND", "MIT AND ISC", "(MIT"] {
+        for wrong in ["", "Acme-1.0", "GPL", "MIT AND", "MIT AND ISC", "(MIT"] {
             assert!(parsed(wrong).is_err(), "{wrong}: {:?}", parsed(wrong));
         }
     }

@@ -169,7 +169,7 @@ fn local_replacements_and_several_targets_have_one() {
     let sandbox = machine(&proxy);
     let local = plugin("example.com/acme/bye", "bye").says("local").files();
     let sandbox = sandbox.files("bye", local).file("bye/LICENSE", MIT);
-    let toml = sandbox.read("velox.toml") + "replace = \"bye\"\n";
+    let toml = sandbox.read("velox.toml") + "replace = \"./bye\"\n";
     let sandbox = sandbox.file("velox.toml", toml);
     sandbox.vx("build --sbom cyclonedx --sbom spdx --target linux/amd64 --target windows/arm64").ok();
     for binary in ["rr-linux-amd64", "rr-windows-arm64"] {

@@ -35,8 +35,10 @@ pub mod render;
 mod request;
 mod resolve;
 mod sbom;
+mod sbom_format;
 mod session;
 mod settings;
+mod signing_key;
 mod stamp;
 mod targets;
 mod toolchain;
@@ -64,18 +66,19 @@ pub use package_reader::{PackageReader, PackagesRead};
 pub use pipeline::build;
 pub use plugin_template::PluginTemplate;
 pub use process_group::{EndSignal, ProcessGroup};
-pub use provenance::{AttestationOutput, KeyPassword, SigningKey};
 pub use rebase_replaces::rebase_replaces;
 pub use remote::{LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};
 pub use request::{
-    BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output, SbomOutput,
-    StampOptions, Upgrade, VersionOptions, WorkspaceOptions,
+    AttestationOutput, BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output,
+    SbomOutput, StampOptions, Upgrade, VersionOptions, WorkspaceOptions,
 };
 pub use resolve::{
     RoadRunnerRelease, module_in,
     network::http_client,
     versions::{MajorVersions, Versions},
 };
-pub use sbom::{Sbom, SbomFormat, SbomModule};
+pub use sbom::{Sbom, SbomModule};
+pub use sbom_format::SbomFormat;
 pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
+pub use signing_key::{KeyPassword, SigningKey};
 pub use stamp::{Stamp, StampSource};

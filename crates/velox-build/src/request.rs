@@ -5,7 +5,7 @@ use std::{
 
 use velox_manifest::{Dependencies, GoTarget, Manifest, SourceFile};
 
-use crate::{provenance::AttestationOutput, sbom::SbomFormat};
+use crate::{sbom_format::SbomFormat, signing_key::SigningKey};
 
 /// The input of a build.
 #[derive(Debug, Clone)]
@@ -81,6 +81,15 @@ pub struct BuildOptions {
     pub sboms: Vec<SbomOutput>,
     /// Child processes stay in the process group of this process.
     pub share_process_group: bool,
+}
+
+/// `--attestation`: the signed provenance of the binaries of a build.
+#[derive(Debug, Clone)]
+pub struct AttestationOutput {
+    /// The file to write.
+    pub file: PathBuf,
+    /// The key that signs it.
+    pub key: SigningKey,
 }
 
 /// A bill of materials to write.

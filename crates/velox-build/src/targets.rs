@@ -19,7 +19,8 @@ use crate::{
     lock::{Lock, TargetVariant},
     provenance,
     request::{Goal, Output},
-    sbom::{SbomFormat, SbomSource},
+    sbom::SbomSource,
+    sbom_format::SbomFormat,
     workspace::Workspace,
 };
 

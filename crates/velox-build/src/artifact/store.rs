@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cache_directory::is_owned, digest, error::Error, sbom::SbomFormat};
+use crate::{cache_directory::is_owned, digest, error::Error, sbom_format::SbomFormat};
 
 /// The default size limit of the store, in bytes: about thirty binaries.
 pub const DEFAULT_STORE_LIMIT_BYTES: u64 = 4 << 30;

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use data_encoding::{BASE64, HEXLOWER};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use velox_fetch::modcache::{CacheFile, ModCache};
@@ -25,6 +25,7 @@ use crate::{
     error::Error,
     licenses::{LicenseFinder, ModuleLicense},
     lock::{Lock, LockedPlugin, TargetVariant},
+    sbom_format::SbomFormat,
     settings::BuildSettings,
     stamp::Stamp,
     workspace::tree,
@@ -33,16 +34,6 @@ use crate::{
 /// What a package URL leaves as it is (<https://github.com/package-url/purl-spec>).
 const PURL: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b':');
-
-/// The format of a bill of materials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SbomFormat {
-    /// CycloneDX 1.6 in JSON (<https://cyclonedx.org/docs/1.6/json/>).
-    CycloneDx,
-    /// SPDX 2.3 in JSON (<https://spdx.github.io/spdx-spec/v2.3/>).
-    Spdx,
-}
 
 /// The bill of materials of a binary.
 #[derive(Debug, Clone)]
@@ -112,26 +103,6 @@ struct ModuleOrigin {
     url: Option<String>,
     #[serde(rename = "Hash")]
     hash: Option<String>,
-}
-
-impl SbomFormat {
-    /// The name in arguments.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::CycloneDx => "cyclonedx",
-            Self::Spdx => "spdx",
-        }
-    }
-
-    /// The name of the document beside the binary: `rr.cdx.json`, `rr.spdx.json`.
-    #[must_use]
-    pub fn file_name(self, binary: &str) -> String {
-        match self {
-            Self::CycloneDx => format!("{binary}.cdx.json"),
-            Self::Spdx => format!("{binary}.spdx.json"),
-        }
-    }
 }
 
 impl Sbom {

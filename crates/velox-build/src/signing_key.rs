@@ -153,7 +153,7 @@ impl SigningKey {
         HEXLOWER.encode(&Sha256::digest(info))
     }
 
-    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         match &*self.pair {
             SigningPair::P256(pair) => pair
                 .sign(&SystemRandom::new(), message)

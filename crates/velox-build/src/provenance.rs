@@ -3,16 +3,11 @@
 //! Nothing in a statement depends on the time or the machine; whoever has its configuration and its lock can build the
 //! same subjects.
 
-mod key;
-
-use std::path::PathBuf;
-
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use velox_gomod::module::ModuleVersion;
 
-pub use self::key::{KeyPassword, SigningKey};
 use crate::{
     artifact::publish::write_whole,
     atomic_file::FileMode,
@@ -21,7 +16,9 @@ use crate::{
     error::Error,
     event::BuiltBinary,
     lock::Lock,
+    request::AttestationOutput,
     sbom::{hex_of_sum, package_url},
+    signing_key::SigningKey,
     workspace::tree,
 };
 
@@ -32,15 +29,6 @@ const BUILD_TYPE: &str =
     "https://github.com/roadrunner-server/velox/blob/master/docs/sbom-and-provenance.md#build-type-v1";
 const BUILDER: &str =
     "https://github.com/roadrunner-server/velox/blob/master/docs/sbom-and-provenance.md#builder";
-
-/// `--attestation`: the signed provenance of the binaries of a build.
-#[derive(Debug, Clone)]
-pub struct AttestationOutput {
-    /// The file to write.
-    pub file: PathBuf,
-    /// The key that signs it.
-    pub key: SigningKey,
-}
 
 /// Writes the signed provenance of published binaries.
 pub(crate) fn write(

@@ -136,8 +136,8 @@ import in_toto_attestation.v1.statement_pb2 as statement_pb
 import in_toto_attestation.predicates.provenance.v1.provenance_pb2 as provenance_pb
 from google.protobuf import json_format
 data = json.load(open("rr.intoto.jsonl"))
-envelope = Envelope.from_dict(data)
 keyid = data["signatures"][0]["keyid"]
+envelope = Envelope.from_dict(data)
 key = SSlibKey.from_crypto(load_pem_public_key(open("ed.pub", "rb").read()), keyid)
 assert keyid in envelope.verify([key], 1)
 other = SSlibKey.from_crypto(load_pem_public_key(open("p256.pub", "rb").read()), keyid)

@@ -20,7 +20,7 @@ pub(super) fn take(
     let terminal = settings.terminal;
     let mut remove = |name: &str| settings.environment.remove(name).map(SecretString::from);
     let from_environment = remove(KEY_VARIABLE);
-    let [own, cosign] = PASSWORD_VARIABLES.map(|name| remove(name));
+    let [own, cosign] = PASSWORD_VARIABLES.map(remove);
     if !is_wanted {
         return Ok(None);
     }

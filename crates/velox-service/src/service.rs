@@ -293,7 +293,7 @@ impl LogReader {
             // The build before the log: its last entries are stored before its final state.
             let Some(build) = self.service.store.get(self.id).await? else { return Ok(None) };
             let entries = self.service.store.log(self.id, self.after, LOG_BATCH).await?;
-            let whole = entries.len() < LOG_BATCH;
+            let whole = entries.is_empty();
             self.after = entries.last().map_or(self.after, |entry| entry.seq);
             let mut events: Vec<LogEvent> = entries.into_iter().map(LogEvent::Entry).collect();
             let state = (build.state, build.attempts);

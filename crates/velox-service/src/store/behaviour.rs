@@ -10,7 +10,7 @@ use velox_api::{
     QueuePosition, Severity,
 };
 
-use super::{BuildStore, Lease, LeaseStatus, QueueDepth, StoreError, Submission};
+use super::{BuildStore, Lease, LeaseStatus, MAX_LOG_READ_BYTES, QueueDepth, StoreError, Submission};
 use crate::build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant};
 
 /// The options of the store under test.
@@ -44,6 +44,7 @@ macro_rules! every_behaviour {
             tenants_take_turns(LARGE)
             who_waits_knows_where(LARGE)
             logs_have_numbers_without_gaps(LARGE)
+            a_long_log_is_read_from_its_end(LARGE)
             who_waits_for_changes_misses_none(LARGE)
             a_lease_that_is_not_extended_ends(SHORT_LEASE)
             a_lease_that_is_extended_stays(SHORT_LEASE)
@@ -335,7 +336,17 @@ pub(crate) async fn logs_have_numbers_without_gaps(store: &impl BuildStore) {
     }
     let large = "x".repeat(40 << 10);
     store.append_log(&leased, vec![entry(&large); 40]).await.expect("it is kept");
-    let all = store.log(id, 0, 1000).await.expect("it can be read");
+    let mut all = Vec::new();
+    loop {
+        let after = all.last().map_or(0, |entry: &LogEntry| entry.seq);
+        let some = store.log(id, after, 1000).await.expect("it can be read");
+        let size: usize = some.iter().map(|entry| entry.text.len()).sum();
+        assert!(size < 2 * MAX_LOG_READ_BYTES, "{size}");
+        if some.is_empty() {
+            break;
+        }
+        all.extend(some);
+    }
     assert_eq!(all.len(), 340);
     assert!(all.iter().zip(1..).all(|(entry, seq)| entry.seq == seq));
     assert_eq!((all[36].text.as_str(), all[339].text.len()), ("line 37", large.len()));
@@ -347,6 +358,25 @@ pub(crate) async fn logs_have_numbers_without_gaps(store: &impl BuildStore) {
     store.append_log(&leased, vec![entry("more")]).await.expect("it is kept");
     assert_eq!(store.log(id, 340, 10).await.expect("it can be read")[0].seq, 341);
     assert_eq!(store.log(BuildId::new(), 0, 10).await.expect("it can be read"), []);
+}
+
+pub(crate) async fn a_long_log_is_read_from_its_end(store: &impl BuildStore) {
+    let id = queued(store, "a", "ann").await;
+    assert_eq!(store.log_end(id, 1000).await.expect("it can be read"), []);
+    let leased = lease(store).await;
+    store.append_log(&leased, vec![entry("first")]).await.expect("it is kept");
+    for _ in 0..8 {
+        store.append_log(&leased, vec![entry(&"x".repeat(1 << 10)); 1 << 10]).await.expect("it is kept");
+    }
+    store.append_log(&leased, vec![entry("last")]).await.expect("it is kept");
+    let last = 8 * 1024 + 2;
+    for (bytes, count) in [(1, 1), (5, 2), (128 << 10, 129), (300 << 10, 301), (usize::MAX, last)] {
+        let end = store.log_end(id, bytes).await.expect("it can be read");
+        let seqs: Vec<u64> = end.iter().map(|entry| entry.seq).collect();
+        assert_eq!(seqs, (last - count + 1..=last).collect::<Vec<_>>(), "{bytes} bytes");
+        assert_eq!(end.last().map(|entry| entry.text.as_str()), Some("last"));
+    }
+    assert_eq!(store.log_end(BuildId::new(), 1000).await.expect("it can be read"), []);
 }
 
 pub(crate) async fn who_waits_for_changes_misses_none(store: &impl BuildStore) {

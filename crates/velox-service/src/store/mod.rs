@@ -26,6 +26,9 @@ const MAX_ATTEMPTS: u32 = 25;
 /// build about to finish with it.
 pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(3600);
 
+/// The approximate maximum size of the log entries that are read at once.
+pub(crate) const MAX_LOG_READ_BYTES: usize = 256 << 10;
+
 const WORKER_LOST: &str = "the worker stopped responding; the build is queued again";
 const WORKER_STOPPED: &str = "the worker is shutting down; the build is queued again";
 const RESUBMITTED: &str = "the build was cancelled and submitted again";
@@ -155,8 +158,13 @@ pub trait BuildStore: Send + Sync {
     /// requested it.
     async fn cancel(&self, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError>;
 
-    /// Reads at most `limit` log entries after the entry `after` (0: from the start).
+    /// Reads at most `limit` log entries after the entry `after` (0: from the start), and not many more than
+    /// [`MAX_LOG_READ_BYTES`]. Returns none only at the end of the log.
     async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError>;
+
+    /// The last entries of a build's log, in order: as many as have `bytes` of text, and at least one. Reads
+    /// nothing before them.
+    async fn log_end(&self, id: BuildId, bytes: usize) -> Result<Vec<LogEntry>, StoreError>;
 
     /// Yields an item at once, and after changes of the build or its log. Several changes may share one item.
     async fn watch(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError>;

@@ -20,7 +20,7 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, Rows, named_params, params};
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry, QueuePosition, Severity};
@@ -30,7 +30,7 @@ use self::{
     watch::Watches,
 };
 use super::{
-    BuildStore, Lease, LeaseStatus, MAX_ATTEMPTS, QueueDepth, RESUBMITTED, StoreError, Submission,
+    BuildStore, Lease, LeaseStatus, MAX_ATTEMPTS, MAX_LOG_READ_BYTES, QueueDepth, RESUBMITTED, StoreError, Submission,
     WORKER_LOST, WORKER_STOPPED, is_fresh, too_many_attempts,
     turns::{self, QueueLoad, TenantLine},
 };
@@ -219,9 +219,20 @@ impl BuildStore for SqliteStore {
             )?;
             // SQLite's integers are signed.
             let after = i64::try_from(after).unwrap_or(i64::MAX);
-            let rows =
-                select.query_map(params![id.to_string(), after, limit], |row| row.get::<_, String>(0))?;
-            rows.map(|entry| parse(&entry?)).collect()
+            read_log(select.query(params![id.to_string(), after, limit])?, MAX_LOG_READ_BYTES)
+        };
+        self.database.read(look).await
+    }
+
+    async fn log_end(&self, id: BuildId, bytes: usize) -> Result<Vec<LogEntry>, StoreError> {
+        let look = move |connection: &Connection| {
+            let mut select = connection.prepare_cached(
+                "SELECT entry FROM log JOIN builds ON builds.number = log.build
+                 WHERE builds.id = ? ORDER BY seq DESC",
+            )?;
+            let mut entries = read_log(select.query([id.to_string()])?, bytes)?;
+            entries.reverse();
+            Ok(entries)
         };
         self.database.read(look).await
     }
@@ -677,6 +688,19 @@ fn append(connection: &Connection, number: i64, entries: Vec<LogEntry>) -> Resul
         insert.execute(params![number, seq, text(&LogEntry { seq, ..entry })?])?;
     }
     Ok(())
+}
+
+/// Reads entries until they have `bytes` of text; the remaining rows are not read.
+fn read_log(mut rows: Rows<'_>, bytes: usize) -> Result<Vec<LogEntry>, StoreError> {
+    let (mut entries, mut size) = (Vec::new(), 0);
+    while size < bytes
+        && let Some(row) = rows.next()?
+    {
+        let entry: LogEntry = parse(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?;
+        size += entry.text.len();
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
 /// Ends expired leases.

@@ -246,6 +246,10 @@ impl BuildStore for JetStreamStore {
         self.state.read_log(id, after, limit).await
     }
 
+    async fn log_end(&self, id: BuildId, bytes: usize) -> Result<Vec<LogEntry>, StoreError> {
+        self.state.read_log_end(id, bytes).await
+    }
+
     async fn watch(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {
         Ok(self.state.index.news(id))
     }

@@ -154,7 +154,7 @@ impl LogEntry {
     pub fn new(level: Severity, text: impl Into<String>) -> Self {
         Self {
             seq: 0,
-            time: Timestamp::now(),
+            time: crate::now(),
             level,
             text: text.into(),
             phase: None,

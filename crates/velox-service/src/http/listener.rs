@@ -357,12 +357,16 @@ async fn wait_after_accept_error(error: &io::Error) {
 
 fn http(keep_alive: bool) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
+    // hyper panics in years that the header can't have.
+    let has_date = velox_api::now() < jiff::Timestamp::MAX;
     http.http1()
+        .auto_date_header(has_date)
         .timer(TokioTimer::new())
         .keep_alive(keep_alive)
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HTTP1_BUFFER_BYTES);
     http.http2()
+        .auto_date_header(has_date)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_HTTP2_STREAMS)
         .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)

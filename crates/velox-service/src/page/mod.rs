@@ -23,7 +23,6 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
-use jiff::Timestamp;
 use velox_api::{BuildId, BuildSpec, Violation};
 
 #[cfg(test)]
@@ -193,7 +192,7 @@ async fn show(
     };
     let is_own = caller.is_ok_and(|Builder(caller)| build.wanted_by.contains(&caller.tenant));
     let lock = state.service.store.lock(id).await?;
-    let now = Timestamp::now();
+    let now = velox_api::now();
     let data = BuildPage { build: &build, lock: lock.as_deref(), log: &log, first, position, running, is_own, now };
     Ok(build_page::page(&data).respond(StatusCode::OK))
 }

@@ -41,6 +41,7 @@ macro_rules! every_behaviour {
             a_failed_build_is_tried_again_and_hides_none_that_succeeded(LARGE)
             a_full_queue_takes_no_more_of_the_same_tenant(SHORT_QUEUE)
             a_tenant_has_no_more_builds_than_it_may(LARGE)
+            a_tenant_has_no_more_builds_an_hour_than_it_may(LARGE)
             tenants_take_turns(LARGE)
             who_waits_knows_where(LARGE)
             logs_have_numbers_without_gaps(LARGE)
@@ -82,7 +83,7 @@ fn tenant(name: &str) -> Tenant {
 }
 
 pub(crate) fn new(name: &str, who: &str) -> NewBuild {
-    NewBuild { spec: spec(name, "v1.0.0"), tenant: tenant(who), force: false, at_once: None, trace: None }
+    NewBuild { spec: spec(name, "v1.0.0"), tenant: tenant(who), force: false, at_once: None, per_hour: None, trace: None }
 }
 
 pub(crate) fn artifact_of(sha256: &str) -> ArtifactInfo {
@@ -211,6 +212,7 @@ pub(crate) async fn a_branch_is_stale_after_its_time(store: &impl BuildStore) {
         tenant: tenant("ann"),
         force: false,
         at_once: None,
+        per_hour: None,
         trace: None,
     };
     for new in [branch(), new("b", "ann")] {
@@ -277,6 +279,22 @@ pub(crate) async fn a_tenant_has_no_more_builds_than_it_may(store: &impl BuildSt
     assert!(matches!(store.submit(new("b")).await, Ok(Submission::Joined(_))));
     store.finish(&leased, failed()).await.expect("it ends");
     assert!(matches!(store.submit(new("c")).await, Ok(Submission::Queued(_))));
+}
+
+pub(crate) async fn a_tenant_has_no_more_builds_an_hour_than_it_may(store: &impl BuildStore) {
+    let new = |name: &str| NewBuild { per_hour: Some(2), ..new(name, "ann") };
+    let requests = (0..12).map(|number| store.submit(new(&format!("a{number}"))));
+    let answers = join_all(requests).await;
+    let queued = answers.iter().filter(|answer| matches!(answer, Ok(Submission::Queued(_)))).count();
+    let limited = answers.iter().filter(|answer| {
+        matches!(answer, Err(StoreError::RateLimit { wait }) if *wait > Duration::from_secs(1700))
+    });
+    assert_eq!((queued, limited.count()), (2, 10), "{answers:?}");
+    let build = answers.into_iter().find_map(Result::ok).expect("two are queued");
+    let again = NewBuild { spec: build.build().spec.clone(), ..new("a") };
+    assert!(matches!(store.submit(again).await, Ok(Submission::Joined(_))));
+    let other = NewBuild { tenant: tenant("bob"), ..new("b") };
+    assert!(matches!(store.submit(other).await, Ok(Submission::Queued(_))));
 }
 
 pub(crate) async fn tenants_take_turns(store: &impl BuildStore) {
@@ -524,7 +542,7 @@ pub(crate) async fn old_builds_are_forgotten(store: &impl BuildStore) {
         store.reserve_artifact(&leased, &artifact_of(sha256)).await.expect("it is kept");
         store.finish(&leased, made(sha256)).await.expect("it ends");
     }
-    let (now, past) = (Timestamp::now(), Timestamp::UNIX_EPOCH);
+    let (now, past) = (velox_api::now(), Timestamp::UNIX_EPOCH);
     let prune =
         async |before, most, needed| store.prune(before, most, needed).await.expect("it can be tidied up");
     assert_eq!(prune(past, 9, past).await, 0);
@@ -556,7 +574,7 @@ pub(crate) async fn nothing_leads_to_a_forgotten_artifact(store: &impl BuildStor
         ids.push(queued(store, name, "ann").await);
         store.finish(&lease(store).await, made(sha256)).await.expect("it ends");
     }
-    let later = Timestamp::now() + Duration::from_secs(60);
+    let later = velox_api::now() + Duration::from_secs(60);
     let forget = async |sha256: &str| {
         store.remove_artifact(&sha256.repeat(32), later).await.expect("it can be tidied up")
     };

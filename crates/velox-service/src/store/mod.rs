@@ -45,7 +45,7 @@ fn too_many_attempts(attempts: u32) -> BuildOutcome {
 
 /// Whether a finished build may be reused: its refs are exact, or it is younger than `time_to_live`.
 fn is_fresh(build: &Build, time_to_live: Duration) -> bool {
-    let age = build.finished.map(|finished| Timestamp::now().duration_since(finished).unsigned_abs());
+    let age = build.finished.map(|finished| velox_api::now().duration_since(finished).unsigned_abs());
     build.spec.is_exact() || age.is_some_and(|age| age < time_to_live)
 }
 
@@ -63,6 +63,12 @@ pub enum StoreError {
     TenantLimit {
         /// [`NewBuild::at_once`].
         limit: u64,
+    },
+    /// The tenant reached its limit of builds per hour.
+    #[error("rate limit exceeded: no more builds this hour; retry in {} s", wait.as_secs() + 1)]
+    RateLimit {
+        /// The time until another build is accepted.
+        wait: Duration,
     },
     /// The lease expired, or another worker has the build.
     #[error("the lease of build {0} expired")]
@@ -138,7 +144,8 @@ pub trait BuildStore: Send + Sync {
     /// simultaneous callers on all nodes gets [`Submission::Queued`].
     ///
     /// # Errors
-    /// [`StoreError::QueueFull`] and [`StoreError::TenantLimit`], for new builds only.
+    /// [`StoreError::QueueFull`], [`StoreError::TenantLimit`] and [`StoreError::RateLimit`], for new builds only. The
+    /// limits hold for all nodes together.
     async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError>;
 
     /// The build of this id, without its lock.

@@ -34,7 +34,10 @@ use super::{
     WORKER_LOST, WORKER_STOPPED, is_fresh, too_many_attempts,
     turns::{self, QueueLoad, TenantLine},
 };
-use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
+use crate::{
+    build::{Build, BuildOutcome, NewBuild, Tenant},
+    rate::{self, unix_time},
+};
 
 /// The options of an embedded store.
 #[derive(Debug, Clone)]
@@ -470,7 +473,7 @@ impl BuildRow {
         outcome: Option<BuildOutcome>,
     ) -> Result<(), StoreError> {
         self.build.state = state;
-        self.build.finished = Some(Timestamp::now());
+        self.build.finished = Some(velox_api::now());
         self.build.outcome = outcome;
         self.leave(connection)?;
         self.write(connection)
@@ -618,6 +621,9 @@ fn submit(
         )?,
     };
     load.admit(queue, new.at_once)?;
+    if let Some(an_hour) = new.per_hour {
+        take_permit(connection, &new.tenant, an_hour)?;
+    }
     let number = "SELECT coalesce(max(number), 0) + 1 FROM builds";
     let number = connection.prepare_cached(number)?.query_row([], |row| row.get(0))?;
     let build = Build::queued(new, key);
@@ -625,6 +631,20 @@ fn submit(
     row.write(connection)?;
     wait(connection, number, &row.build.tenant, LinePosition::Back)?;
     Ok(Submission::Queued(row.build))
+}
+
+fn take_permit(connection: &Connection, tenant: &Tenant, an_hour: u64) -> Result<(), StoreError> {
+    let now = unix_time();
+    let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    connection.prepare_cached("DELETE FROM rates WHERE full_at <= ?")?.execute([milliseconds(now)])?;
+    let mut select = connection.prepare_cached("SELECT full_at FROM rates WHERE tenant = ?")?;
+    let full_at: Option<i64> = select.query_row([&tenant.0], |row| row.get(0)).optional()?;
+    let full_at = Duration::from_millis(full_at.unwrap_or_default().unsigned_abs());
+    let next = rate::take_permit(full_at, now, an_hour).map_err(|wait| StoreError::RateLimit { wait })?;
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO rates (tenant, full_at) VALUES (?, ?)")?
+        .execute(params![tenant.0, milliseconds(next)])?;
+    Ok(())
 }
 
 fn cancel(connection: &Connection, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError> {
@@ -675,7 +695,7 @@ fn take(connection: &Connection, worker: &str, until: i64) -> Result<Option<Leas
         .execute(params![token, row.number, tenant, worker, until])?;
     row.build.state = BuildState::Running;
     row.build.attempts += 1;
-    row.build.started = Some(Timestamp::now());
+    row.build.started = Some(velox_api::now());
     row.write(connection)?;
     Ok(Some(Lease { build: row.build, token }))
 }

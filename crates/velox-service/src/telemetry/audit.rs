@@ -11,6 +11,7 @@ use std::{
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
+use velox_build::render::escape_json;
 
 tokio::task_local! {
     /// The current request.
@@ -155,16 +156,15 @@ impl AuditLog {
         }
         let Some(file) = &self.0 else { return };
         let line = Line {
-            time: Timestamp::now(),
+            time: velox_api::now(),
             entry,
             from: request.and_then(|request| request.from).map(|from| from.to_string()),
             request_id: request.map(|request| request.id.as_str()),
             call_id: request.and_then(|request| request.call.id.get()).map(String::as_str),
         };
         // Serializing a line can't fail.
-        let mut line = serde_json::to_vec(&line).unwrap_or_default();
-        line.push(b'\n');
-        let result = file.lock().unwrap_or_else(PoisonError::into_inner).write(&line, MAX_FILE_BYTES);
+        let line = escape_json(serde_json::to_string(&line).unwrap_or_default()) + "\n";
+        let result = file.lock().unwrap_or_else(PoisonError::into_inner).write(line.as_bytes(), MAX_FILE_BYTES);
         if let Err(error) = result {
             tracing::error!(%error, "failed to write the audit log");
         }

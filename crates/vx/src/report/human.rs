@@ -20,7 +20,7 @@ use crate::{
     report::{
         Change, ChangeKind, Report,
         diagnostics::{DiagnosticFields, heading, render},
-        text::{clean, count, elapsed, table},
+        text::{clean, count, elapsed, escape_json, table},
         threshold,
     },
     settings::{Terminal, Verbosity},
@@ -135,7 +135,7 @@ impl HumanReport {
                 };
                 let line = JsonLogLine { time: now(), level, msg: text, fields };
                 // Serialization can't fail: the values are maps with string keys.
-                serde_json::to_string(&line).map(|line| line + "\n").unwrap_or_default()
+                serde_json::to_string(&line).map(|line| escape_json(line) + "\n").unwrap_or_default()
             }
         };
         self.write(state, &line);

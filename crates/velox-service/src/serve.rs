@@ -124,7 +124,7 @@ pub async fn serve(
             store: Arc::clone(&stores.builds),
             artifacts: Arc::clone(&stores.artifacts),
             policy: options.policy.clone(),
-                    },
+        },
         readiness: Readiness::new(
             Arc::clone(&stores.builds),
             Arc::clone(&stores.artifacts),

@@ -193,7 +193,8 @@ async fn show(
     let is_own = caller.is_ok_and(|Builder(caller)| build.wanted_by.contains(&caller.tenant));
     let lock = state.service.store.lock(id).await?;
     let now = velox_api::now();
-    let data = BuildPage { build: &build, lock: lock.as_deref(), log: &log, first, position, running, is_own, now };
+    let data =
+        BuildPage { build: &build, lock: lock.as_deref(), log: &log, first, position, running, is_own, now };
     Ok(build_page::page(&data).respond(StatusCode::OK))
 }
 

@@ -83,7 +83,14 @@ fn tenant(name: &str) -> Tenant {
 }
 
 pub(crate) fn new(name: &str, who: &str) -> NewBuild {
-    NewBuild { spec: spec(name, "v1.0.0"), tenant: tenant(who), force: false, at_once: None, per_hour: None, trace: None }
+    NewBuild {
+        spec: spec(name, "v1.0.0"),
+        tenant: tenant(who),
+        force: false,
+        at_once: None,
+        per_hour: None,
+        trace: None,
+    }
 }
 
 pub(crate) fn artifact_of(sha256: &str) -> ArtifactInfo {
@@ -286,9 +293,9 @@ pub(crate) async fn a_tenant_has_no_more_builds_an_hour_than_it_may(store: &impl
     let requests = (0..12).map(|number| store.submit(new(&format!("a{number}"))));
     let answers = join_all(requests).await;
     let queued = answers.iter().filter(|answer| matches!(answer, Ok(Submission::Queued(_)))).count();
-    let limited = answers.iter().filter(|answer| {
-        matches!(answer, Err(StoreError::RateLimit { wait }) if *wait > Duration::from_secs(1700))
-    });
+    let limited = answers.iter().filter(
+        |answer| matches!(answer, Err(StoreError::RateLimit { wait }) if *wait > Duration::from_secs(1700)),
+    );
     assert_eq!((queued, limited.count()), (2, 10), "{answers:?}");
     let build = answers.into_iter().find_map(Result::ok).expect("two are queued");
     let again = NewBuild { spec: build.build().spec.clone(), ..new("a") };

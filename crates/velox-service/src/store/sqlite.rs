@@ -30,8 +30,8 @@ use self::{
     watch::Watches,
 };
 use super::{
-    BuildStore, Lease, LeaseStatus, MAX_ATTEMPTS, MAX_LOG_READ_BYTES, QueueDepth, RESUBMITTED, StoreError, Submission,
-    WORKER_LOST, WORKER_STOPPED, is_fresh, too_many_attempts,
+    BuildStore, Lease, LeaseStatus, MAX_ATTEMPTS, MAX_LOG_READ_BYTES, QueueDepth, RESUBMITTED, StoreError,
+    Submission, WORKER_LOST, WORKER_STOPPED, is_fresh, too_many_attempts,
     turns::{self, QueueLoad, TenantLine},
 };
 use crate::{

@@ -164,7 +164,8 @@ impl AuditLog {
         };
         // Serializing a line can't fail.
         let line = escape_json(serde_json::to_string(&line).unwrap_or_default()) + "\n";
-        let result = file.lock().unwrap_or_else(PoisonError::into_inner).write(line.as_bytes(), MAX_FILE_BYTES);
+        let result =
+            file.lock().unwrap_or_else(PoisonError::into_inner).write(line.as_bytes(), MAX_FILE_BYTES);
         if let Err(error) = result {
             tracing::error!(%error, "failed to write the audit log");
         }
@@ -211,7 +212,8 @@ mod tests {
             .collect();
         files.sort();
         let lines = |first: u32| (first..first + 3).map(|line| format!("line {line}\n")).collect::<String>();
-        let expected = [("1", 96), ("2", 93), ("3", 90), ("4", 87)].map(|(name, it)| (name.to_owned(), lines(it)));
+        let expected =
+            [("1", 96), ("2", 93), ("3", 90), ("4", 87)].map(|(name, it)| (name.to_owned(), lines(it)));
         assert_eq!(files[..4], expected);
         assert_eq!(files[4..], [("jsonl".to_owned(), "line 99\n".to_owned())]);
     }

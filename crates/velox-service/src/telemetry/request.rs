@@ -40,11 +40,7 @@ const MAX_SERVED_LINES: u64 = 100;
 /// The maximum length of a client's request id.
 const MAX_ID_BYTES: usize = 64;
 
-pub(crate) async fn observe(
-    State(state): State<Arc<AppState>>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn observe(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let (started, telemetry) = (Instant::now(), &state.telemetry);
     let id = request_id(request.headers());
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
@@ -101,11 +97,7 @@ pub(crate) async fn observe(
 }
 
 /// Why a request was rejected, if it was.
-fn rejection(
-    method: &str,
-    status: u16,
-    identity: Option<&Result<Caller, Denied>>,
-) -> Option<&'static str> {
+fn rejection(method: &str, status: u16, identity: Option<&Result<Caller, Denied>>) -> Option<&'static str> {
     let changes = matches!(method, "POST" | "DELETE");
     match identity? {
         // Some routes require no token.

@@ -64,7 +64,8 @@ mod tests {
     #[test]
     fn counts_are_bounded() {
         let throttle = LogThrottle::default();
-        let key = |address: u32| ThrottleKey { from: Some(IpAddr::from(address.to_be_bytes())), reason: None };
+        let key =
+            |address: u32| ThrottleKey { from: Some(IpAddr::from(address.to_be_bytes())), reason: None };
         assert_eq!([(); 3].map(|()| throttle.admit(key(0), 2)), [true, true, false]);
         let admitted = (1..100_000).filter(|address| throttle.admit(key(*address), 1)).count();
         // One more: the first of the further addresses.

@@ -88,7 +88,7 @@ impl TestService {
                 store: Arc::clone(&store) as _,
                 artifacts,
                 policy: BuildPolicy::default(),
-                            },
+            },
             tokens: TokenStore::open(None).unwrap(),
             releases: Releases::built_in(),
             draining: CancellationToken::new(),

@@ -11,9 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Serialize;
-use velox_build::{
-    BuildSummary, Event, Goal, Note, Phase, PluginRow, RaisedPlugin, Reporter,
-};
+use velox_build::{BuildSummary, Event, Goal, Note, Phase, PluginRow, RaisedPlugin, Reporter};
 use velox_manifest::{Diagnostic, Level, SourceFile};
 
 use crate::{

@@ -851,7 +851,11 @@ fn readiness_is_told_until_the_drain_ends() {
     wait_until("new connections are told", || service.get("/readyz").status == 503);
     for _ in 0..3 {
         let answer = service.get("/readyz");
-        assert_eq!((answer.status, answer.json()["type"].as_str()), (503, Some("shutting_down")), "{answer:?}");
+        assert_eq!(
+            (answer.status, answer.json()["type"].as_str()),
+            (503, Some("shutting_down")),
+            "{answer:?}"
+        );
         assert_eq!((answer.header("connection"), service.get("/healthz").status), ("close", 200));
     }
     open.write_all(b"}").unwrap();
@@ -883,9 +887,8 @@ fn requests_without_a_token_fill_no_log() {
     }
     service.terminate();
     let log = String::from_utf8(service.ended().stderr).unwrap();
-    let lines = |text: &str| -> Vec<Value> {
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    };
+    let lines =
+        |text: &str| -> Vec<Value> { text.lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
     let (log, audit) = (lines(&log), lines(&sandbox.read("audit.jsonl")));
     let count = |lines: &[Value], of: &dyn Fn(&Value) -> bool| -> u64 {
         lines.iter().filter(|line| of(line)).map(|line| line["count"].as_u64().unwrap_or(1)).sum()

@@ -118,8 +118,7 @@ impl JetStreamState {
     /// Releases the lock; the next holder must have seen this record. Returns the permit if no build was added.
     pub(super) async fn leave(&self, admission: Admission<'_>, record: Option<u64>, is_added: bool) {
         if let Some(BuildPermit { key, revision, before }) = admission.permit.as_ref().filter(|_| !is_added) {
-            let back =
-                async { self.keys.put(key, written(before)?, &HeaderMap::new(), *revision).await };
+            let back = async { self.keys.put(key, written(before)?, &HeaderMap::new(), *revision).await };
             if let Err(error) = back.await {
                 tracing::warn!(%error, "failed to return a permit of a tenant");
             }

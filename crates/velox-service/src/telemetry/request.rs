@@ -29,7 +29,6 @@ use super::{
 use crate::{
     auth::{Denied, Identity, client_network},
     caller::Caller,
-    http::AppState,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -40,8 +39,12 @@ const MAX_SERVED_LINES: u64 = 100;
 /// The maximum length of a client's request id.
 const MAX_ID_BYTES: usize = 64;
 
-pub(crate) async fn observe(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    let (started, telemetry) = (Instant::now(), &state.telemetry);
+pub(crate) async fn observe(
+    State((telemetry, is_token_required)): State<(Arc<Telemetry>, bool)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
     let id = request_id(request.headers());
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
     // Arbitrary paths would create too many metrics.
@@ -76,7 +79,7 @@ pub(crate) async fn observe(State(state): State<Arc<AppState>>, request: Request
     if let Some(reason) = rejection {
         telemetry.metrics.denied(reason);
     }
-    let has_token = state.tokens.is_token_required() && matches!(identity, Some(Ok(_)));
+    let has_token = is_token_required && matches!(identity, Some(Ok(_)));
     if has_token || telemetry.throttle.admit_request(from, rejection, identity.as_ref()) {
         if let Some(decision) = rejection {
             let who = identity.as_ref().and_then(|it| it.as_ref().ok()).map(|it| it.tenant.0.as_str());

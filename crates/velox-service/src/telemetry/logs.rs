@@ -139,13 +139,12 @@ where
             }
         }
         let line = JsonLogMessage {
-            time: velox_api::now(),
+            time: Timestamp::now(),
             level: event.metadata().level().as_str(),
             msg: fields.0.remove("message").unwrap_or_default(),
             fields: fields.0,
         };
-        let line = serde_json::to_string(&line).map_err(|_| std::fmt::Error)?;
-        writeln!(writer, "{}", velox_build::render::escape_json(line))
+        writeln!(writer, "{}", serde_json::to_string(&line).map_err(|_| std::fmt::Error)?)
     }
 }
 

@@ -6,20 +6,18 @@ mod logs;
 mod metrics;
 mod request;
 mod spans;
-mod throttle;
 
 use std::{io, path::Path, sync::Arc};
 
 use prometheus_client::metrics::counter::Counter;
 
 pub use self::logs::{LogFormat, LogOptions, Logging};
-use self::{audit::AuditLog, metrics::Metrics, spans::Spans, throttle::LogThrottle};
+use self::{audit::AuditLog, metrics::Metrics, spans::Spans};
 pub(crate) use self::{
     audit::{record_call_id, record_call_status},
     build::BuildEnd,
     request::observe,
     spans::current as current_trace,
-    throttle::THROTTLE_INTERVAL,
 };
 use crate::store::QueueDepth;
 
@@ -28,19 +26,13 @@ pub(crate) struct Telemetry {
     metrics: Metrics,
     audit: AuditLog,
     spans: Spans,
-    throttle: LogThrottle,
 }
 
 impl Telemetry {
     /// Opens the audit log, if one is configured.
     pub(crate) fn new(audit: Option<&Path>) -> io::Result<Arc<Self>> {
         let audit = AuditLog::open(audit)?;
-        Ok(Arc::new(Self {
-            metrics: Metrics::new(),
-            audit,
-            spans: Spans::default(),
-            throttle: LogThrottle::default(),
-        }))
+        Ok(Arc::new(Self { metrics: Metrics::new(), audit, spans: Spans::default() }))
     }
 
     /// The counter of bytes downloaded by builds.

@@ -14,3 +14,4 @@ mod doctor;
 mod plugin_graph;
 mod queries;
 mod shell;
+mod size;

@@ -12,6 +12,7 @@ use async_nats::jetstream::{
     message::Message,
 };
 use futures::StreamExt;
+use jiff::Timestamp;
 use tokio::{sync::Mutex, time::timeout};
 use uuid::Uuid;
 use velox_api::{BuildId, BuildState, LogEntry, Severity};
@@ -187,7 +188,7 @@ impl JetStreamState {
             *lane = Some(delivered.lane.clone());
             build.state = BuildState::Running;
             build.attempts += 1;
-            build.started = Some(velox_api::now());
+            build.started = Some(Timestamp::now());
             RecordChange::Put(Some(build.clone()))
         });
         let Some(build) = taken.await?.flatten() else {
@@ -249,7 +250,7 @@ impl JetStreamState {
 
 pub(super) fn end(build: &mut Build, state: BuildState) {
     build.state = state;
-    build.finished = Some(velox_api::now());
+    build.finished = Some(Timestamp::now());
 }
 
 pub(super) fn put_back(build: &mut Build) {

@@ -1,5 +1,6 @@
 //! Commands that build binaries or manage caches.
 
+pub(crate) mod bisect;
 #[allow(clippy::module_inception)]
 pub(crate) mod build;
 pub(crate) mod cache;
@@ -8,4 +9,3 @@ pub(crate) mod fetch;
 pub(crate) mod lock;
 mod remote;
 pub(crate) mod run;
-mod sign_key;

@@ -1,15 +1,19 @@
 //! One binary for each target: found in the artifact store or compiled, and published.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use velox_gomod::buildinfo::BuildInfo;
 use velox_manifest::GoTarget;
 
 use crate::{
     artifact::{
         archive::{self, ArchiveName},
         publish::publish as publish_file,
-        store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoredArtifact},
+        store::{ArtifactStore, BuildLock, DEFAULT_STORE_LIMIT_BYTES, StoredArtifact},
     },
     cache_directory::cache_directory,
     compile::{compile_cache::CompileCacheSession, go_build::go_build, key, verify},
@@ -23,6 +27,9 @@ use crate::{
 
 /// Linking uses one core, so a second target is compiled at the same time.
 const MAX_CONCURRENT_COMPILES: usize = 2;
+
+/// How often a build that waits for another one looks again.
+const BUILD_LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The binary of one target.
 pub(crate) struct BuildTarget<'a> {
@@ -85,6 +92,17 @@ async fn compile_one<'a>(
     workspace: &Workspace,
     mut target: BuildTarget<'a>,
 ) -> Result<BuildTarget<'a>, Error> {
+    let _building = match target.key.as_deref() {
+        // Nobody compiles the same twice; the others wait, and take the result.
+        Some(key) => wait_for_others(context, key).await?,
+        None => None,
+    };
+    let options = &context.request.options;
+    let usable = target.key.as_deref().filter(|_| !options.cache.recompile && !options.workspace.keep);
+    if let Some(artifact) = usable.and_then(|key| store(context).get(key)) {
+        (target.artifact, target.reused) = (Some(artifact), true);
+        return Ok(target);
+    }
     let (variant, stamp) = (target.variant, &context.stamp(lock));
     let BuildTools { go, commands, scratch, .. } = tools;
     let cache = CompileCacheSession::new(context.request, go, &lock.go_version, variant, scratch.path())?;
@@ -113,6 +131,40 @@ async fn compile_one<'a>(
     Ok(target)
 }
 
+/// Waits until no other process compiles the binary with this key. Without a lock (of a cache directory that can't be
+/// written) nobody waits.
+async fn wait_for_others(context: &BuildContext<'_>, key: &str) -> Result<Option<BuildLock>, Error> {
+    let mut is_told = false;
+    loop {
+        match store(context).lock_build(key) {
+            Ok(Some(lock)) => return Ok(Some(lock)),
+            Err(_) => return Ok(None),
+            Ok(None) if is_told => {}
+            Ok(None) => {
+                context.note("another vx is compiling the same binary; waiting for it".to_owned());
+                is_told = true;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(BUILD_LOCK_RETRY_INTERVAL) => {}
+            () = context.cancel.cancelled() => return Err(Error::interrupted()),
+        }
+    }
+}
+
+/// The note that a binary for another platform is replaced.
+fn replaces_note(file: &Path, target: &GoTarget) -> Option<String> {
+    let existing = BuildInfo::read(file).ok()?;
+    let setting = |name: &str| Some(&existing.settings.iter().find(|(key, _)| key == name)?.1);
+    let platform = format!("{}/{}", setting("GOOS")?, setting("GOARCH")?);
+    (platform != target.to_string()).then(|| {
+        format!(
+            "{} was a binary for {platform}, and is replaced by the one for {target}; `--output-dir DIR` or `--output-file FILE` keeps both",
+            file.display()
+        )
+    })
+}
+
 /// Writes the binaries to the output directory.
 pub(crate) async fn publish(
     context: &BuildContext<'_>,
@@ -127,6 +179,9 @@ pub(crate) async fn publish(
             summary.compile_cache.get_or_insert_default().add(stats);
         }
         let stays = target.key.is_some() && matches!(context.request.goal, Goal::Build(Output::Store(_)));
+        if !stays && let Some(note) = replaces_note(&target.file, &target.variant.target) {
+            context.note(note);
+        }
         let binary = BuiltBinary {
             target: target.variant.target.to_string(),
             path: if stays { artifact.binary() } else { target.file.clone() },

@@ -97,6 +97,9 @@ struct CatalogueFile {
 /// The module path prefix of RoadRunner's own modules.
 const OFFICIAL_PREFIX: &str = "github.com/roadrunner-server/";
 
+/// A minimal application server for PHP.
+const STARTER_PLUGINS: [&str; 4] = ["logger", "rpc", "server", "http"];
+
 /// RoadRunner's documentation.
 const DOCUMENTATION: &str = "https://docs.roadrunner.dev/docs";
 
@@ -373,6 +376,20 @@ impl PluginStatus {
             Self::Deprecated => "deprecated",
         }
     }
+}
+
+/// A minimal velox.toml for PHP applications: the newest of the [`known_releases`], in the newest format.
+#[must_use]
+pub fn starter() -> String {
+    let Some(release) = known_releases().first() else { return String::new() };
+    let plugin = |name: &str| {
+        let known = find(name)?;
+        let (module, version) =
+            release.plugins().find(|(module, _)| without_major(module) == known.module)?;
+        Some(format!("\n\n[plugins.{name}]\nmodule_name = \"{module}\"\ntag = \"{version}\""))
+    };
+    let plugins: String = STARTER_PLUGINS.into_iter().filter_map(plugin).collect();
+    format!("[roadrunner]\nref = \"{}\"{plugins}", release.version)
 }
 
 impl KnownRelease {

@@ -4,7 +4,7 @@ use secrecy::ExposeSecret;
 
 use crate::{
     BuildArgs, DebugConfig, Diagnostic, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin,
-    Plugin, RoadRunnerConfig, SourceFile, Spanned, build_args,
+    Plugin, RoadRunnerConfig, SourceFile, Spanned, build_args, catalogue,
     check::can_be_token,
     document::{self, ConfigNode, ConfigValue},
     findings::DiagnosticSink,
@@ -16,8 +16,9 @@ use crate::{
 /// The branch of RoadRunner that is built without a ref, as Velox does.
 const DEFAULT_BRANCH: &str = "master";
 
-const EXAMPLE: &str = r#"[github.plugins]
-http = { ref = "v5.0.2", owner = "roadrunner-server", repository = "http" }"#;
+/// A plugin for a file in Velox's format of repositories.
+const REPOSITORY_EXAMPLE: &str = r#"[github.plugins]
+http = { ref = "v5.3.0", owner = "roadrunner-server", repository = "http" }"#;
 
 impl Manifest {
     /// Parses a text in any format, as TOML, YAML or JSON: see [`SourceFile::syntax`]. `environment` returns the value
@@ -117,8 +118,17 @@ fn format(root: &Section<'_>) -> ManifestFormat {
     }
     let tables = || [&github, &gitlab, &modules].into_iter().flatten();
     if tables().all(Field::is_empty) {
+        let starter = catalogue::starter();
+        let example = match (&modules, &github, &gitlab) {
+            (None, Some(_), _) | (None, None, Some(_)) => REPOSITORY_EXAMPLE,
+            // The file has its RoadRunner.
+            _ if root.has("roadrunner") => {
+                starter.split_once("\n\n").map_or(starter.as_str(), |(_, plugins)| plugins)
+            }
+            _ => &starter,
+        };
         let diagnostic =
-            Diagnostic::error("no plugins configured").help(format!("add at least one plugin:\n\n{EXAMPLE}"));
+            Diagnostic::error("no plugins configured").help(format!("add at least one plugin:\n\n{example}"));
         root.error(match tables().next() {
             Some(table) => diagnostic.at(table.key_span.clone()).label("empty table"),
             None => diagnostic,

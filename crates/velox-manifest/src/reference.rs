@@ -158,7 +158,10 @@ pub const TABLES: &[TableSpec] = &[
         "debug",
         "",
         &[
-            flag("enabled", "Keep debug symbols, for pprof and delve."),
+            flag(
+                "enabled",
+                "Keep debug symbols and disable optimizations, for Delve; also enables RoadRunner's profiler.",
+            ),
             flag("race", "Compile with the race detector, which needs a C compiler; the same as `--race`."),
         ],
     ),

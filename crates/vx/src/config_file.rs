@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use velox_manifest::{Diagnostic, SourceFile};
+use velox_manifest::{Diagnostic, SourceFile, catalogue};
 
 pub(crate) const DEFAULT_FILE_NAME: &str = "velox.toml";
 
@@ -22,13 +22,16 @@ const PIPE_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Files that are found beside a missing velox.toml.
 const OTHER_FILE_NAMES: [&str; 3] = ["velox.yaml", "velox.yml", "velox.json"];
 
-const EXAMPLE: &str = r#"[roadrunner]
-ref = "v2024.2.1"
-
-[github.plugins]
-logger = { ref = "v5.0.2", owner = "roadrunner-server", repository = "logger" }
-server = { ref = "v5.0.2", owner = "roadrunner-server", repository = "server" }
-http = { ref = "v5.0.2", owner = "roadrunner-server", repository = "http" }"#;
+/// The configuration file without `--config`: velox.toml in the working directory, or in the nearest parent directory
+/// that has one.
+pub(crate) fn default_file(working_directory: &Path) -> PathBuf {
+    let here = PathBuf::from(DEFAULT_FILE_NAME);
+    if working_directory.join(&here).symlink_metadata().is_ok() {
+        return here;
+    }
+    let mut parents = working_directory.ancestors().skip(1).map(|parent| parent.join(DEFAULT_FILE_NAME));
+    parents.find(|file| file.is_file()).unwrap_or(here)
+}
 
 #[derive(Debug)]
 pub(crate) struct ConfigFile {
@@ -107,9 +110,11 @@ fn not_found(path: &Path) -> Diagnostic {
         let message = format!("configuration file `{}` not found", path.display());
         return Diagnostic::error(message).help(format!("use `--config {other}`"));
     }
-    Diagnostic::error(format!("configuration file `{}` not found", path.display()))
+    let is_default = path.file_name().is_some_and(|name| name == DEFAULT_FILE_NAME);
+    let parents = if is_default { ", nor in a parent directory" } else { "" };
+    Diagnostic::error(format!("configuration file `{}` not found{parents}", path.display()))
         .help("create one with `vx init`, select another with `--config FILE`, or build without one with `vx build --with MODULE`")
-        .help(format!("a minimal velox.toml for PHP applications:\n\n{EXAMPLE}"))
+        .help(format!("a minimal velox.toml for PHP applications:\n\n{}", catalogue::starter()))
 }
 
 fn invalid_utf8(name: &str, cause: &std::string::FromUtf8Error) -> Diagnostic {

@@ -1,7 +1,7 @@
 //! The artifact store: compiled and verified binaries, by their keys.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -25,6 +25,7 @@ const STALE_AFTER: Duration = Duration::from_secs(60 * 60);
 ///     rr                  the binary
 ///     LICENSE             RoadRunner's, for release archives
 ///     artifact.json       its size and SHA-256; its modification time is the time of the last use
+///   .building-3f9a…       locked by the process that compiles this artifact
 ///   .new-…/  .old-…/      artifacts that are being added or removed
 ///   .lock                 locked by writers
 /// ```
@@ -54,6 +55,35 @@ pub struct StoreContents {
     pub artifacts: u64,
     /// Their total size in bytes.
     pub bytes: u64,
+}
+
+/// The exclusive right to build an artifact.
+#[derive(Debug)]
+pub(crate) struct BuildLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for BuildLock {
+    fn drop(&mut self) {
+        // While it is locked: see `is_same_file`. A leftover is empty and does no harm.
+        if cfg!(unix) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let identity = |data: fs::Metadata| (data.dev(), data.ino());
+    file.metadata().map(identity).ok() == fs::metadata(path).map(identity).ok()
+}
+
+/// Lock files are only removed on Unix.
+#[cfg(not(unix))]
+fn is_same_file(_: &File, _: &Path) -> bool {
+    true
 }
 
 impl StoredArtifact {
@@ -152,6 +182,22 @@ impl ArtifactStore {
             fs::rename(new.keep(), &directory).map_err(failed)?;
         }
         self.read(&directory).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Takes the lock for building the artifact with this key; `None` while another process, or another target of this
+    /// one, has it. It is released when the value is dropped.
+    pub(crate) fn lock_build(&self, key: &str) -> io::Result<Option<BuildLock>> {
+        fs::create_dir_all(&self.root)?;
+        let path = self.root.join(format!(".building-{key}"));
+        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Its previous owner may have removed the file in the meantime.
+        let is_same = is_same_file(&file, &path);
+        Ok(is_same.then_some(BuildLock { path, _file: file }))
     }
 
     /// Takes the lock of writers.

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use velox_manifest::{Diagnostic, Origin};
@@ -202,10 +202,20 @@ impl<'a> CompileProgress<'a> {
 
     fn finish(&self, success: bool) {
         if success {
-            // With a cached main package, only the linker ran.
-            self.link();
-            let linking = self.linking.lock().unwrap_or_else(PoisonError::into_inner);
-            let elapsed = linking.map(|since| since.elapsed()).unwrap_or_default();
+            let linking = *self.linking.lock().unwrap_or_else(PoisonError::into_inner);
+            let elapsed = match linking {
+                Some(since) => since.elapsed(),
+                // With a cached main package, only the linker ran.
+                None => {
+                    let (phase, done, total) =
+                        (Phase::Compile, self.done.load(Ordering::Relaxed), Some(self.total));
+                    let item = String::new();
+                    self.reporter.report(Event::Progress { phase, done, total, item, bytes: None });
+                    self.reporter.report(Event::Finished(Phase::Compile, Duration::ZERO));
+                    self.reporter.report(Event::Started(Phase::Link));
+                    self.compiling.elapsed()
+                }
+            };
             self.reporter.report(Event::Finished(Phase::Link, elapsed));
         }
     }

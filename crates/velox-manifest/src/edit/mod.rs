@@ -15,7 +15,7 @@ use self::{
         TextEdits, after_own_comments, as_lines, blank_line_before, is_blank, line_end, line_start, whole,
     },
 };
-use crate::{Diagnostic, ManifestFormat, Replacement, SourceFile, document, reader::nearest};
+use crate::{Diagnostic, ManifestFormat, Replacement, SourceFile, catalogue, document, reader::nearest};
 
 /// A format-preserving editor of a configuration text.
 ///
@@ -117,7 +117,7 @@ impl Editor {
             .is_some_and(|raw| raw.contains('$'))
     }
 
-    /// Adds a plugin after the last one, in the same style.
+    /// Adds a plugin after the last one of its group in the catalogue, else after the last one, in the same style.
     pub fn add(&mut self, plugin: &NewPlugin) -> Result<(), Diagnostic> {
         let all = self.entries();
         if let Some(taken) = all.iter().find(|entry| entry.name == plugin.name) {
@@ -127,7 +127,11 @@ impl Editor {
                 .help("choose another name with `--name`"));
         }
         let section = plugin.section();
-        let like = all.iter().rfind(|entry| entry.section == section);
+        let group = |name: &str| catalogue::find(name).map(|known| known.group);
+        let is_alike = |entry: &&PluginItem| entry.section == section;
+        let in_group = |entry: &&PluginItem| is_alike(entry) && group(&entry.name) == group(&plugin.name);
+        let grouped = all.iter().rfind(in_group).filter(|_| group(&plugin.name).is_some());
+        let like = grouped.or_else(|| all.iter().rfind(is_alike));
         let mut changes = TextEdits::default();
         let pairs = plugin.pairs(like);
         match like {

@@ -374,3 +374,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_plugin_is_added_to_its_group() {
+    let table = |name: &str, major: &str| {
+        format!(
+            "[plugins.{name}]\nmodule_name = \"github.com/roadrunner-server/{name}/{major}\"\ntag = \"{major}.0.0\"\n"
+        )
+    };
+    let text = ["http", "kv", "redis", "logger"].map(|name| table(name, "v5")).join("\n");
+    let mut editor = Editor::new(&text).unwrap();
+    let add = |editor: &mut Editor, name: &str| {
+        let origin = NewOrigin::Module(format!("github.com/roadrunner-server/{name}/v5"));
+        let plugin =
+            NewPlugin { name: name.to_owned(), origin, reference: "v5.0.0".to_owned(), replace: None };
+        editor.add(&plugin).unwrap();
+    };
+    add(&mut editor, "gzip");
+    add(&mut editor, "memcached");
+    add(&mut editor, "mine");
+    assert_eq!(editor.names(), ["http", "gzip", "kv", "redis", "memcached", "logger", "mine"]);
+}

@@ -41,14 +41,46 @@ pub(super) async fn proxies(context: &DoctorContext<'_>) -> Vec<Diagnosis> {
     };
     let probes = probe_proxies(&client, &list, &netrc, PROBE_MODULE).await;
     let last = probes.len().saturating_sub(1);
-    probes.into_iter().enumerate().map(|(index, probe)| proxy(probe, index == last)).collect()
+    let working = probes.iter().position(|probe| probe.error.is_none());
+    let position = |index: usize| match working {
+        Some(working) if working < index => ProxyPosition::AfterWorking,
+        Some(_) => ProxyPosition::BeforeWorking,
+        None if index == last => ProxyPosition::Last,
+        None => ProxyPosition::Other,
+    };
+    probes.into_iter().enumerate().map(|(index, probe)| proxy(probe, position(index))).collect()
 }
 
-fn proxy(probe: ProxyProbe, is_last: bool) -> Diagnosis {
+/// The position of a proxy in GOPROXY.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ProxyPosition {
+    /// A proxy before it serves modules.
+    AfterWorking,
+    /// Only proxies after it do.
+    BeforeWorking,
+    /// The last of those that all fail.
+    Last,
+    /// Another of those.
+    Other,
+}
+
+fn proxy(probe: ProxyProbe, position: ProxyPosition) -> Diagnosis {
     let name = &probe.host;
     let Some(error) = probe.error else {
         return Diagnosis::ok("proxy", format!("{name} is reachable"));
     };
+    // A proxy of selected modules refuses the others; those that it serves can still be built.
+    let refuses = matches!(error.kind, ProxyErrorKind::Status(403));
+    if position == ProxyPosition::AfterWorking || (refuses && position == ProxyPosition::BeforeWorking) {
+        let message = match refuses {
+            true => format!(
+                "{name} refuses {PROBE_MODULE}: {error}; builds succeed with the modules that it serves"
+            ),
+            false => format!("{name} does not serve modules: {error}; a proxy before it does"),
+        };
+        let remedy = format!("remove {name} from GOPROXY if no module needs it");
+        return Diagnosis::warning("proxy", message, remedy);
+    }
     let message = format!("{name} does not serve modules: {error}");
     let remedy = match error.kind {
         ProxyErrorKind::Unauthorized | ProxyErrorKind::Status(403) => {
@@ -62,7 +94,7 @@ fn proxy(probe: ProxyProbe, is_last: bool) -> Diagnosis {
         _ => "check the network, GOPROXY and HTTPS_PROXY".to_owned(),
     };
     // After a comma in GOPROXY, the next proxy is only used for modules that are not found.
-    match probe.falls_through && !is_last {
+    match probe.falls_through && position != ProxyPosition::Last {
         true => Diagnosis::warning("proxy", format!("{message}; the next proxy is used"), remedy),
         false => Diagnosis::error("proxy", message, remedy),
     }

@@ -29,7 +29,7 @@ pub(crate) struct BuildCommand {
     /// Require that velox.lock is up to date
     #[arg(long, conflicts_with_all = ["with", "without", "roadrunner"])]
     pub(crate) locked: bool,
-    /// Keep debug symbols, for pprof and Delve
+    /// Keep debug symbols and disable optimizations, for Delve; also enables RoadRunner's profiler
     #[arg(long)]
     pub(crate) debug: bool,
     /// Enable Go's race detector (requires a C compiler)
@@ -110,7 +110,7 @@ Options of vx go before the arguments of rr. The exit code is that of rr.")]
 pub(crate) struct RunCommand {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
-    /// Keep debug symbols, for pprof and Delve
+    /// Keep debug symbols and disable optimizations, for Delve; also enables RoadRunner's profiler
     #[arg(long)]
     pub(crate) debug: bool,
     /// Enable Go's race detector (requires a C compiler)

@@ -269,7 +269,7 @@ pub(crate) struct ProjectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SourceArgs {
-    /// The configuration file; `-` reads from stdin [default: velox.toml]
+    /// The configuration file; `-` reads from stdin [default: velox.toml in this directory or the nearest parent]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Which versions of other dependencies to select: those of the RoadRunner release, or the minimum that the plugins
@@ -288,7 +288,7 @@ pub(crate) struct SourceArgs {
 /// The configuration file of a command that edits it.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
-    /// The configuration file [default: velox.toml]
+    /// The configuration file [default: velox.toml; except for `vx init`, also that of the nearest parent directory]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// The go command to use [default: go from PATH]
@@ -297,7 +297,7 @@ pub(crate) struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// The path of the file.
+    /// The path of the file, in the working directory by default.
     pub(crate) fn file(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE_NAME))
     }

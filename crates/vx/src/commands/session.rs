@@ -16,7 +16,7 @@ use velox_query::ModuleGraph;
 
 use crate::{
     cli::{OutputFormat, ProjectArgs, SourceArgs, build::OverrideArgs},
-    config_file::{ConfigFile, DEFAULT_FILE_NAME},
+    config_file::{ConfigFile, default_file},
     report::{self, Report},
     settings::Settings,
     signals::{self, Signal, SignalWatch},
@@ -203,12 +203,12 @@ impl LoadedManifest {
         let OverrideArgs { with, without, roadrunner } = overrides;
         let overrides = ManifestOverrides::read(roadrunner.as_deref(), with, without, module_in)?;
         let unchanged = overrides.is_empty();
-        let default = working_directory.join(DEFAULT_FILE_NAME);
-        if config.is_none() && !overrides.with.is_empty() && !default.exists() {
+        let default = default_file(working_directory);
+        if config.is_none() && !overrides.with.is_empty() && !working_directory.join(&default).exists() {
             let manifest = Manifest::without_a_file().changed_by(&overrides)?;
             return Ok(Self { manifest, unchanged, ..Self::empty(working_directory) });
         }
-        let config = config.unwrap_or_else(|| DEFAULT_FILE_NAME.into());
+        let config = config.unwrap_or(default);
         let file = ConfigFile::read(&config, working_directory).map_err(|error| vec![error])?;
         let overrides = match file.base == working_directory {
             true => overrides,

@@ -3,7 +3,7 @@ use std::{
     io::{self, Write},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anstyle::{AnsiColor, Style};
@@ -38,6 +38,8 @@ pub(crate) struct HumanReport {
     verbosity: Verbosity,
     source: Option<SourceFile>,
     bars: Option<ProgressBars>,
+    /// How long output without progress bars may be silent while compiling.
+    pub(super) quiet_interval: Duration,
     state: Mutex<HumanState>,
 }
 
@@ -64,6 +66,9 @@ struct JsonLogLine<'a, T> {
 #[derive(Serialize)]
 struct NoFields {}
 
+/// How long a log without progress bars is silent while compiling.
+const QUIET_INTERVAL: Duration = Duration::from_secs(30);
+
 #[derive(Clone, Copy)]
 struct PhaseProgress {
     count: u64,
@@ -77,6 +82,8 @@ struct HumanState {
     /// RoadRunner's version and the number of plugins.
     resolved: Option<(String, usize)>,
     resolve_time: Option<Duration>,
+    /// When compiling started, and when a line was last written about it.
+    compiling: Option<(Instant, Instant)>,
 }
 
 impl HumanReport {
@@ -94,8 +101,9 @@ impl HumanReport {
             progress: HashMap::new(),
             resolved: None,
             resolve_time: None,
+            compiling: None,
         };
-        Self { lines, verbosity, source, bars, state: Mutex::new(state) }
+        Self { lines, verbosity, source, bars, quiet_interval: QUIET_INTERVAL, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, HumanState> {
@@ -174,7 +182,12 @@ impl HumanReport {
             let of = total.map(|total| format!("{done}/{total} ")).unwrap_or_default();
             self.row(state, RUNNING_STYLE, running_verb(phase), &format!("{of}{}", clean(item)));
         }
-        let Some(bars) = &self.bars else { return };
+        let Some(bars) = &self.bars else {
+            if phase == Phase::Compile && self.verbosity == Verbosity::Normal {
+                self.sign_of_life(state, done, total);
+            }
+            return;
+        };
         if let Some(bar) = state.running.get(&phase) {
             if bar.length() != total {
                 match total {
@@ -190,6 +203,18 @@ impl HumanReport {
             // Modules are also fetched during resolution: show the item, but not the count of another phase.
             bar.set_message(clean(item).into_owned());
         }
+    }
+
+    /// A line about the compiler, if there was none for a while: a log without progress bars looks stuck otherwise.
+    fn sign_of_life(&self, state: &mut HumanState, done: u64, total: Option<u64>) {
+        let Some((started, last)) = state.compiling else { return };
+        if done == 0 || last.elapsed() < self.quiet_interval {
+            return;
+        }
+        state.compiling = Some((started, Instant::now()));
+        let most = total.map(|total| format!(" of at most {total}")).unwrap_or_default();
+        let text = format!("{}{most} after {}", count(done, "package"), elapsed(started.elapsed()));
+        self.row(state, RUNNING_STYLE, running_verb(Phase::Compile), &text);
     }
 
     fn finish(&self, state: &mut HumanState, phase: Phase, time: Duration) {
@@ -209,6 +234,14 @@ impl HumanReport {
                 ("Fetched", format!("{}{size}", count(modules, "module")))
             }
             Phase::Prepare => ("Prepared", "the source tree".to_owned()),
+            Phase::Compile if progress.is_some_and(|progress| progress.count == 0) => {
+                return self.row(
+                    state,
+                    DONE_STYLE,
+                    "Compiled",
+                    "nothing to compile: all packages are cached",
+                );
+            }
             Phase::Compile => {
                 ("Compiled", progress.map_or("all packages".to_owned(), |done| count(done.count, "package")))
             }
@@ -257,6 +290,9 @@ impl Reporter for HumanReport {
             event if threshold(&event) > self.verbosity => {}
             Event::Started(phase) => {
                 state.progress.remove(&phase);
+                if phase == Phase::Compile {
+                    state.compiling = Some((Instant::now(), Instant::now()));
+                }
                 if let Some(bars) = &self.bars {
                     state.running.insert(phase, bars.add(phase));
                 }

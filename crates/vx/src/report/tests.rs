@@ -237,6 +237,26 @@ fn dry_run_plan() {
 }
 
 #[test]
+fn a_log_without_bars_shows_that_the_compiler_works() {
+    let (mut report, written) = human(Verbosity::Normal);
+    for interval in [Duration::from_secs(60), Duration::ZERO] {
+        report.quiet_interval = interval;
+        report.report(Event::Started(Phase::Compile));
+        report.report(progress(Phase::Compile, 46, Some(508), "net/http"));
+        report.report(Event::Finished(Phase::Compile, Duration::from_secs(9)));
+    }
+    report.report(Event::Started(Phase::Compile));
+    report.report(progress(Phase::Compile, 0, Some(508), ""));
+    report.report(Event::Finished(Phase::Compile, Duration::ZERO));
+    insta::assert_snapshot!(written.text(), @r"
+        Compiled 46 packages in 9.0s
+       Compiling 46 packages of at most 508 after 0.0s
+        Compiled 46 packages in 9.0s
+        Compiled nothing to compile: all packages are cached
+    ");
+}
+
+#[test]
 fn interrupted_build() {
     let (report, written) = human(Verbosity::Normal);
     report.report(Event::Started(Phase::Fetch));

@@ -3,15 +3,16 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     os::unix::{fs::FileTypeExt as _, fs::symlink, net::UnixListener},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     thread,
 };
 
 use velox_testkit::ModuleProxy;
 
-use crate::support::sandbox::{Sandbox, acme_proxy};
+use crate::support::sandbox::{Sandbox, acme_proxy, program, wait_until};
 
 fn machine(proxy: &ModuleProxy) -> Sandbox {
     Sandbox::behind(proxy).plugins("hello@v1.0.0")
@@ -92,4 +93,68 @@ fn links_are_followed() {
     sandbox.vx("build -o again").ok();
     sandbox.vx("init --from again/rr --force -c /dev/null").ok();
     assert!(fs::symlink_metadata("/dev/null").unwrap().file_type().is_char_device());
+}
+
+#[test]
+fn a_binary_for_another_platform_is_replaced_with_a_note() {
+    let proxy = acme_proxy();
+    let sandbox = machine(&proxy);
+    sandbox.vx("build -o bin").ok();
+    let host = if cfg!(target_arch = "x86_64") { "linux/amd64" } else { "linux/arm64" };
+    let foreign = if cfg!(target_arch = "x86_64") { "linux/arm64" } else { "linux/amd64" };
+    let note = format!("rr was a binary for {host}, and is replaced by the one for {foreign}");
+    let build = format!("build -o bin --target {foreign} --archive");
+    let replaced = sandbox.vx(&build);
+    replaced.succeeds_with(&[&note, "`--output-dir DIR` or `--output-file FILE` keeps both"]);
+    let again = sandbox.vx(&build);
+    again.ok();
+    assert!(!again.stderr().contains("is replaced by"), "{}", again.stderr());
+    // Archives and checksums have the permissions of other new files.
+    use std::os::unix::fs::PermissionsExt as _;
+    for name in sandbox.entries("bin") {
+        let mode = fs::metadata(sandbox.at(format!("bin/{name}"))).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, if name == "rr" { 0o755 } else { 0o644 }, "{name}");
+    }
+}
+
+#[test]
+fn nothing_to_compile_is_said() {
+    let proxy = acme_proxy();
+    let sandbox = machine(&proxy);
+    sandbox.vx("build").succeeds_with(&["Compiled ", " packages in "]);
+    let again = sandbox.vx("build --no-cache");
+    again.succeeds_with(&["Compiled nothing to compile: all packages are cached", "Linked the binary in "]);
+}
+
+#[test]
+fn two_builds_of_the_same_binary_compile_once() {
+    let proxy = acme_proxy();
+    let wrapper = format!(
+        "#!/bin/sh\nunset GOROOT\nif [ \"$1 $2\" = \"build -v\" ]; then echo compiled >>\"$USED\"; \
+         until [ -e \"$GATE\" ]; do sleep 0.1; done; fi\nexec {} \"$@\"\n",
+        program("go").unwrap().canonicalize().unwrap().display()
+    );
+    let sandbox = machine(&proxy).script("mine", &wrapper);
+    let (used, gate, go) = (sandbox.at("used"), sandbox.at("gate"), sandbox.at("bin/mine"));
+    let sandbox = sandbox.env("USED", &used).env("GATE", &gate);
+    sandbox.vx("lock").ok();
+    let start = |directory: &str| {
+        let mut command = sandbox.vx_command(&format!("build -o {directory} --go {}", go.display()));
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let first = start("one");
+    wait_until("the first build compiles", || used.exists());
+    let mut second = start("other");
+    let mut lines = BufReader::new(second.stderr.take().unwrap()).lines();
+    let is_told =
+        lines.any(|line| line.unwrap().contains("another vx is compiling the same binary; waiting for it"));
+    fs::write(&gate, "").unwrap();
+    assert!(is_told, "the second build waits");
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(second.wait().unwrap().success(), "{rest:?}");
+    assert!(first.wait_with_output().unwrap().status.success());
+    assert_eq!(sandbox.read("used"), "compiled\n");
+    assert!(sandbox.bytes("one/rr") == sandbox.bytes("other/rr"));
+    let store = sandbox.entries("../cache/artifacts-v1");
+    assert!(!store.iter().any(|name| name.starts_with(".building-")), "{store:?}");
 }

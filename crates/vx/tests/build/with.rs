@@ -116,3 +116,27 @@ fn invalid_with_flags_fail_before_any_request() {
     insta::assert_snapshot!(shown);
     assert_eq!(proxy.requests(), [""; 0]);
 }
+
+#[test]
+fn the_file_is_found_in_parent_directories() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy).plugins("hello@v1.0.0");
+    std::fs::create_dir_all(sandbox.at("deep/down")).unwrap();
+    let below = |line: &str| {
+        let mut command = sandbox.vx_command(line);
+        crate::support::sandbox::CommandOutput::from(command.current_dir(sandbox.at("deep/down")))
+    };
+    below("build -o out").ok();
+    // The lock lies beside velox.toml, the output is below the working directory.
+    assert!(sandbox.has("velox.lock") && sandbox.has("deep/down/out/rr"));
+    below("lock --check").ok();
+    below("list").ok();
+    let file = sandbox.read("velox.toml");
+    below("add acme/none@v1.0.0 --no-lock").ok();
+    assert!(sandbox.read("velox.toml").contains("[plugins.none]"));
+    std::fs::write(sandbox.at("velox.toml"), file).unwrap();
+    // A directory in a flag starts from the working directory, -c names exactly one file.
+    below("build -c velox.toml").fails_with(2, &["deep/down/velox.toml` not found"]);
+    std::fs::write(sandbox.at("velox.toml"), "[roadrunner]\nreff = 1\n").unwrap();
+    below("build").fails_with(2, &["unknown key"]);
+}

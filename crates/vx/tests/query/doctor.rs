@@ -198,6 +198,8 @@ fn proxies_and_the_checksum_database() {
         (user, 1, "which is not sent over plain HTTP"),
         (format!("http://127.0.0.1:9|{url}"), 0, "warning  proxy    127.0.0.1:9 does not serve modules"),
         (format!("http://127.0.0.1:9,{url}"), 1, "error    proxy    127.0.0.1:9 does not serve modules"),
+        // A proxy before it serves modules.
+        (format!("{url},http://127.0.0.1:9"), 0, "warning  proxy    127.0.0.1:9 does not serve modules"),
         ("off".to_owned(), 1, "GOPROXY=off"),
         ("direct".to_owned(), 0, "GOPROXY names no proxy"),
         ("ftp://me:s3cret@x".to_owned(), 1, "entry 1 is neither an https"),
@@ -208,6 +210,15 @@ fn proxies_and_the_checksum_database() {
         let told = about(&ran.stdout(), "proxy");
         assert!(told.contains(sign) && !ran.stdout().contains("s3cret"), "{list}: {told}");
     }
+
+    // A proxy of a company's own modules refuses the probe; builds with them succeed.
+    let own = ModuleProxy::start();
+    own.fail("@v/list", Fault::Status(403));
+    let both = format!("{},{url}", own.url());
+    let ran = CommandOutput::from(machine.sandbox.vx_command("doctor").env("GOPROXY", &both));
+    assert_eq!(ran.code(), Some(0), "{}", ran.stdout());
+    let told = about(&ran.stdout(), "proxy");
+    assert!(told.contains("builds succeed with the modules that it serves"), "{told}");
 
     let machine = machine.with(|sandbox| sandbox.env("GONOSUMDB", "").env("GOSUMDB", "sum.golang.org"));
     let told = machine.about("sumdb", 1);

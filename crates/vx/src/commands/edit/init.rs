@@ -17,11 +17,12 @@ use velox_query::{
 };
 
 use crate::{
-    cli::edit::InitCommand,
+    cli::{OutputFormat, edit::InitCommand},
     commands::{
         edit::prompt,
         session::{LoadedManifest, Session, working_directory},
     },
+    config_file::DEFAULT_FILE_NAME,
     report::{self, Change, ChangeKind, text::count},
     settings::Settings,
     signals::Signal,
@@ -76,7 +77,15 @@ pub(crate) async fn init(settings: Settings, arguments: InitCommand) -> CommandR
         .map_err(|error| report::complain(&format!("failed to write `{}`: {error}", file.display())))?;
     let (kind, name, to) = (ChangeKind::Created, source.name, Some(about));
     let change = Change { kind, name, module: None, from: None, to };
-    session.report.edited(&file, &[change]).map_err(report::output_error)
+    let config = match file.file_name().is_some_and(|name| name == DEFAULT_FILE_NAME) {
+        true => String::new(),
+        false => format!(" -c {}", arguments.config.file().display()),
+    };
+    session.report.edited(&file, &[change]).map_err(report::output_error)?;
+    if session.format == OutputFormat::Human {
+        session.note(format!("compile it with `vx build{config}`; `vx add{config} PLUGIN` adds a plugin"));
+    }
+    Ok(())
 }
 
 /// A session for queries about RoadRunner, without plugins.

@@ -11,7 +11,7 @@ use velox_manifest::{
 use crate::{
     cli::ConfigArgs,
     commands::session::{LoadedManifest, Session, parse, working_directory},
-    config_file::ConfigFile,
+    config_file::{ConfigFile, default_file},
     report::{self, Change},
     settings::Settings,
     status::CommandResult,
@@ -48,8 +48,9 @@ impl EditSession {
     /// Opens the file, which may have no plugins yet.
     pub(crate) fn open(settings: Settings, config: &ConfigArgs, purpose: EditPurpose) -> CommandResult<Self> {
         let directory = working_directory()?;
-        let mut opened = ConfigFile::read(config.file(), &directory)
-            .map_err(|error| report::invalid(&settings, None, &[error]))?;
+        let mut opened =
+            ConfigFile::read(&config.config.clone().unwrap_or_else(|| default_file(&directory)), &directory)
+                .map_err(|error| report::invalid(&settings, None, &[error]))?;
         let mut source = opened.source.clone();
         let Some(mut file) = opened.path.clone() else {
             let error = Diagnostic::error(format!("`{}` is not a regular file", source.name))

@@ -12,7 +12,7 @@ use velox_query::{Diagnosis, Health};
 use crate::{
     cli::{OutputFormat, build::OverrideArgs, query::DoctorCommand},
     commands::session::{LoadError, LoadedManifest, watch_signals, working_directory},
-    config_file::DEFAULT_FILE_NAME,
+    config_file::{DEFAULT_FILE_NAME, default_file},
     report::{
         self,
         text::{clean, count},
@@ -27,7 +27,7 @@ pub(crate) async fn doctor(settings: Settings, arguments: DoctorCommand) -> Comm
     let config = source.config.take();
     let printer = DiagnosisPrinter::new(&settings);
     let mut loaded = LoadedManifest::empty(&directory);
-    if config.is_some() || directory.join(DEFAULT_FILE_NAME).exists() {
+    if config.is_some() || directory.join(default_file(&directory)).exists() {
         match LoadedManifest::load(&settings, config, &OverrideArgs::default(), &directory) {
             Ok(configured) => {
                 loaded = configured;

@@ -154,7 +154,8 @@ async fn wait_for_others(context: &BuildContext<'_>, key: &str) -> Result<Option
 
 /// The note that a binary for another platform is replaced.
 fn replaces_note(file: &Path, target: &GoTarget) -> Option<String> {
-    let existing = BuildInfo::read(file).ok()?;
+    // Opening a pipe would wait for its other end.
+    let existing = file.is_file().then(|| BuildInfo::read(file).ok()).flatten()?;
     let setting = |name: &str| Some(&existing.settings.iter().find(|(key, _)| key == name)?.1);
     let platform = format!("{}/{}", setting("GOOS")?, setting("GOARCH")?);
     (platform != target.to_string()).then(|| {

@@ -22,7 +22,7 @@ pub struct PluginCatalogue {
     pub complete: bool,
     /// The plugins by purpose.
     pub groups: Vec<CatalogueGroup>,
-    /// The supported targets, `os/arch` in Go's names: Linux, macOS, Windows, then the others by name.
+    /// The supported targets, `os/arch` in Go's names: Linux, macOS and Windows first.
     pub targets: Vec<String>,
     /// The default target: the service's own platform.
     pub target: String,
@@ -102,13 +102,14 @@ impl CataloguePlugin {
 
 /// The targets, those that most binaries are for first.
 fn targets() -> Vec<String> {
-    const FIRST: [&str; 3] = ["linux", "darwin", "windows"];
-    let mut targets: Vec<String> = velox_manifest::targets().iter().map(GoTarget::to_string).collect();
-    let rank = |target: &String| {
-        FIRST.iter().position(|system| target.split('/').next() == Some(system)).unwrap_or(FIRST.len())
-    };
-    targets.sort_by_key(rank);
-    targets
+    const SYSTEMS: [&str; 3] = ["linux", "darwin", "windows"];
+    const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
+    let rank = |list: &[&str], name: &str| list.iter().position(|known| *known == name).unwrap_or(list.len());
+    let mut targets = velox_manifest::targets();
+    targets.sort_by_cached_key(|target| {
+        (rank(&SYSTEMS, &target.os), target.os.clone(), rank(&ARCHITECTURES, &target.arch))
+    });
+    targets.iter().map(GoTarget::to_string).collect()
 }
 
 /// The known plugins that work with a release, and the other plugins of the release, if these are known.
@@ -212,6 +213,10 @@ mod tests {
         assert_eq!(always, ["informer", "resetter"]);
         assert_eq!(http.documentation.as_deref(), Some("https://docs.roadrunner.dev/docs/http/http"));
         assert_eq!(newest.targets[..2], ["linux/amd64", "linux/arm64"]);
+        let systems: Vec<&str> =
+            newest.targets.iter().filter_map(|target| target.split('/').next()).collect();
+        let distinct: std::collections::HashSet<&&str> = systems.iter().collect();
+        assert_eq!(systems.chunk_by(|one, other| one == other).count(), distinct.len(), "{systems:?}");
 
         let branch = PluginCatalogue::of(&releases, Some("master")).await;
         assert!(!branch.complete && branch.plugins().all(|plugin| plugin.reference() == "latest"));

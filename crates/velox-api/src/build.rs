@@ -152,15 +152,7 @@ pub struct LogEntry {
 impl LogEntry {
     /// Creates an entry with the current time and without a phase.
     pub fn new(level: Severity, text: impl Into<String>) -> Self {
-        Self {
-            seq: 0,
-            time: Timestamp::now(),
-            level,
-            text: text.into(),
-            phase: None,
-            done: None,
-            total: None,
-        }
+        Self { seq: 0, time: crate::now(), level, text: text.into(), phase: None, done: None, total: None }
     }
 }
 

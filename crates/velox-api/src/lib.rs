@@ -11,6 +11,7 @@
 
 mod build;
 pub mod client;
+mod clock;
 mod manifest;
 mod spec;
 mod view;
@@ -18,6 +19,7 @@ mod view;
 pub use build::{
     ArtifactInfo, BuildFailure, BuildId, BuildState, FailureKind, LogEntry, QueuePosition, Severity,
 };
+pub use clock::now;
 pub use manifest::{unsupported_sources, with_module_paths};
 pub use spec::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, Violation};
 pub use view::{ArtifactView, BuildLinks, BuildView, Problem, SubmitRequest, artifact_path};

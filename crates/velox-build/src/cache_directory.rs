@@ -28,23 +28,27 @@ pub fn cache_directory(environment: &BTreeMap<String, String>) -> PathBuf {
 /// Creates the cache directory for this user alone, and fails if another user could write to it: what is in it
 /// is compiled, published and run.
 pub(crate) fn secure(directory: &Path) -> Result<(), Error> {
-    match fs::metadata(directory) {
-        Ok(data) => match untrusted(&data) {
-            None => Ok(()),
-            Some(reason) => Err(Error::configuration(format!(
-                "the cache directory {} {reason}, who could change the binaries in it",
-                directory.display()
-            ))
-            .help(
-                "set VX_CACHE_DIR to a directory of your own, or change the owner and the mode of this one",
-            )),
-        },
+    check_trusted("VX_CACHE_DIR", directory)?;
+    if fs::metadata(directory).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         // Later steps report errors with their own help.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let _ = create_private(directory);
-            Ok(())
-        }
-        Err(_) => Ok(()),
+        let _ = create_private(directory);
+    }
+    Ok(())
+}
+
+/// Fails if another user could write to the directory that this variable sets: GOMODCACHE has the sources that are
+/// compiled, GOCACHE the compiled packages, and Go verifies neither when it uses them.
+pub(crate) fn check_trusted(variable: &str, directory: &Path) -> Result<(), Error> {
+    // A missing directory is created by this user.
+    match fs::metadata(directory).ok().as_ref().and_then(untrusted) {
+        None => Ok(()),
+        Some(reason) => Err(Error::configuration(format!(
+            "the cache directory {} ({variable}) {reason}, who could change what is built",
+            directory.display()
+        ))
+        .help(format!(
+            "set {variable} to a directory of your own, or change the owner and the mode of this one"
+        ))),
     }
 }
 
@@ -113,5 +117,22 @@ mod tests {
             assert_eq!(secure(&cache).is_ok(), is_secure, "{bits:o}");
         }
         assert!(is_owned(&cache) && !is_owned(&cache.join("missing")));
+        assert!(check_trusted("GOCACHE", &cache.join("missing")).is_ok());
+    }
+
+    #[test]
+    fn directories_of_other_users_are_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let chown = |user| std::os::unix::fs::chown(place.path(), Some(user), None);
+        if chown(1234).is_err() {
+            println!("skipped: only root can change the owner of a directory");
+            return;
+        }
+        for variable in ["VX_CACHE_DIR", "GOMODCACHE", "GOCACHE"] {
+            let error = check_trusted(variable, place.path()).unwrap_err().diagnostics[0].message.clone();
+            assert!(error.contains(variable) && error.contains("belongs to user 1234"), "{error}");
+        }
+        chown(0).unwrap();
+        check_trusted("GOMODCACHE", place.path()).unwrap();
     }
 }

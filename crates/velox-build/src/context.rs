@@ -7,7 +7,7 @@ use velox_fetch::download::Fetcher;
 use velox_manifest::{Diagnostic, Manifest};
 
 use crate::{
-    cache_directory::{cache_directory, secure},
+    cache_directory::{cache_directory, check_trusted, secure},
     error::{Blame, Error, ErrorKind},
     event::{BuildSummary, Event, Note, Reporter},
     go_memory::{available_memory, garbage_collector_variables},
@@ -103,6 +103,8 @@ impl<'a> BuildContext<'a> {
         let scratch = ScratchDirectory::create(&parent, options.workspace.keep)?;
         let plain = CommandRunner::new(self.request, &self.reporter, &self.cancel);
         let installed = InstalledGo::find(&plain, options.go.as_deref(), scratch.path()).await?;
+        check_trusted("GOMODCACHE", &installed.settings.gomodcache)?;
+        check_trusted("GOCACHE", &installed.settings.gocache)?;
         let Network { children: commands, forges, fetcher } =
             Network::new(self.request, &installed.settings, scratch.path(), &plain).await?;
         let memory = garbage_collector_variables(environment, available_memory());
@@ -249,6 +251,7 @@ pub(crate) fn summary(
         go_mod: lock.go_mod.clone(),
         lock: place,
         binaries: Vec::new(),
+        attestation: None,
         compile_cache: None,
     }
 }

@@ -234,6 +234,9 @@ pub struct BuildSummary {
     pub lock: Option<PathBuf>,
     /// The binaries; empty unless the goal is a build.
     pub binaries: Vec<BuiltBinary>,
+    /// Their signed provenance (`--attestation`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<PathBuf>,
     /// The use of the shared compile cache.
     pub compile_cache: Option<CompileCacheStats>,
 }
@@ -253,6 +256,9 @@ pub struct BuiltBinary {
     pub reused: bool,
     /// The release archive around it (`--archive`).
     pub archive: Option<PathBuf>,
+    /// Its bills of materials (`--sbom`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sboms: Vec<PathBuf>,
 }
 
 /// Statistics of the shared compile cache.

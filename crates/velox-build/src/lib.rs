@@ -20,6 +20,7 @@ mod event;
 mod go_memory;
 mod go_variables;
 mod imports;
+mod licenses;
 mod local_module;
 mod lock;
 mod package_reader;
@@ -27,13 +28,17 @@ mod pipeline;
 mod plugin_template;
 mod process;
 mod process_group;
+mod provenance;
 mod rebase_replaces;
 mod remote;
 pub mod render;
 mod request;
 mod resolve;
+mod sbom;
+mod sbom_format;
 mod session;
 mod settings;
+mod signing_key;
 mod stamp;
 mod targets;
 mod toolchain;
@@ -52,24 +57,28 @@ pub use event::{
 };
 pub use go_memory::{available_memory, garbage_collector_variables};
 pub use go_variables::{GoVariable, InstructionSet, target_of_environment};
+pub use licenses::{LicenseFile, ModuleLicense};
 pub use lock::{
     Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, LockedVersions, SelectedModule,
     TargetVariant, carry_over_lock, locked_go_version, locked_versions,
 };
-pub use package_reader::{LinkReader, LinkedBinary, PackageReader, PackagesRead};
+pub use package_reader::{PackageReader, PackagesRead};
 pub use pipeline::build;
 pub use plugin_template::PluginTemplate;
 pub use process_group::{EndSignal, ProcessGroup};
 pub use rebase_replaces::rebase_replaces;
 pub use remote::{LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};
 pub use request::{
-    BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output, StampOptions,
-    Upgrade, VersionOptions, WorkspaceOptions,
+    AttestationOutput, BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output,
+    SbomOutput, StampOptions, Upgrade, VersionOptions, WorkspaceOptions,
 };
 pub use resolve::{
     RoadRunnerRelease, module_in,
     network::http_client,
     versions::{MajorVersions, Versions},
 };
+pub use sbom::{Sbom, SbomModule};
+pub use sbom_format::SbomFormat;
 pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
+pub use signing_key::{KeyPassword, SigningKey};
 pub use stamp::{Stamp, StampSource};

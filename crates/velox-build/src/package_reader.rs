@@ -1,4 +1,4 @@
-//! Programs that read the packages of a binary, or its symbols, without running them.
+//! Go programs that read the packages of a binary without running them.
 
 use std::{
     fs, io,
@@ -8,14 +8,13 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use velox_manifest::GoTarget;
 
 use crate::{
     artifact::store::ArtifactStore,
     atomic_file::write_text,
     cache_directory::cache_directory,
     compile::{
-        go_build::{MAIN_PACKAGE, build_flags, go_build_unstripped},
+        go_build::{MAIN_PACKAGE, build_flags},
         key,
     },
     context::BuildTools,
@@ -31,12 +30,9 @@ use crate::{
 /// Results in the cache; the least recently written are removed.
 const MAX_CACHED_RESULTS: usize = 64;
 
-/// What a [`PackageReader`] gets of each package; `Export` compiles it.
-const EXPORT_FIELDS: &[&str] =
-    &["-export", "-json=ImportPath,Name,Dir,Export,GoFiles,CgoFiles,Imports,ImportMap,Module,Standard,Error"];
-
-/// What a [`LinkReader`] gets of each package.
-const LINK_FIELDS: &[&str] = &["-json=ImportPath,Imports,ImportMap,Module,Standard"];
+/// The fields of `go list -json` that readers get.
+const LIST_FIELDS: &str =
+    "-json=ImportPath,Name,Dir,Export,GoFiles,CgoFiles,Imports,ImportMap,Module,Standard,Error";
 
 /// A Go program of the standard library only. Its argument is a file with the output of
 /// `go list -e -export -deps -json` for RoadRunner's main package; its standard output is the result.
@@ -53,43 +49,12 @@ pub struct PackageReader {
     pub source: &'static str,
 }
 
-/// A function that reads a binary with all its symbols.
-///
-/// ```text
-/// CACHE/NAME-v0/
-///   3f9a….json            results, by the key of the artifact and the generation
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct LinkReader {
-    /// A name for the cache, such as `size`.
-    pub name: &'static str,
-    /// Changed when the function makes another result of the same binary.
-    pub generation: &'static str,
-    /// The function.
-    pub read: fn(&LinkedBinary) -> Result<String, Error>,
-}
-
-/// A binary that was linked with all its symbols.
-#[derive(Debug)]
-pub struct LinkedBinary {
-    /// The file.
-    pub path: PathBuf,
-    /// What `go list -deps -json` prints about its packages: ImportPath, Imports, ImportMap, Module, Standard.
-    pub packages: String,
-    /// How the linker reached each symbol first: `PARENT -> SYMBOL`, parents before their children.
-    pub reached: Vec<String>,
-    /// Whether the ordinary binary has no symbols.
-    pub is_stripped: bool,
-}
-
-/// The result of a [`PackageReader`] or a [`LinkReader`].
+/// The result of a [`PackageReader`].
 #[derive(Debug, Clone)]
 pub struct PackagesRead {
     /// The lock of the packages.
     pub lock: Lock,
-    /// The target.
-    pub target: GoTarget,
-    /// What the program printed, or the function returned.
+    /// What the program printed.
     pub output: String,
 }
 
@@ -100,65 +65,34 @@ impl QuerySession<'_> {
     /// # Errors
     /// As [`crate::build`], up to the compilation; a failure of the reader.
     pub async fn read_packages(&self, reader: PackageReader) -> Result<PackagesRead, Error> {
-        let run = async |tools: &BuildTools, lock: &Lock, variant: &TargetVariant, workspace: &Workspace| {
-            self.run_reader(reader, tools, lock, variant, workspace).await
-        };
-        self.cached(reader.name, reader.source, run).await
-    }
-
-    /// Links the binary of the first target with all symbols, over the same compiled packages as a build, and reads
-    /// it; or takes the result from the cache if nothing changed.
-    ///
-    /// # Errors
-    /// As [`crate::build`], up to the link; a failure of the reader.
-    pub async fn read_link(&self, reader: LinkReader) -> Result<PackagesRead, Error> {
-        let run = async |tools: &BuildTools, lock: &Lock, variant: &TargetVariant, workspace: &Workspace| {
-            let packages = self.list_packages(LINK_FIELDS, tools, lock, variant, workspace).await?;
-            let linking = go_build_unstripped(&self.context, &tools.go, lock, workspace, variant);
-            let (path, reached) = linking.await?;
-            let is_stripped = self.context.settings.strip();
-            (reader.read)(&LinkedBinary { path, packages, reached, is_stripped })
-        };
-        self.cached(reader.name, reader.generation, run).await
-    }
-
-    /// The result `name` for the first target: from the cache, or from `run` in a prepared workspace. `generation`
-    /// changes when `run` makes something else of the same input.
-    async fn cached(
-        &self,
-        name: &str,
-        generation: &str,
-        run: impl AsyncFnOnce(&BuildTools, &Lock, &TargetVariant, &Workspace) -> Result<String, Error>,
-    ) -> Result<PackagesRead, Error> {
         let context = &self.context;
         let Some(variant) = context.variants.first() else {
             return Err(Error::configuration("there is no target"));
         };
-        let target = variant.target.clone();
         let found = LockFile::read(context.request)?;
         let locked = context.matching_lock(&found)?;
         if let Some(lock) = &locked
             && let Some(output) =
-                self.result(name, generation, lock, variant)?.and_then(|path| fs::read_to_string(path).ok())
+                self.result(reader, lock, variant)?.and_then(|path| fs::read_to_string(path).ok())
         {
-            return Ok(PackagesRead { lock: lock.clone(), target, output });
+            return Ok(PackagesRead { lock: lock.clone(), output });
         }
         let mut tools = context.tools(&found, locked.as_ref()).await?;
         let (lock, workspace) = match locked {
             Some(lock) => pipeline::restore(context, &tools, &found, lock).await?,
             None => pipeline::resolve(context, &mut tools, &found).await?,
         };
-        let result = self.result(name, generation, &lock, variant)?;
+        let result = self.result(reader, &lock, variant)?;
         if let Some(output) = result.as_ref().and_then(|path| fs::read_to_string(path).ok()) {
-            return Ok(PackagesRead { lock, target, output });
+            return Ok(PackagesRead { lock, output });
         }
         workspace.prepare(&lock, &context.stamp(&lock), &context.settings)?;
-        let output = run(&tools, &lock, variant, &workspace).await?;
+        let output = self.run_reader(reader, &tools, &lock, variant, &workspace).await?;
         if let Some(path) = result {
             // Without the cache, the next query takes longer.
             let _ = keep(&path, &output);
         }
-        Ok(PackagesRead { lock, target, output })
+        Ok(PackagesRead { lock, output })
     }
 
     /// As [`Self::read_packages`], but only if that takes no compilation: the result is in the cache, or the artifact
@@ -172,8 +106,7 @@ impl QuerySession<'_> {
         let (Some(lock), Some(variant)) = (context.matching_lock(&found)?, context.variants.first()) else {
             return Ok(None);
         };
-        let is_cached =
-            self.result(reader.name, reader.source, &lock, variant)?.is_some_and(|path| path.exists());
+        let is_cached = self.result(reader, &lock, variant)?.is_some_and(|path| path.exists());
         let is_built = || {
             let (stamp, replaced) = (context.stamp(&lock), context.replaced(&lock));
             let key = key::of(&lock, variant, &context.settings, &stamp, &replaced)?;
@@ -186,8 +119,7 @@ impl QuerySession<'_> {
     /// The place of a result in the cache; `None` for a binary without a key.
     fn result(
         &self,
-        name: &str,
-        generation: &str,
+        reader: PackageReader,
         lock: &Lock,
         variant: &TargetVariant,
     ) -> Result<Option<PathBuf>, Error> {
@@ -199,8 +131,8 @@ impl QuerySession<'_> {
         };
         let mut hash = Sha256::new();
         hash.update(artifact);
-        hash.update(generation);
-        let directory = cache_directory(&context.request.environment).join(format!("{name}-v0"));
+        hash.update(reader.source);
+        let directory = cache_directory(&context.request.environment).join(format!("{}-v0", reader.name));
         Ok(Some(directory.join(format!("{}.json", HEXLOWER.encode(&hash.finalize())))))
     }
 
@@ -212,10 +144,20 @@ impl QuerySession<'_> {
         variant: &TargetVariant,
         workspace: &Workspace,
     ) -> Result<String, Error> {
-        let listing = self.list_packages(EXPORT_FIELDS, tools, lock, variant, workspace);
-        let listed = phase(&*self.context.reporter, Phase::Compile, listing).await?;
+        let context = &self.context;
+        let flags = build_flags(&context.settings, lock, &context.stamp(lock))?;
+        let mut arguments = vec!["list", "-e", "-export", "-deps", LIST_FIELDS];
+        arguments.extend(flags.iter().map(String::as_str));
+        arguments.push(MAIN_PACKAGE);
+        let directory = workspace.directory();
+        let listing = tools.go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, None);
+        let listed = phase(&*context.reporter, Phase::Compile, listing).await?;
+        // With -e, packages that don't compile are listed with their error.
+        if listed.stdout.trim().is_empty() {
+            return Err(Error::build("failed to list the packages: `go list` failed").output(listed.stderr));
+        }
         let scratch = Workspace::empty(tools.scratch.path().join(reader.name))?;
-        scratch.write("packages.json", &listed)?;
+        scratch.write("packages.json", &listed.stdout)?;
         scratch.write("reader.go", reader.source)?;
         // Outside of any module, for this machine.
         let arguments = ["run", "reader.go", "packages.json"];
@@ -225,30 +167,6 @@ impl QuerySession<'_> {
                 .output(read.stderr));
         }
         Ok(read.stdout)
-    }
-
-    /// What `go list -deps` prints for RoadRunner's main package.
-    async fn list_packages(
-        &self,
-        fields: &[&str],
-        tools: &BuildTools,
-        lock: &Lock,
-        variant: &TargetVariant,
-        workspace: &Workspace,
-    ) -> Result<String, Error> {
-        let context = &self.context;
-        let flags = build_flags(&context.settings, lock, &context.stamp(lock))?;
-        // With -e, packages that don't compile are listed with their error.
-        let mut arguments = vec!["list", "-e", "-deps"];
-        arguments.extend(fields);
-        arguments.extend(flags.iter().map(String::as_str));
-        arguments.push(MAIN_PACKAGE);
-        let directory = workspace.directory();
-        let listed = tools.go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, None).await?;
-        if listed.stdout.trim().is_empty() {
-            return Err(Error::build("failed to list the packages: `go list` failed").output(listed.stderr));
-        }
-        Ok(listed.stdout)
     }
 }
 

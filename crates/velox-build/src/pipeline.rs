@@ -88,6 +88,7 @@ fn check(context: &BuildContext<'_>, output: Option<&Output>) -> Result<(), Erro
         if options.archive {
             output.check_archive()?;
         }
+        output.check_sboms(&options.sboms, &context.settings)?;
         compile_cache::check(context.request)?;
         c_compiler::check(context)?;
         let stamp = Stamp::choose(&options.stamp, &context.manifest.build_args, environment, "", 0);

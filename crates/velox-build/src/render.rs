@@ -85,6 +85,26 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain(text).replace(is_control, "").replace(is_deceptive, "\u{fffd}"))
 }
 
+/// Escapes the characters of serialized JSON that [`clean`] removes. Its value stays the same, and a terminal shows it in
+/// order.
+#[must_use]
+pub fn escape_json(json: String) -> String {
+    let is_escaped = |c: char| is_deceptive(c) || ('\u{7f}'..='\u{9f}').contains(&c);
+    if !json.contains(is_escaped) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_escaped(c) {
+            let mut units = [0; 2];
+            escaped.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
 /// A text of the same length, so that its spans stay valid, without deceptive characters. The renderer itself
 /// replaces the control characters of ASCII.
 fn visible(text: &str) -> Cow<'_, str> {
@@ -154,5 +174,13 @@ mod tests {
                 assert!(rendered.contains("\u{1b}[") && plain(&rendered).contains("--> velox.toml:"));
             }
         }
+    }
+
+    #[test]
+    fn json_keeps_its_values() {
+        let text = "a\u{202e}\u{9b}\u{7f}\u{e0041}\u{85}b\u{f6}\n";
+        let escaped = escape_json(serde_json::to_string(text).unwrap());
+        assert_eq!(escaped, "\"a\\u202e\\u009b\\u007f\\udb40\\udc41\\u0085b\u{f6}\\n\"");
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
     }
 }

@@ -1,6 +1,11 @@
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use velox_manifest::{Dependencies, GoTarget, Manifest, SourceFile};
+
+use crate::{sbom_format::SbomFormat, signing_key::SigningKey};
 
 /// The input of a build.
 #[derive(Debug, Clone)]
@@ -70,8 +75,41 @@ pub struct BuildOptions {
     pub go: Option<PathBuf>,
     /// `--archive`: a release archive for each binary.
     pub archive: bool,
+    /// `--attestation`: the signed provenance of the binaries.
+    pub attestation: Option<AttestationOutput>,
+    /// `--sbom`: the bills of materials of each binary.
+    pub sboms: Vec<SbomOutput>,
     /// Child processes stay in the process group of this process.
     pub share_process_group: bool,
+}
+
+/// `--attestation`: the signed provenance of the binaries of a build.
+#[derive(Debug, Clone)]
+pub struct AttestationOutput {
+    /// The file to write.
+    pub file: PathBuf,
+    /// The key that signs it.
+    pub key: SigningKey,
+}
+
+/// A bill of materials to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SbomOutput {
+    /// Its format.
+    pub format: SbomFormat,
+    /// Its path; `None`: beside the binary.
+    pub file: Option<PathBuf>,
+}
+
+impl SbomOutput {
+    /// The path of the document for this binary.
+    pub(crate) fn path(&self, binary: &Path) -> PathBuf {
+        let beside = || {
+            let name = binary.file_name().unwrap_or_default().to_string_lossy();
+            binary.with_file_name(self.format.file_name(name.trim_end_matches(".exe")))
+        };
+        self.file.clone().unwrap_or_else(beside)
+    }
 }
 
 /// Compile options.

@@ -23,6 +23,7 @@ use crate::{
         request::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
         versions::{MajorSearch, ROADRUNNER, Versions, list_tags, list_versions, roadrunner_starts},
     },
+    sbom::{Sbom, SbomSource},
     workspace::Workspace,
 };
 
@@ -159,6 +160,42 @@ impl<'a> QuerySession<'a> {
         let settings = tools.go.settings();
         let private_patterns = [settings.gonoproxy.clone(), settings.gonosumdb.clone()];
         Ok(ResolvedModules { lock, release, graph, compiled, private_patterns })
+    }
+
+    /// The bill of materials of each target, in the order of the request. Downloads the modules that the cache lacks;
+    /// writes no lock unless the request's goal asks for one.
+    ///
+    /// # Errors
+    /// As [`crate::build`], up to the downloads.
+    pub async fn sboms(&self) -> Result<Vec<Sbom>, Error> {
+        let context = &self.context;
+        let mut found = LockFile::read(context.request)?;
+        let locked = context.matching_lock(&found)?;
+        if locked.is_none() {
+            context.drop_edited(&mut found);
+        }
+        let mut tools = context.tools(&found, locked.as_ref()).await?;
+        let lock = match locked {
+            Some(lock) => lock,
+            None => pipeline::resolve(context, &mut tools, &found).await?.0,
+        };
+        let targets: Vec<_> =
+            context.variants.iter().filter_map(|variant| lock.targets.get(variant)).collect();
+        let roadrunner = context.resolver(&tools, Some(&lock)).fetch(&lock, &lock.zips(&targets)?).await?;
+        let mut sboms = Vec::new();
+        for variant in &context.variants {
+            let source = SbomSource {
+                lock: lock.clone(),
+                variant: variant.clone(),
+                settings: context.settings.clone(),
+                stamp: context.stamp(&lock),
+                module_cache: tools.go.settings().gomodcache.clone(),
+                roadrunner: roadrunner.clone(),
+                directories: context.replaced(&lock),
+            };
+            sboms.push(source.collect().await?);
+        }
+        Ok(sboms)
     }
 
     /// The versions of every subject, in the same order: from the module proxies, the go command, and for

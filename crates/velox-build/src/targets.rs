@@ -12,7 +12,7 @@ use velox_manifest::GoTarget;
 use crate::{
     artifact::{
         archive::{self, ArchiveName},
-        publish::publish as publish_file,
+        publish::{publish as publish_file, write_changed},
         store::{ArtifactStore, BuildLock, DEFAULT_STORE_LIMIT_BYTES, StoredArtifact},
     },
     cache_directory::cache_directory,
@@ -21,7 +21,10 @@ use crate::{
     error::Error,
     event::{BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, phase},
     lock::{Lock, TargetVariant},
+    provenance,
     request::{Goal, Output},
+    sbom::SbomSource,
+    sbom_format::SbomFormat,
     workspace::Workspace,
 };
 
@@ -78,7 +81,7 @@ pub(crate) async fn compile<'a>(
     stream::iter(find(context, lock, output, &copies)?)
         .map(async |target| match target.artifact {
             Some(_) => Ok(target),
-            None => compile_one(context, tools, lock, workspace, target).await,
+            None => compile_one(context, tools, lock, workspace, &copies, target).await,
         })
         .buffered(MAX_CONCURRENT_COMPILES)
         .try_collect()
@@ -90,6 +93,7 @@ async fn compile_one<'a>(
     tools: &BuildTools,
     lock: &Lock,
     workspace: &Workspace,
+    copies: &[(String, PathBuf)],
     mut target: BuildTarget<'a>,
 ) -> Result<BuildTarget<'a>, Error> {
     let _building = match target.key.as_deref() {
@@ -110,7 +114,17 @@ async fn compile_one<'a>(
         Some(Ok(cache)) => &go.with_environment(&cache.environment),
         _ => go,
     };
-    let binary = go_build(context, go, lock, workspace, variant).await?;
+    let source = SbomSource {
+        lock: lock.clone(),
+        variant: variant.clone(),
+        settings: context.settings.clone(),
+        stamp: stamp.clone(),
+        module_cache: go.settings().gomodcache.clone(),
+        roadrunner: workspace.directory().to_owned(),
+        directories: copies.to_vec(),
+    };
+    let (binary, sbom) = tokio::join!(go_build(context, go, lock, workspace, variant), source.collect());
+    let (binary, sbom) = (binary?, sbom?);
     target.compile_cache = cache.map(|cache| cache.map_or_else(|unused| unused, |cache| cache.finish()));
     let locked = lock.targets.get(variant).cloned().unwrap_or_default();
     phase(&*context.reporter, Phase::Verify, async {
@@ -124,9 +138,15 @@ async fn compile_one<'a>(
     let (version, plugins) = (&lock.roadrunner.version, lock.plugins.len());
     let about = format!("RoadRunner {version} with {plugins} plugins for {}", variant.target);
     let license = std::fs::read(workspace.directory().join("LICENSE")).ok();
+    let companions = |sha256: &str| {
+        let sbom = sbom.clone().with_binary(sha256);
+        let documents = [SbomFormat::CycloneDx, SbomFormat::Spdx]
+            .map(|format| (format.file_name("rr"), sbom.render(format).into_bytes()));
+        license.iter().map(|text| ("LICENSE".to_owned(), text.clone())).chain(documents).collect()
+    };
     target.artifact = Some(match &target.key {
-        Some(key) => store(context).put(key, &binary, license.as_deref(), about)?,
-        None => StoredArtifact::outside(&binary, license.as_deref(), about)?,
+        Some(key) => store(context).put(key, &binary, &companions, about)?,
+        None => StoredArtifact::outside(&binary, &companions, about)?,
     });
     Ok(target)
 }
@@ -190,6 +210,7 @@ pub(crate) async fn publish(
             sha256: artifact.sha256.clone(),
             reused: target.reused,
             archive: None,
+            sboms: Vec::new(),
         };
         let (version, target) = (summary.stamp_version.clone(), target.variant.target.clone());
         let archive = context.request.options.archive.then_some(ArchiveName { version, target });
@@ -198,6 +219,7 @@ pub(crate) async fn publish(
     if context.cancel.is_cancelled() {
         return Err(Error::interrupted());
     }
+    let sboms = context.request.options.sboms.clone();
     let work = tokio::task::spawn_blocking(move || {
         let mut published = Vec::new();
         for (mut binary, artifact, archive) in binaries {
@@ -206,6 +228,11 @@ pub(crate) async fn publish(
             }
             let directory = binary.path.parent().unwrap_or(Path::new("."));
             binary.archive = archive.map(|name| archive::write(&name, &artifact, directory)).transpose()?;
+            for sbom in &sboms {
+                let path = sbom.path(&binary.path);
+                write_changed(&path, &artifact.sbom(sbom.format)?)?;
+                binary.sboms.push(path);
+            }
             published.push(binary);
         }
         archive::write_checksums(&published)?;
@@ -215,6 +242,10 @@ pub(crate) async fn publish(
         work.await.map_err(|error| Error::build(format!("internal error: publishing failed: {error}")))?
     };
     summary.binaries = phase(&*context.reporter, Phase::Publish, work).await?;
+    if let Some(attestation) = &context.request.options.attestation {
+        provenance::write(context, lock, &summary.binaries, attestation)?;
+        summary.attestation = Some(attestation.file.clone());
+    }
     Ok(summary)
 }
 

@@ -8,12 +8,10 @@
 //! | [`available_versions`] | available versions of plugins                          | `vx outdated`       |
 //! | [`select_plugins`]     | module paths and versions of plugin selectors          | `vx add`, `vx init` |
 //! | [`check`]              | problems such as moving refs and known vulnerabilities | `vx check`          |
+//! | [`licenses`]           | licenses of everything that is compiled in             | `vx licenses`       |
 //! | [`inspect`]            | plugins and build settings of a binary                 | `vx inspect`        |
-//! | [`Bisection`]          | changes between two locks, and builds with some        | `vx bisect`         |
-//! | [`BuildSize`]          | bytes of plugins, modules and packages                 | `vx size`           |
 //! | [`diagnose`]           | problems of go, git, proxies, forges, caches and disks | `vx doctor`         |
 
-mod bisect;
 mod check;
 mod configuration;
 mod doctor;
@@ -21,6 +19,7 @@ mod generation;
 mod graph;
 mod inspect;
 mod interfaces;
+mod licenses;
 mod list;
 mod module_paths;
 mod osv;
@@ -28,19 +27,16 @@ mod outdated;
 mod plugin_graph;
 mod rr_config;
 mod select;
-mod size;
 mod upgrade;
 mod why;
 
-pub use bisect::{
-    Bisection, LockChange, LockChangeKind, ModuleVersions, SearchResult, StepOutcome, search_changes,
-};
 pub use check::{CheckReport, CheckRule, Finding, VulnerabilityLookup, check};
 pub use configuration::{PluginEntry, plugin_group, plugin_name, render_configuration, render_settings};
 pub use doctor::{Diagnosis, Health, diagnose};
 pub use generation::{plugin_major, plugin_major_of};
 pub use graph::{GraphModule, ModuleGraph};
 pub use inspect::{BinaryModule, Inspection, inspect};
+pub use licenses::{DeniedLicense, LicenseGroup, LicenseReport, LicensedModule, licenses};
 pub use list::{ListedPlugin, PluginList, list};
 pub use module_paths::module_paths;
 pub use osv::Vulnerability;
@@ -51,10 +47,6 @@ pub use plugin_graph::{
 };
 pub use rr_config::{RrConfigReport, check_rr_config};
 pub use select::{SelectedPlugin, select_plugins};
-pub use size::{
-    BinaryContents, BuildSize, ModuleGrowth, ModuleSize, PackageSize, PluginSize, RecordedSize,
-    RecordedSizes, SizePrediction, SizeReport, binary_size, is_binary,
-};
 pub use upgrade::{PluginUpgrade, UpgradePlan, UpgradeStep, plan_upgrade};
 pub use why::{ModuleRequirement, Requirer, Why};
 

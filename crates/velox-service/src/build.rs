@@ -25,6 +25,8 @@ pub struct NewBuild {
     pub force: bool,
     /// The tenant's limit of unfinished builds, including this one; `None`: unlimited.
     pub at_once: Option<u64>,
+    /// The tenant's limit of new builds per hour; `None`: unlimited.
+    pub per_hour: Option<u64>,
     /// [`Build::trace`].
     pub trace: Option<String>,
 }
@@ -76,7 +78,7 @@ impl Build {
             tenant: new.tenant,
             trace: new.trace,
             attempts: 0,
-            created: Timestamp::now(),
+            created: velox_api::now(),
             started: None,
             finished: None,
             outcome: None,

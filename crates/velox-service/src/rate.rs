@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     hash::Hash,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -17,13 +17,14 @@ const MAX_KEYS: usize = 4096;
 /// time per key (<https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>).
 #[derive(Debug)]
 pub struct RateLimiter<K> {
-    /// When each key's quota is full again.
-    full_at: Mutex<HashMap<K, Instant>>,
+    start: Instant,
+    /// When each key's quota is full again, since the start.
+    full_at: Mutex<HashMap<K, Duration>>,
 }
 
 impl<K> Default for RateLimiter<K> {
     fn default() -> Self {
-        Self { full_at: Mutex::default() }
+        Self { start: Instant::now(), full_at: Mutex::default() }
     }
 }
 
@@ -33,38 +34,38 @@ impl<K: Hash + Eq> RateLimiter<K> {
     /// # Errors
     /// No permit is left; returns the time until the next one.
     pub fn take(&self, key: K, an_hour: u64) -> Result<(), Duration> {
-        self.take_at(Instant::now(), key, an_hour)
+        self.take_at(self.start.elapsed(), key, an_hour)
     }
 
-    /// Returns a permit that wasn't used.
-    pub fn give_back(&self, key: &K, an_hour: u64) {
-        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = full_at.get_mut(key) {
-            *at = at.checked_sub(interval(an_hour)).unwrap_or(*at);
-        }
-    }
-
-    fn take_at(&self, now: Instant, key: K, an_hour: u64) -> Result<(), Duration> {
-        let each = interval(an_hour);
+    fn take_at(&self, now: Duration, key: K, an_hour: u64) -> Result<(), Duration> {
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         if full_at.len() >= MAX_KEYS {
             full_at.retain(|_, at| *at > now);
         }
         let at = full_at.entry(key).or_insert(now);
-        let next = (*at).max(now) + each;
-        match next.duration_since(now).checked_sub(HOUR) {
-            Some(wait) if !wait.is_zero() => Err(wait),
-            _ => {
-                *at = next;
-                Ok(())
-            }
-        }
+        *at = take_permit(*at, now, an_hour)?;
+        Ok(())
     }
 }
 
-/// The time between two permits.
-fn interval(an_hour: u64) -> Duration {
-    HOUR / u32::try_from(an_hour).unwrap_or(u32::MAX).max(1)
+/// The time since 1970.
+pub(crate) fn unix_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Consumes one of `an_hour` permits of a quota that is full at `full_at`; returns when it is full again. The times
+/// have any common start.
+///
+/// # Errors
+/// No permit is left; returns the time until the next one.
+pub(crate) fn take_permit(full_at: Duration, now: Duration, an_hour: u64) -> Result<Duration, Duration> {
+    let each = HOUR / u32::try_from(an_hour).unwrap_or(u32::MAX).max(1);
+    // After a correction of the clock, a full quota is the most.
+    let next = full_at.clamp(now, now + HOUR) + each;
+    match (next - now).checked_sub(HOUR) {
+        Some(wait) if !wait.is_zero() => Err(wait),
+        _ => Ok(next),
+    }
 }
 
 #[cfg(test)]
@@ -72,21 +73,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unused_permits_are_returned() {
-        let rates = RateLimiter::default();
-        let start = Instant::now();
-        for _ in 0..2 {
-            assert_eq!(rates.take_at(start, "a", 2), Ok(()));
-        }
-        rates.give_back(&"a", 2);
-        assert_eq!(rates.take_at(start, "a", 2), Ok(()));
-        assert_eq!(rates.take_at(start, "a", 2), Err(HOUR / 2));
-    }
-
-    #[test]
     fn a_burst_and_then_evenly() {
         let rates = RateLimiter::default();
-        let start = Instant::now();
+        let start = Duration::from_secs(10);
         for _ in 0..4 {
             assert_eq!(rates.take_at(start, "a", 4), Ok(()));
         }
@@ -100,7 +89,7 @@ mod tests {
     #[test]
     fn idle_keys_are_forgotten() {
         let rates = RateLimiter::default();
-        let start = Instant::now();
+        let start = Duration::from_secs(10);
         for key in 0..MAX_KEYS {
             rates.take_at(start, key, 3600).expect("it is the first");
         }

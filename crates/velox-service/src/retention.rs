@@ -178,7 +178,7 @@ mod tests {
             let spec = BuildSpec::new(version, vec![PluginSpec::new("example.com/a", "v1.0.0")]);
             let tenant = Tenant("somebody".to_owned());
             self.store
-                .submit(NewBuild { spec, tenant, force: false, at_once: None, trace: None })
+                .submit(NewBuild { spec, tenant, force: false, at_once: None, per_hour: None, trace: None })
                 .await
                 .unwrap()
         }

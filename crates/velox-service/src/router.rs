@@ -55,7 +55,8 @@ pub(crate) fn router(state: &Arc<AppState>, access: &AccessConfig) -> Result<Rou
             ApiError::new(ApiErrorKind::Internal, "the request failed unexpectedly; please report this")
                 .into_response()
         }));
-    Ok(router.layer(layers).layer(from_fn_with_state(Arc::clone(&state.telemetry), observe)))
+    let observed = (Arc::clone(&state.telemetry), state.tokens.is_token_required());
+    Ok(router.layer(layers).layer(from_fn_with_state(observed, observe)))
 }
 
 fn default_header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {

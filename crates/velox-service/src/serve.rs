@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use axum::http::HeaderValue;
+use futures::{FutureExt as _, future::OptionFuture};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +25,7 @@ use crate::{
     service::Service,
     store::StoreError,
     stores::Stores,
-    telemetry::Telemetry,
+    telemetry::{THROTTLE_INTERVAL, Telemetry},
     worker::Worker,
 };
 
@@ -123,7 +124,6 @@ pub async fn serve(
             store: Arc::clone(&stores.builds),
             artifacts: Arc::clone(&stores.artifacts),
             policy: options.policy.clone(),
-            rates: Arc::default(),
         },
         readiness: Readiness::new(
             Arc::clone(&stores.builds),
@@ -140,6 +140,15 @@ pub async fn serve(
         tokio::spawn(closing.clone().run_until_cancelled_owned(certificate.watch()));
     }
     tokio::spawn({
+        let telemetry = Arc::clone(&telemetry);
+        closing.clone().run_until_cancelled_owned(async move {
+            loop {
+                tokio::time::sleep(THROTTLE_INTERVAL).await;
+                telemetry.log_counts();
+            }
+        })
+    });
+    tokio::spawn({
         let (draining, closing, drain) = (draining.clone(), closing.clone(), options.drain);
         async move {
             draining.cancelled().await;
@@ -155,16 +164,16 @@ pub async fn serve(
         name: format!("{address}"),
         log: options.limits.log,
         drain: options.drain,
-        telemetry,
+        telemetry: Arc::clone(&telemetry),
     });
     let working = worker.map(|worker| tokio::spawn(worker.work(draining.clone())));
     ready(address);
-    listener::run(listener, tls, app, draining, closing.clone()).await;
-    if let Some(working) = working {
-        // A panic was logged already.
-        let _ = working.await;
-    }
+    // A panic was logged already.
+    let working = OptionFuture::from(working).map(drop).shared();
+    listener::run(listener, tls, app, working.clone(), draining, closing.clone()).await;
+    working.await;
     closing.cancel();
+    telemetry.log_counts();
     Ok(())
 }
 

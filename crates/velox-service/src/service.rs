@@ -14,10 +14,9 @@ use velox_manifest::GoTarget;
 
 use crate::{
     artifacts::ArtifactBucket,
-    build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant},
+    build::{Build, BuildOutcome, BuildResult, NewBuild},
     caller::Caller,
     policy::{BuildPolicy, PolicyError},
-    rate::RateLimiter,
     store::{BuildStore, QueueDepth, StoreError, Submission},
     telemetry::{Telemetry, current_trace},
 };
@@ -40,8 +39,6 @@ pub struct Service {
     pub artifacts: Arc<ArtifactBucket>,
     /// The restrictions on requests.
     pub policy: BuildPolicy,
-    /// The builds per hour of each tenant.
-    pub rates: Arc<RateLimiter<Tenant>>,
     /// Metrics and the audit log.
     pub(crate) telemetry: Arc<Telemetry>,
 }
@@ -55,12 +52,6 @@ pub enum ServiceError {
     /// The queue is full, or a store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The caller exceeded its builds per hour.
-    #[error("rate limit exceeded: no more builds this hour; retry in {} s", wait.as_secs() + 1)]
-    RateLimited {
-        /// The time until another build is accepted.
-        wait: Duration,
-    },
     /// The caller didn't request the build.
     #[error("build {0} was requested by somebody else")]
     NotOwner(BuildId),
@@ -91,11 +82,14 @@ impl Service {
     ) -> Result<Submission, ServiceError> {
         let spec = self.checked(caller, spec)?;
         let tenant = &caller.tenant;
-        // Reserved now, so that simultaneous requests can't exceed the limit.
-        let wait = caller.builds_per_hour.and_then(|an_hour| self.rates.take(tenant.clone(), an_hour).err());
-        // A rate-limited caller may still join or reuse builds.
-        let at_once = if wait.is_some() { Some(0) } else { caller.builds_at_once };
-        let new = NewBuild { spec, tenant: tenant.clone(), force, at_once, trace: current_trace() };
+        let new = NewBuild {
+            spec,
+            tenant: tenant.clone(),
+            force,
+            at_once: caller.builds_at_once,
+            per_hour: caller.builds_per_hour,
+            trace: current_trace(),
+        };
         let mut submitted = self.store.submit(new.clone()).await;
         if let Ok(Submission::Finished(build)) = &submitted
             && let Some(BuildOutcome::Succeeded(made)) = &build.outcome
@@ -107,15 +101,7 @@ impl Service {
         if let Ok(submission) = &submitted {
             self.telemetry.submitted(tenant, submission);
         }
-        if let Some(an_hour) = caller.builds_per_hour.filter(|_| wait.is_none())
-            && !matches!(submitted, Ok(Submission::Queued(_)))
-        {
-            self.rates.give_back(tenant, an_hour);
-        }
-        match (submitted, wait) {
-            (Err(StoreError::TenantLimit { .. }), Some(wait)) => Err(ServiceError::RateLimited { wait }),
-            (submitted, _) => Ok(submitted?),
-        }
+        Ok(submitted?)
     }
 
     /// Queues a build as [`Service::submit`], unless an equal one failed within the last minute: a client that
@@ -130,7 +116,7 @@ impl Service {
     ) -> Result<Arc<Build>, ServiceError> {
         let spec = self.checked(caller, spec)?;
         let key = spec.key().map_err(StoreError::from)?;
-        let since = Timestamp::now().checked_sub(FAILURE_TIME_TO_LIVE).unwrap_or(Timestamp::MIN);
+        let since = velox_api::now().checked_sub(FAILURE_TIME_TO_LIVE).unwrap_or(Timestamp::MIN);
         if let Some(build) = self.store.last_failure(&key, since).await? {
             return Ok(Arc::new(build));
         }
@@ -293,7 +279,7 @@ impl LogReader {
             // The build before the log: its last entries are stored before its final state.
             let Some(build) = self.service.store.get(self.id).await? else { return Ok(None) };
             let entries = self.service.store.log(self.id, self.after, LOG_BATCH).await?;
-            let whole = entries.len() < LOG_BATCH;
+            let whole = entries.is_empty();
             self.after = entries.last().map_or(self.after, |entry| entry.seq);
             let mut events: Vec<LogEvent> = entries.into_iter().map(LogEvent::Entry).collect();
             let state = (build.state, build.attempts);

@@ -1,6 +1,6 @@
 //! `vx worker`: a process of a cluster that runs builds and serves its health and metrics.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{future, net::SocketAddr, sync::Arc};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -55,7 +55,14 @@ pub async fn work(
             ),
             draining: shutdown.clone(),
         };
-        tokio::spawn(listener::run(listener, None, vitals.router(), over.clone(), over.clone()));
+        tokio::spawn(listener::run(
+            listener,
+            None,
+            vitals.router(),
+            future::ready(()),
+            over.clone(),
+            over.clone(),
+        ));
         address
     });
     let system = rustix::system::uname();

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -15,7 +15,7 @@ use crate::{
     atomic_file::{AtomicFile, FileMode, OutputKind, directory_of, probe},
     digest,
     error::Error,
-    request::Output,
+    request::{Output, SbomOutput},
     settings::BuildSettings,
 };
 
@@ -32,6 +32,30 @@ impl Output {
                 .help("use -o DIRECTORY: it contains rr-OS-ARCH for each target"));
         }
         settings.targets.iter().try_for_each(|target| self.check_file(&settings.binary_name(target)))
+    }
+
+    /// Fails if the bills of materials of several binaries have the same path, or the binary has no directory for it.
+    pub(crate) fn check_sboms(&self, sboms: &[SbomOutput], settings: &BuildSettings) -> Result<(), Error> {
+        for SbomOutput { format, file } in sboms {
+            let name = format.name();
+            match (file, self) {
+                (Some(file), _) if settings.targets.len() > 1 => {
+                    return Err(Error::configuration(format!(
+                        "--sbom {name}={} names one file, but there are several targets",
+                        file.display()
+                    ))
+                    .help(format!("use --sbom {name}: it writes a file beside each binary")));
+                }
+                (None, Self::File(file)) if matches!(OutputKind::of(file), Ok(OutputKind::Stream)) => {
+                    return Err(Error::configuration(format!(
+                        "--sbom {name} requires a directory for the bill of materials"
+                    ))
+                    .help(format!("use --sbom {name}=FILE, or -o DIRECTORY")));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Fails if release archives have no directory beside the binary.
@@ -127,6 +151,13 @@ pub(crate) fn publish(artifact: &StoredArtifact, file: &Path, fresh: bool) -> Re
         }
     }
     write_whole(file, FileMode::Executable, &mut |new| io::copy(&mut File::open(&source)?, new).map(drop))
+}
+
+/// Writes a file unless it has this content.
+pub(crate) fn write_changed(file: &Path, content: &[u8]) -> Result<(), Error> {
+    let is_same = fs::metadata(file).is_ok_and(|data| data.is_file() && data.len() == content.len() as u64)
+        && fs::read(file).is_ok_and(|old| old == content);
+    if is_same { Ok(()) } else { write_whole(file, FileMode::Data, &mut |out| out.write_all(content)) }
 }
 
 pub(crate) fn write_whole(

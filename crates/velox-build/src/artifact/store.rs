@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cache_directory::is_owned, digest, error::Error};
+use crate::{cache_directory::is_owned, digest, error::Error, sbom_format::SbomFormat};
 
 /// The default size limit of the store, in bytes: about thirty binaries.
 pub const DEFAULT_STORE_LIMIT_BYTES: u64 = 4 << 30;
@@ -24,6 +24,8 @@ const STALE_AFTER: Duration = Duration::from_secs(60 * 60);
 ///   3f/3f9a…/             the key, in hexadecimal
 ///     rr                  the binary
 ///     LICENSE             RoadRunner's, for release archives
+///     rr.cdx.json         its bill of materials, see [`crate::SbomFormat`]
+///     rr.spdx.json
 ///     artifact.json       its size and SHA-256; its modification time is the time of the last use
 ///   .building-3f9a…       locked by the process that compiles this artifact
 ///   .new-…/  .old-…/      artifacts that are being added or removed
@@ -47,6 +49,9 @@ pub(crate) struct StoredArtifact {
     #[serde(default)]
     pub(crate) key: String,
 }
+
+/// The names and contents of the files beside a binary with this SHA-256.
+pub(crate) type Companions<'a> = dyn Fn(&str) -> Vec<(String, Vec<u8>)> + 'a;
 
 /// The size of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -88,20 +93,26 @@ fn is_same_file(_: &File, _: &Path) -> bool {
 
 impl StoredArtifact {
     /// An artifact outside of any store, for a binary without a key.
-    pub(crate) fn outside(binary: &Path, license: Option<&[u8]>, about: String) -> Result<Self, Error> {
+    pub(crate) fn outside(binary: &Path, companions: &Companions<'_>, about: String) -> Result<Self, Error> {
         let directory = binary.with_extension("artifact");
         let failed = |error: io::Error| Error::file("write", &directory, &error);
         fs::create_dir_all(&directory).map_err(failed)?;
         fs::rename(binary, directory.join("rr")).map_err(failed)?;
-        if let Some(license) = license {
-            fs::write(directory.join("LICENSE"), license).map_err(failed)?;
-        }
         let (size, sha256) = digest::of_file(&directory.join("rr")).map_err(failed)?;
+        for (name, content) in companions(&sha256) {
+            fs::write(directory.join(name), content).map_err(failed)?;
+        }
         Ok(Self { directory, size, sha256, about, key: String::new() })
     }
 
     pub(crate) fn binary(&self) -> PathBuf {
         self.directory.join("rr")
+    }
+
+    /// Its bill of materials.
+    pub(crate) fn sbom(&self, format: SbomFormat) -> Result<Vec<u8>, Error> {
+        let path = self.directory.join(format.file_name("rr"));
+        fs::read(&path).map_err(|error| Error::file("read", &path, &error))
     }
 
     pub(crate) fn license(&self) -> Option<Vec<u8>> {
@@ -152,7 +163,7 @@ impl ArtifactStore {
         &self,
         key: &str,
         binary: &Path,
-        license: Option<&[u8]>,
+        companions: &Companions<'_>,
         about: String,
     ) -> Result<StoredArtifact, Error> {
         let failed = |error: io::Error| {
@@ -169,8 +180,8 @@ impl ArtifactStore {
         let (size, sha256) = digest::of_file(&kept).map_err(failed)?;
         let artifact =
             StoredArtifact { directory: directory.clone(), size, sha256, about, key: key.to_owned() };
-        if let Some(license) = license {
-            fs::write(new.path().join("LICENSE"), license).map_err(failed)?;
+        for (name, content) in companions(&artifact.sha256) {
+            fs::write(new.path().join(name), content).map_err(failed)?;
         }
         let text = serde_json::to_string_pretty(&artifact).unwrap_or_default();
         fs::write(new.path().join("artifact.json"), text).map_err(failed)?;
@@ -198,6 +209,16 @@ impl ArtifactStore {
         // Its previous owner may have removed the file in the meantime.
         let is_same = is_same_file(&file, &path);
         Ok(is_same.then_some(BuildLock { path, _file: file }))
+    }
+
+    /// The bill of materials of a binary, if the store has the same one.
+    ///
+    /// # Errors
+    /// A file that can't be read.
+    pub fn sbom(&self, binary: &Path, format: SbomFormat) -> Result<Option<Vec<u8>>, Error> {
+        let (_, sha256) = digest::of_file(binary).map_err(|error| Error::file("read", binary, &error))?;
+        let found = self.artifacts().into_iter().find(|(_, artifact)| artifact.sha256 == sha256);
+        found.map(|(_, artifact)| artifact.sbom(format)).transpose()
     }
 
     /// Takes the lock of writers.
@@ -320,7 +341,7 @@ mod tests {
     fn put(store: &ArtifactStore, root: &Path, key: &str, content: &str) -> StoredArtifact {
         let binary = root.join("built");
         fs::write(&binary, content).unwrap();
-        store.put(key, &binary, None, key.to_owned()).unwrap()
+        store.put(key, &binary, &|_| Vec::new(), key.to_owned()).unwrap()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A module proxy client with retries, limits and credentials (<https://go.dev/ref/mod#goproxy-protocol>).
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io::{self, Write as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -24,6 +24,10 @@ use crate::modcache::ModCacheError;
 const MAX_SMALL_FILE_BYTES: u64 = MAX_GO_MOD_BYTES;
 /// Attempts per request with transient failures.
 const MAX_TRIES: u32 = 3;
+/// Requests to a host that end without any response, before it is not asked any more.
+const MAX_SILENT_REQUESTS: u32 = 2;
+/// The time limit of a response with its body; each read has its own, shorter limit.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// A longer Retry-After counts as a failure.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(10);
 const MAX_MESSAGE_CHARS: usize = 200;
@@ -64,6 +68,8 @@ pub(crate) struct ProxyClient {
     netrc: Netrc,
     /// Hosts that failed after all attempts; later requests get one, so that a dead proxy costs little.
     failed_hosts: Arc<Mutex<HashSet<String>>>,
+    /// The number of requests by host that timed out before a response, since its last response.
+    silent_hosts: Arc<Mutex<HashMap<String, u32>>>,
 }
 
 /// The destination of a response body.
@@ -106,6 +112,8 @@ enum RequestError {
     Final(ReadError),
     /// With the Retry-After time, if any.
     Retry(ReadError, Option<Duration>),
+    /// No response within the client's time limit.
+    Silent(ReadError),
 }
 
 impl RequestError {
@@ -147,6 +155,7 @@ impl ProxyClient {
             list: list.clone(),
             netrc: netrc.clone(),
             failed_hosts: Arc::default(),
+            silent_hosts: Arc::default(),
         }
     }
 
@@ -197,6 +206,10 @@ impl ProxyClient {
         let max_tries = if self.failed_hosts().contains(&host) { 1 } else { MAX_TRIES };
         let mut tries = 0;
         loop {
+            if self.silent_hosts().get(&host).is_some_and(|requests| *requests >= MAX_SILENT_REQUESTS) {
+                let message = format!("no response to {MAX_SILENT_REQUESTS} requests; not asked again");
+                return Err(ProxyError::new(ProxyErrorKind::Unreachable, message).into());
+            }
             tries += 1;
             body.clear()?;
             match self.request(&url, limit, body).await {
@@ -207,6 +220,14 @@ impl ProxyClient {
                 Err(RequestError::Retry(error, wait)) if tries < max_tries => {
                     tracing::debug!("{host}: {error}; retrying");
                     tokio::time::sleep(wait.unwrap_or(Duration::from_millis(200) * tries * tries)).await;
+                }
+                Err(RequestError::Silent(error)) => {
+                    let mut silent = self.silent_hosts();
+                    let requests = silent.entry(host.clone()).or_default();
+                    *requests += 1;
+                    if *requests >= MAX_SILENT_REQUESTS {
+                        return Err(error);
+                    }
                 }
                 Err(RequestError::Retry(error, _)) => {
                     self.failed_hosts().insert(host);
@@ -219,7 +240,15 @@ impl ProxyClient {
 
     async fn request(&self, url: &Url, limit: u64, body: &mut ResponseSink) -> Result<u64, RequestError> {
         let request = self.with_credentials(url).map_err(|error| RequestError::Final(error.into()))?;
-        let mut response = request.send().await?;
+        let sent = request.timeout(RESPONSE_TIMEOUT).send().await;
+        let mut response = sent.map_err(|error| {
+            let is_silent = error.is_timeout() && !error.is_connect();
+            match RequestError::from(error) {
+                RequestError::Retry(error, _) if is_silent => RequestError::Silent(error),
+                error => error,
+            }
+        })?;
+        self.silent_hosts().remove(&proxy_host(url));
         if response.status() != StatusCode::OK {
             return Err(status_error(response).await);
         }
@@ -253,6 +282,10 @@ impl ProxyClient {
             Some((login, password)) => request.basic_auth(login, Some(password.expose_secret())),
             None => request,
         })
+    }
+
+    fn silent_hosts(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+        self.silent_hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed_hosts(&self) -> MutexGuard<'_, HashSet<String>> {

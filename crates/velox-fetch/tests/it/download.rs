@@ -2,12 +2,14 @@
 use std::{
     fs,
     io::{Cursor, Write as _},
+    net::TcpListener,
     path::Path,
     process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -489,6 +491,33 @@ fn a_proxy_that_dies_midway_delays_nothing_for_long_and_spoils_nothing() {
     let (good, said) = go_said(&mut machine.go(40, "off", "off", &["mod", "download"]));
     assert!(good, "{said}");
     assert_eq!(go_said(&mut machine.go(40, "off", "off", &["mod", "verify"])).1, "all modules verified\n");
+}
+
+/// 40 modules, three files each: without a limit, hours of waiting for a minute each.
+#[test]
+fn a_proxy_that_never_answers_is_asked_few_times_and_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicU32::new(0));
+    thread::spawn({
+        let connections = Arc::clone(&connections);
+        // The connections stay open.
+        move || {
+            let _open: Vec<_> =
+                listener.incoming().inspect(|_| _ = connections.fetch_add(1, Ordering::SeqCst)).collect();
+        }
+    });
+    let machine = machine(&format!("http://{address}"));
+    let all = machine.fetch_all((0..40).map(request).collect());
+    assert_eq!(all.len(), 40);
+    for fetched in all {
+        let message = fetched.unwrap_err().to_string();
+        assert!(message.contains(&format!("{address}: ")), "{message}");
+        assert!(message.contains("timed out") || message.contains("not asked again"), "{message}");
+    }
+    // Eight downloads at once, each with concurrent requests, and one retry.
+    let connections = connections.load(Ordering::SeqCst);
+    assert!((1..=8 * 3 * 2).contains(&connections), "{connections}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Checks of the network: module proxies, checksum database, forges, private hosts.
 
-use std::path::Path;
+use std::{path::Path, time::SystemTime};
 
 use jiff::{Timestamp, tz::TimeZone};
 use velox_fetch::{
@@ -251,7 +251,7 @@ fn format_quota(RateLimit { remaining, limit, reset }: RateLimit) -> String {
 /// The days until a date such as `2024-07-01` or `2024-07-01 10:00:00 UTC`.
 fn days_until(expires: &str) -> Option<i64> {
     let date: jiff::civil::Date = expires.get(..10)?.parse().ok()?;
-    let today = TimeZone::UTC.to_datetime(Timestamp::now()).date();
+    let today = TimeZone::UTC.to_datetime(Timestamp::try_from(SystemTime::now()).ok()?).date();
     Some(i64::from(today.until(date).ok()?.get_days()))
 }
 

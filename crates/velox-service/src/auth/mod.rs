@@ -17,7 +17,6 @@ use std::{
 
 use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use data_encoding::BASE64;
-use jiff::Timestamp;
 
 use self::token_file::TokenHash;
 pub use self::token_file::{TokenEntry, TokenFileError, add_token, revoke_token, tokens};
@@ -154,7 +153,7 @@ impl TokenStore {
         let Some(token) = credential.token.and_then(|token| tokens.get(&token_file::hash(&token))) else {
             return Err(count_failure(Denied::TokenUnknown));
         };
-        if token.expires.is_some_and(|end| end <= Timestamp::now()) {
+        if token.expires.is_some_and(|end| end <= velox_api::now()) {
             return Err(count_failure(Denied::TokenExpired));
         }
         if credential.is_added_by_browser && is_cross_site(headers) {

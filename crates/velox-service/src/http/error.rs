@@ -253,9 +253,6 @@ impl From<ServiceError> for ApiError {
             ServiceError::Rejected(PolicyError::Precondition(violation)) => {
                 Self { violations: vec![violation], ..Self::new(ApiErrorKind::FailedPrecondition, "") }
             }
-            ServiceError::RateLimited { wait } => {
-                Self::new(ApiErrorKind::TooManyBuilds, &error).retry_after(wait.as_secs() + 1)
-            }
             ServiceError::NotFound(_) => Self::not_found(error),
             ServiceError::NotOwner(_) => Self::new(ApiErrorKind::Forbidden, error),
             ServiceError::Store(error) => error.into(),
@@ -271,6 +268,9 @@ impl From<StoreError> for ApiError {
             }
             StoreError::TenantLimit { .. } => {
                 Self::new(ApiErrorKind::TooManyBuilds, error).retry_after(QUEUE_RETRY_SECONDS)
+            }
+            StoreError::RateLimit { wait } => {
+                Self::new(ApiErrorKind::TooManyBuilds, error).retry_after(wait.as_secs() + 1)
             }
             StoreError::DiskFull => {
                 Self::new(ApiErrorKind::Unavailable, error).retry_after(STORE_RETRY_SECONDS)

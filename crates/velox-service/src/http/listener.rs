@@ -13,6 +13,10 @@ use std::{
 
 use axum::{Router, body::Body, extract::ConnectInfo, http::Request, response::Response};
 use bytes::Bytes;
+use futures::{
+    FutureExt as _,
+    future::{self, OptionFuture},
+};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -58,15 +62,17 @@ const HTTP2_SEND_BUFFER_BYTES: usize = 64 << 10;
 /// The delay before accepting again after an error, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Accepts connections until `draining` is cancelled, then waits for open ones until `closing` is.
+/// Serves connections until `draining` is cancelled, then until the open ones and `work` have ended or `closing` is
+/// cancelled. Meanwhile new connections serve one request each, such as readiness checks.
 pub(crate) async fn run(
     listener: TcpListener,
     tls: Option<ServerConfig>,
     app: Router,
+    work: impl Future<Output = ()> + Send,
     draining: CancellationToken,
     closing: CancellationToken,
 ) {
-    run_with(ConnectionLimits::default(), listener, tls, app, draining, closing).await;
+    run_with(ConnectionLimits::default(), listener, tls, app, work, draining, closing).await;
 }
 
 async fn run_with(
@@ -74,13 +80,16 @@ async fn run_with(
     listener: TcpListener,
     tls: Option<ServerConfig>,
     app: Router,
+    work: impl Future<Output = ()> + Send,
     draining: CancellationToken,
     closing: CancellationToken,
 ) {
     let tls = tls.map(|tls| TlsAcceptor::from(Arc::new(tls)));
     let limits = Arc::new(limits);
-    let open = GracefulShutdown::new();
-    let http = Arc::new(http());
+    let mut open = GracefulShutdown::new();
+    let mut http = Arc::new(http(true));
+    let mut work = Some(work);
+    let mut drained = future::pending().boxed();
     loop {
         let accepted = async {
             let (stream, peer) = listener.accept().await?;
@@ -90,7 +99,14 @@ async fn run_with(
         };
         let accepted = tokio::select! {
             accepted = accepted => accepted,
-            () = draining.cancelled() => break,
+            () = draining.cancelled(), if work.is_some() => {
+                http = Arc::new(self::http(false));
+                let open = std::mem::take(&mut open).shutdown();
+                drained = future::join(open, OptionFuture::from(work.take())).map(drop).boxed();
+                continue;
+            }
+            () = &mut drained => break,
+            () = closing.cancelled() => break,
         };
         let (stream, peer, permit) = match accepted {
             Ok(accepted) => accepted,
@@ -339,13 +355,18 @@ async fn wait_after_accept_error(error: &io::Error) {
     }
 }
 
-fn http() -> auto::Builder<TokioExecutor> {
+fn http(keep_alive: bool) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
+    // hyper panics in years that the header can't have.
+    let has_date = velox_api::now() < jiff::Timestamp::MAX;
     http.http1()
+        .auto_date_header(has_date)
         .timer(TokioTimer::new())
+        .keep_alive(keep_alive)
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HTTP1_BUFFER_BYTES);
     http.http2()
+        .auto_date_header(has_date)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_HTTP2_STREAMS)
         .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
@@ -476,7 +497,7 @@ mod tests {
         let app = Router::new().route("/", axum::routing::get(async || "served"));
         let limits = ConnectionLimits { max: 4, max_per_network: 4, ..ConnectionLimits::default() };
         let token = CancellationToken::new();
-        let running = run_with(limits, listener, None, app, token.clone(), token.clone());
+        let running = run_with(limits, listener, None, app, async {}, token.clone(), token.clone());
         let running = tokio::spawn(running);
         let mut idle = Vec::new();
         for _ in 0..20 {

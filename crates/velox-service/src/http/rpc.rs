@@ -191,19 +191,12 @@ async fn artifact_of(state: &AppState, build: &Build) -> Result<String, ConnectE
 
 async fn log_tail(state: &AppState, id: BuildId) -> Result<String, ServiceError> {
     let mut text = String::new();
-    let mut after = 0;
-    loop {
-        let entries = state.service.store.log(id, after, 1024).await?;
-        let Some(last) = entries.last() else { return Ok(text) };
-        after = last.seq;
-        for entry in &entries {
-            text.push_str(&entry.text);
-            text.push('\n');
-        }
-        if text.len() > MAX_LOG_BYTES {
-            text.drain(..text.ceil_char_boundary(text.len() - MAX_LOG_BYTES));
-        }
+    for entry in state.service.store.log_end(id, MAX_LOG_BYTES).await? {
+        text.push_str(&entry.text);
+        text.push('\n');
     }
+    text.drain(..text.ceil_char_boundary(text.len().saturating_sub(MAX_LOG_BYTES)));
+    Ok(text)
 }
 
 /// Converts a request. Applies the validation rules of Velox's protobuf files, with their field names;

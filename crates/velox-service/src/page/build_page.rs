@@ -29,8 +29,10 @@ pub(super) struct BuildPage<'a> {
     pub(super) build: &'a Build,
     /// The `velox.lock`, if the build succeeded.
     pub(super) lock: Option<&'a str>,
-    /// The log so far.
+    /// The end of the log so far.
     pub(super) log: &'a [LogEntry],
+    /// The time of the first entry of the log.
+    pub(super) first: Option<Timestamp>,
     /// The position in the queue, if known.
     pub(super) position: Option<QueuePosition>,
     /// The number of running builds, for a queued one.
@@ -41,7 +43,7 @@ pub(super) struct BuildPage<'a> {
 }
 
 pub(super) fn page(data: &BuildPage<'_>) -> Page {
-    let BuildPage { build, log, .. } = data;
+    let BuildPage { build, .. } = data;
     let spec = &build.spec;
     let version = match &build.outcome {
         Some(BuildOutcome::Succeeded(result)) => &result.version,
@@ -77,7 +79,7 @@ pub(super) fn page(data: &BuildPage<'_>) -> Page {
                 Some(BuildOutcome::Failed(failure)) => (failed(failure, &change)),
                 None => (progress(data, &change)),
             }
-            (log_panel(build, log))
+            (log_panel(data))
             @if let Some(lock) = data.lock { (versions(lock)) }
             (files(build, &change))
         }
@@ -272,25 +274,24 @@ fn failed(failure: &BuildFailure, change: &str) -> Markup {
     }
 }
 
-fn log_panel(build: &Build, log: &[LogEntry]) -> Markup {
+fn log_panel(BuildPage { build, log, first, .. }: &BuildPage<'_>) -> Markup {
     let mut remaining = MAX_LOG_BYTES;
     let kept = log.iter().rev().take_while(|entry| {
         remaining = remaining.saturating_sub(entry.text.len() + 64);
         remaining > 0
     });
     let tail = log.get(log.len() - kept.count()..).unwrap_or_default();
-    let first = log.first().map(|entry| entry.time);
     let last = log.last().map_or(0, |entry| entry.seq);
     let open = build.state != BuildState::Succeeded;
     html! {
         details.panel.protocol open[open] {
             summary { h2 { "Log" } span.hint data-live {} }
-            @if tail.len() < log.len() {
+            @if tail.first().is_some_and(|entry| entry.seq > 1) {
                 p.hint { "Only the end of the log is shown. " a href=(format!("/v1/builds/{}/log", build.id)) { "Show the whole log" } }
             }
             div.log role="log" aria-label="Log of the build" tabindex="0" data-lines data-after=(last)
                 data-first=[first.map(|first| first.as_millisecond())] {
-                @for entry in tail { (line(entry, first)) }
+                @for entry in tail { (line(entry, *first)) }
                 @if log.is_empty() { p.hint data-empty { "No output yet." } }
             }
         }

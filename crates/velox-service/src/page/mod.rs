@@ -23,8 +23,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
-use jiff::Timestamp;
-use velox_api::{BuildId, BuildSpec, LogEntry, Violation};
+use velox_api::{BuildId, BuildSpec, Violation};
 
 #[cfg(test)]
 pub(crate) use self::assets::{ICON, SCRIPT, STYLE};
@@ -50,10 +49,9 @@ use crate::{
     service::Service,
 };
 
-/// The number of log entries read at once.
-const LOG_BATCH: usize = 1024;
-/// The maximum number of log entries on a page; browsers request the rest.
-const MAX_LOG_ENTRIES: usize = 16 * LOG_BATCH;
+/// The size of the end of a log that is read for a page: more than the page shows, since the phase is known from
+/// the last entry that has one.
+const LOG_END_BYTES: usize = 128 << 10;
 
 struct PageState {
     service: Service,
@@ -184,16 +182,8 @@ async fn show(
 ) -> Result<Response, ApiError> {
     // The build is read first: if it has finished, the log read afterwards is complete.
     let build = state.service.build(id).await?;
-    let mut log = Vec::new();
-    while log.len() < MAX_LOG_ENTRIES {
-        let after = log.last().map_or(0, |entry: &LogEntry| entry.seq);
-        let entries = state.service.store.log(id, after, LOG_BATCH).await?;
-        let is_last = entries.len() < LOG_BATCH;
-        log.extend(entries);
-        if is_last {
-            break;
-        }
-    }
+    let log = state.service.store.log_end(id, LOG_END_BYTES).await?;
+    let first = state.service.store.log(id, 0, 1).await?.first().map(|entry| entry.time);
     // The page is shown even if the queue can't be read.
     let position = state.service.position(&build).await.ok().flatten();
     let running = match position {
@@ -202,8 +192,9 @@ async fn show(
     };
     let is_own = caller.is_ok_and(|Builder(caller)| build.wanted_by.contains(&caller.tenant));
     let lock = state.service.store.lock(id).await?;
-    let now = Timestamp::now();
-    let data = BuildPage { build: &build, lock: lock.as_deref(), log: &log, position, running, is_own, now };
+    let now = velox_api::now();
+    let data =
+        BuildPage { build: &build, lock: lock.as_deref(), log: &log, first, position, running, is_own, now };
     Ok(build_page::page(&data).respond(StatusCode::OK))
 }
 

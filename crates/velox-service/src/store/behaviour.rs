@@ -10,7 +10,7 @@ use velox_api::{
     QueuePosition, Severity,
 };
 
-use super::{BuildStore, Lease, LeaseStatus, QueueDepth, StoreError, Submission};
+use super::{BuildStore, Lease, LeaseStatus, MAX_LOG_READ_BYTES, QueueDepth, StoreError, Submission};
 use crate::build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant};
 
 /// The options of the store under test.
@@ -41,9 +41,11 @@ macro_rules! every_behaviour {
             a_failed_build_is_tried_again_and_hides_none_that_succeeded(LARGE)
             a_full_queue_takes_no_more_of_the_same_tenant(SHORT_QUEUE)
             a_tenant_has_no_more_builds_than_it_may(LARGE)
+            a_tenant_has_no_more_builds_an_hour_than_it_may(LARGE)
             tenants_take_turns(LARGE)
             who_waits_knows_where(LARGE)
             logs_have_numbers_without_gaps(LARGE)
+            a_long_log_is_read_from_its_end(LARGE)
             who_waits_for_changes_misses_none(LARGE)
             a_lease_that_is_not_extended_ends(SHORT_LEASE)
             a_lease_that_is_extended_stays(SHORT_LEASE)
@@ -81,7 +83,14 @@ fn tenant(name: &str) -> Tenant {
 }
 
 pub(crate) fn new(name: &str, who: &str) -> NewBuild {
-    NewBuild { spec: spec(name, "v1.0.0"), tenant: tenant(who), force: false, at_once: None, trace: None }
+    NewBuild {
+        spec: spec(name, "v1.0.0"),
+        tenant: tenant(who),
+        force: false,
+        at_once: None,
+        per_hour: None,
+        trace: None,
+    }
 }
 
 pub(crate) fn artifact_of(sha256: &str) -> ArtifactInfo {
@@ -210,6 +219,7 @@ pub(crate) async fn a_branch_is_stale_after_its_time(store: &impl BuildStore) {
         tenant: tenant("ann"),
         force: false,
         at_once: None,
+        per_hour: None,
         trace: None,
     };
     for new in [branch(), new("b", "ann")] {
@@ -278,6 +288,22 @@ pub(crate) async fn a_tenant_has_no_more_builds_than_it_may(store: &impl BuildSt
     assert!(matches!(store.submit(new("c")).await, Ok(Submission::Queued(_))));
 }
 
+pub(crate) async fn a_tenant_has_no_more_builds_an_hour_than_it_may(store: &impl BuildStore) {
+    let new = |name: &str| NewBuild { per_hour: Some(2), ..new(name, "ann") };
+    let requests = (0..12).map(|number| store.submit(new(&format!("a{number}"))));
+    let answers = join_all(requests).await;
+    let queued = answers.iter().filter(|answer| matches!(answer, Ok(Submission::Queued(_)))).count();
+    let limited = answers.iter().filter(
+        |answer| matches!(answer, Err(StoreError::RateLimit { wait }) if *wait > Duration::from_secs(1700)),
+    );
+    assert_eq!((queued, limited.count()), (2, 10), "{answers:?}");
+    let build = answers.into_iter().find_map(Result::ok).expect("two are queued");
+    let again = NewBuild { spec: build.build().spec.clone(), ..new("a") };
+    assert!(matches!(store.submit(again).await, Ok(Submission::Joined(_))));
+    let other = NewBuild { tenant: tenant("bob"), ..new("b") };
+    assert!(matches!(store.submit(other).await, Ok(Submission::Queued(_))));
+}
+
 pub(crate) async fn tenants_take_turns(store: &impl BuildStore) {
     for number in 0..6 {
         queued(store, &format!("a{number}"), "ann").await;
@@ -335,7 +361,17 @@ pub(crate) async fn logs_have_numbers_without_gaps(store: &impl BuildStore) {
     }
     let large = "x".repeat(40 << 10);
     store.append_log(&leased, vec![entry(&large); 40]).await.expect("it is kept");
-    let all = store.log(id, 0, 1000).await.expect("it can be read");
+    let mut all = Vec::new();
+    loop {
+        let after = all.last().map_or(0, |entry: &LogEntry| entry.seq);
+        let some = store.log(id, after, 1000).await.expect("it can be read");
+        let size: usize = some.iter().map(|entry| entry.text.len()).sum();
+        assert!(size < 2 * MAX_LOG_READ_BYTES, "{size}");
+        if some.is_empty() {
+            break;
+        }
+        all.extend(some);
+    }
     assert_eq!(all.len(), 340);
     assert!(all.iter().zip(1..).all(|(entry, seq)| entry.seq == seq));
     assert_eq!((all[36].text.as_str(), all[339].text.len()), ("line 37", large.len()));
@@ -347,6 +383,25 @@ pub(crate) async fn logs_have_numbers_without_gaps(store: &impl BuildStore) {
     store.append_log(&leased, vec![entry("more")]).await.expect("it is kept");
     assert_eq!(store.log(id, 340, 10).await.expect("it can be read")[0].seq, 341);
     assert_eq!(store.log(BuildId::new(), 0, 10).await.expect("it can be read"), []);
+}
+
+pub(crate) async fn a_long_log_is_read_from_its_end(store: &impl BuildStore) {
+    let id = queued(store, "a", "ann").await;
+    assert_eq!(store.log_end(id, 1000).await.expect("it can be read"), []);
+    let leased = lease(store).await;
+    store.append_log(&leased, vec![entry("first")]).await.expect("it is kept");
+    for _ in 0..8 {
+        store.append_log(&leased, vec![entry(&"x".repeat(1 << 10)); 1 << 10]).await.expect("it is kept");
+    }
+    store.append_log(&leased, vec![entry("last")]).await.expect("it is kept");
+    let last = 8 * 1024 + 2;
+    for (bytes, count) in [(1, 1), (5, 2), (128 << 10, 129), (300 << 10, 301), (usize::MAX, last)] {
+        let end = store.log_end(id, bytes).await.expect("it can be read");
+        let seqs: Vec<u64> = end.iter().map(|entry| entry.seq).collect();
+        assert_eq!(seqs, (last - count + 1..=last).collect::<Vec<_>>(), "{bytes} bytes");
+        assert_eq!(end.last().map(|entry| entry.text.as_str()), Some("last"));
+    }
+    assert_eq!(store.log_end(BuildId::new(), 1000).await.expect("it can be read"), []);
 }
 
 pub(crate) async fn who_waits_for_changes_misses_none(store: &impl BuildStore) {
@@ -494,7 +549,7 @@ pub(crate) async fn old_builds_are_forgotten(store: &impl BuildStore) {
         store.reserve_artifact(&leased, &artifact_of(sha256)).await.expect("it is kept");
         store.finish(&leased, made(sha256)).await.expect("it ends");
     }
-    let (now, past) = (Timestamp::now(), Timestamp::UNIX_EPOCH);
+    let (now, past) = (velox_api::now(), Timestamp::UNIX_EPOCH);
     let prune =
         async |before, most, needed| store.prune(before, most, needed).await.expect("it can be tidied up");
     assert_eq!(prune(past, 9, past).await, 0);
@@ -526,7 +581,7 @@ pub(crate) async fn nothing_leads_to_a_forgotten_artifact(store: &impl BuildStor
         ids.push(queued(store, name, "ann").await);
         store.finish(&lease(store).await, made(sha256)).await.expect("it ends");
     }
-    let later = Timestamp::now() + Duration::from_secs(60);
+    let later = velox_api::now() + Duration::from_secs(60);
     let forget = async |sha256: &str| {
         store.remove_artifact(&sha256.repeat(32), later).await.expect("it can be tidied up")
     };

@@ -26,6 +26,9 @@ const MAX_ATTEMPTS: u32 = 25;
 /// build about to finish with it.
 pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(3600);
 
+/// The approximate maximum size of the log entries that are read at once.
+pub(crate) const MAX_LOG_READ_BYTES: usize = 256 << 10;
+
 const WORKER_LOST: &str = "the worker stopped responding; the build is queued again";
 const WORKER_STOPPED: &str = "the worker is shutting down; the build is queued again";
 const RESUBMITTED: &str = "the build was cancelled and submitted again";
@@ -42,7 +45,7 @@ fn too_many_attempts(attempts: u32) -> BuildOutcome {
 
 /// Whether a finished build may be reused: its refs are exact, or it is younger than `time_to_live`.
 fn is_fresh(build: &Build, time_to_live: Duration) -> bool {
-    let age = build.finished.map(|finished| Timestamp::now().duration_since(finished).unsigned_abs());
+    let age = build.finished.map(|finished| velox_api::now().duration_since(finished).unsigned_abs());
     build.spec.is_exact() || age.is_some_and(|age| age < time_to_live)
 }
 
@@ -60,6 +63,12 @@ pub enum StoreError {
     TenantLimit {
         /// [`NewBuild::at_once`].
         limit: u64,
+    },
+    /// The tenant reached its limit of builds per hour.
+    #[error("rate limit exceeded: no more builds this hour; retry in {} s", wait.as_secs() + 1)]
+    RateLimit {
+        /// The time until another build is accepted.
+        wait: Duration,
     },
     /// The lease expired, or another worker has the build.
     #[error("the lease of build {0} expired")]
@@ -135,7 +144,8 @@ pub trait BuildStore: Send + Sync {
     /// simultaneous callers on all nodes gets [`Submission::Queued`].
     ///
     /// # Errors
-    /// [`StoreError::QueueFull`] and [`StoreError::TenantLimit`], for new builds only.
+    /// [`StoreError::QueueFull`], [`StoreError::TenantLimit`] and [`StoreError::RateLimit`], for new builds only. The
+    /// limits hold for all nodes together.
     async fn submit(&self, new: NewBuild) -> Result<Submission, StoreError>;
 
     /// The build of this id, without its lock.
@@ -155,8 +165,13 @@ pub trait BuildStore: Send + Sync {
     /// requested it.
     async fn cancel(&self, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError>;
 
-    /// Reads at most `limit` log entries after the entry `after` (0: from the start).
+    /// Reads at most `limit` log entries after the entry `after` (0: from the start), and not many more than
+    /// [`MAX_LOG_READ_BYTES`]. Returns none only at the end of the log.
     async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError>;
+
+    /// The last entries of a build's log, in order: as many as have `bytes` of text, and at least one. Reads
+    /// nothing before them.
+    async fn log_end(&self, id: BuildId, bytes: usize) -> Result<Vec<LogEntry>, StoreError>;
 
     /// Yields an item at once, and after changes of the build or its log. Several changes may share one item.
     async fn watch(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError>;

@@ -20,7 +20,7 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, Rows, named_params, params};
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry, QueuePosition, Severity};
@@ -30,11 +30,14 @@ use self::{
     watch::Watches,
 };
 use super::{
-    BuildStore, Lease, LeaseStatus, MAX_ATTEMPTS, QueueDepth, RESUBMITTED, StoreError, Submission,
-    WORKER_LOST, WORKER_STOPPED, is_fresh, too_many_attempts,
+    BuildStore, Lease, LeaseStatus, MAX_ATTEMPTS, MAX_LOG_READ_BYTES, QueueDepth, RESUBMITTED, StoreError,
+    Submission, WORKER_LOST, WORKER_STOPPED, is_fresh, too_many_attempts,
     turns::{self, QueueLoad, TenantLine},
 };
-use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
+use crate::{
+    build::{Build, BuildOutcome, NewBuild, Tenant},
+    rate::{self, unix_time},
+};
 
 /// The options of an embedded store.
 #[derive(Debug, Clone)]
@@ -219,9 +222,20 @@ impl BuildStore for SqliteStore {
             )?;
             // SQLite's integers are signed.
             let after = i64::try_from(after).unwrap_or(i64::MAX);
-            let rows =
-                select.query_map(params![id.to_string(), after, limit], |row| row.get::<_, String>(0))?;
-            rows.map(|entry| parse(&entry?)).collect()
+            read_log(select.query(params![id.to_string(), after, limit])?, MAX_LOG_READ_BYTES)
+        };
+        self.database.read(look).await
+    }
+
+    async fn log_end(&self, id: BuildId, bytes: usize) -> Result<Vec<LogEntry>, StoreError> {
+        let look = move |connection: &Connection| {
+            let mut select = connection.prepare_cached(
+                "SELECT entry FROM log JOIN builds ON builds.number = log.build
+                 WHERE builds.id = ? ORDER BY seq DESC",
+            )?;
+            let mut entries = read_log(select.query([id.to_string()])?, bytes)?;
+            entries.reverse();
+            Ok(entries)
         };
         self.database.read(look).await
     }
@@ -459,7 +473,7 @@ impl BuildRow {
         outcome: Option<BuildOutcome>,
     ) -> Result<(), StoreError> {
         self.build.state = state;
-        self.build.finished = Some(Timestamp::now());
+        self.build.finished = Some(velox_api::now());
         self.build.outcome = outcome;
         self.leave(connection)?;
         self.write(connection)
@@ -607,6 +621,9 @@ fn submit(
         )?,
     };
     load.admit(queue, new.at_once)?;
+    if let Some(an_hour) = new.per_hour {
+        take_permit(connection, &new.tenant, an_hour)?;
+    }
     let number = "SELECT coalesce(max(number), 0) + 1 FROM builds";
     let number = connection.prepare_cached(number)?.query_row([], |row| row.get(0))?;
     let build = Build::queued(new, key);
@@ -614,6 +631,20 @@ fn submit(
     row.write(connection)?;
     wait(connection, number, &row.build.tenant, LinePosition::Back)?;
     Ok(Submission::Queued(row.build))
+}
+
+fn take_permit(connection: &Connection, tenant: &Tenant, an_hour: u64) -> Result<(), StoreError> {
+    let now = unix_time();
+    let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    connection.prepare_cached("DELETE FROM rates WHERE full_at <= ?")?.execute([milliseconds(now)])?;
+    let mut select = connection.prepare_cached("SELECT full_at FROM rates WHERE tenant = ?")?;
+    let full_at: Option<i64> = select.query_row([&tenant.0], |row| row.get(0)).optional()?;
+    let full_at = Duration::from_millis(full_at.unwrap_or_default().unsigned_abs());
+    let next = rate::take_permit(full_at, now, an_hour).map_err(|wait| StoreError::RateLimit { wait })?;
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO rates (tenant, full_at) VALUES (?, ?)")?
+        .execute(params![tenant.0, milliseconds(next)])?;
+    Ok(())
 }
 
 fn cancel(connection: &Connection, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError> {
@@ -664,7 +695,7 @@ fn take(connection: &Connection, worker: &str, until: i64) -> Result<Option<Leas
         .execute(params![token, row.number, tenant, worker, until])?;
     row.build.state = BuildState::Running;
     row.build.attempts += 1;
-    row.build.started = Some(Timestamp::now());
+    row.build.started = Some(velox_api::now());
     row.write(connection)?;
     Ok(Some(Lease { build: row.build, token }))
 }
@@ -677,6 +708,19 @@ fn append(connection: &Connection, number: i64, entries: Vec<LogEntry>) -> Resul
         insert.execute(params![number, seq, text(&LogEntry { seq, ..entry })?])?;
     }
     Ok(())
+}
+
+/// Reads entries until they have `bytes` of text; the remaining rows are not read.
+fn read_log(mut rows: Rows<'_>, bytes: usize) -> Result<Vec<LogEntry>, StoreError> {
+    let (mut entries, mut size) = (Vec::new(), 0);
+    while size < bytes
+        && let Some(row) = rows.next()?
+    {
+        let entry: LogEntry = parse(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?;
+        size += entry.text.len();
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
 /// Ends expired leases.

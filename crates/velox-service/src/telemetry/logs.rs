@@ -139,12 +139,13 @@ where
             }
         }
         let line = JsonLogMessage {
-            time: Timestamp::now(),
+            time: velox_api::now(),
             level: event.metadata().level().as_str(),
             msg: fields.0.remove("message").unwrap_or_default(),
             fields: fields.0,
         };
-        writeln!(writer, "{}", serde_json::to_string(&line).map_err(|_| std::fmt::Error)?)
+        let line = serde_json::to_string(&line).map_err(|_| std::fmt::Error)?;
+        writeln!(writer, "{}", velox_build::render::escape_json(line))
     }
 }
 

@@ -1,6 +1,13 @@
 //! Request telemetry: an id, a span, a log line and metrics, and an audit log entry for rejected requests.
+//!
+//! Requests without a valid token get few lines of their own: anybody could fill a disk with them. The others are
+//! counted by address, see [`throttle`](super::throttle).
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
@@ -17,16 +24,23 @@ use uuid::Uuid;
 use super::{
     Telemetry,
     audit::{AuditEntry, AuditedRequest},
+    throttle::{LogThrottle, ThrottleKey},
 };
-use crate::auth::{Denied, Identity};
+use crate::{
+    auth::{Denied, Identity, client_network},
+    caller::Caller,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The number of requests per address and interval that have lines of their own, if no token is required.
+const MAX_SERVED_LINES: u64 = 100;
 
 /// The maximum length of a client's request id.
 const MAX_ID_BYTES: usize = 64;
 
 pub(crate) async fn observe(
-    State(telemetry): State<Arc<Telemetry>>,
+    State((telemetry, is_token_required)): State<(Arc<Telemetry>, bool)>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -61,41 +75,71 @@ pub(crate) async fn observe(
     telemetry.metrics.request(method, &route, status, took);
     let identity = response.extensions_mut().remove::<Identity>().map(|Identity(caller)| caller);
     let call_status = audited.call.status.get().copied().unwrap_or(status);
-    telemetry.record_rejection(&audited, method, &route, call_status, identity);
-    let from = from.map(|from| from.to_string()).unwrap_or_default();
-    let milliseconds = (took.as_secs_f64() * 1e6).round() / 1e3;
-    let call_id = audited.call.id.get();
-    span.in_scope(|| tracing::info!(status, milliseconds, from, call_id, "handled request"));
+    let rejection = rejection(method, call_status, identity.as_ref());
+    if let Some(reason) = rejection {
+        telemetry.metrics.denied(reason);
+    }
+    let has_token = is_token_required && matches!(identity, Some(Ok(_)));
+    if has_token || telemetry.throttle.admit_request(from, rejection, identity.as_ref()) {
+        if let Some(decision) = rejection {
+            let who = identity.as_ref().and_then(|it| it.as_ref().ok()).map(|it| it.tenant.0.as_str());
+            let (status, route) = (Some(call_status), Some(route.as_str()));
+            let entry =
+                AuditEntry { action: "request", decision, who, status, route, ..AuditEntry::default() };
+            telemetry.audit.write(Some(&audited), &entry);
+        }
+        let from = from.map(|from| from.to_string()).unwrap_or_default();
+        let milliseconds = (took.as_secs_f64() * 1e6).round() / 1e3;
+        let call_id = audited.call.id.get();
+        span.in_scope(|| tracing::info!(status, milliseconds, from, call_id, "handled request"));
+    }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }
 
-impl Telemetry {
-    /// Counts a rejected request and adds it to the audit log.
-    fn record_rejection(
+/// Why a request was rejected, if it was.
+fn rejection(method: &str, status: u16, identity: Option<&Result<Caller, Denied>>) -> Option<&'static str> {
+    let changes = matches!(method, "POST" | "DELETE");
+    match identity? {
+        // Some routes require no token.
+        Err(Denied::TokenMissing) if status < 400 => None,
+        Err(denied) => Some(denied.reason()),
+        Ok(_) if status == 403 => Some("forbidden"),
+        Ok(_) if changes && status >= 400 => Some("refused"),
+        Ok(_) => None,
+    }
+}
+
+impl LogThrottle {
+    /// Whether a request without a token gets a line of its own.
+    fn admit_request(
         &self,
-        request: &AuditedRequest,
-        method: &str,
-        route: &str,
-        status: u16,
-        identity: Option<Result<crate::caller::Caller, Denied>>,
-    ) {
-        let changes = matches!(method, "POST" | "DELETE");
-        let (reason, who) = match &identity {
-            // Some routes require no token.
-            Some(Err(Denied::TokenMissing)) if status < 400 => return,
-            Some(Err(denied)) => (denied.reason(), None),
-            Some(Ok(caller)) if status == 403 => ("forbidden", Some(caller.tenant.0.as_str())),
-            Some(Ok(caller)) if changes && status >= 400 => ("refused", Some(caller.tenant.0.as_str())),
-            _ => return,
-        };
-        self.metrics.denied(reason);
-        let (status, route) = (Some(status), Some(route));
-        let entry =
-            AuditEntry { action: "request", decision: reason, who, status, route, ..AuditEntry::default() };
-        self.audit.write(Some(request), &entry);
+        from: Option<IpAddr>,
+        reason: Option<&'static str>,
+        identity: Option<&Result<Caller, Denied>>,
+    ) -> bool {
+        // Where no token is required, all users are served without one.
+        let is_served = reason.is_none() && matches!(identity, Some(Ok(_)));
+        let lines = if is_served { MAX_SERVED_LINES } else { 1 };
+        self.admit(ThrottleKey { from: from.map(client_network), reason }, lines)
+    }
+}
+
+impl Telemetry {
+    /// Logs the requests of the last interval that have no lines of their own.
+    pub(crate) fn log_counts(&self) {
+        for (ThrottleKey { from, reason }, count) in self.throttle.take() {
+            let network = from.map_or_else(|| "others".to_owned(), |from| from.to_string());
+            if let Some(decision) = reason {
+                let (count, network) = (Some(count), Some(network.as_str()));
+                let entry =
+                    AuditEntry { action: "request", decision, count, network, ..AuditEntry::default() };
+                self.audit.write(None, &entry);
+            }
+            tracing::info!(count, network, reason, "handled more requests");
+        }
     }
 }
 

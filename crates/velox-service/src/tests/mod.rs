@@ -88,7 +88,6 @@ impl TestService {
                 store: Arc::clone(&store) as _,
                 artifacts,
                 policy: BuildPolicy::default(),
-                rates: Arc::default(),
             },
             tokens: TokenStore::open(None).unwrap(),
             releases: Releases::built_in(),
@@ -170,8 +169,18 @@ impl TestService {
         self.store.finish(lease, BuildOutcome::Failed(failure)).await.unwrap();
     }
 
+    fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.directory.path().join("builds.sqlite")).unwrap()
+    }
+
+    /// Damages these entries of all logs.
+    fn corrupt_log(&self, condition: &str) {
+        let sql = format!("UPDATE log SET entry = 'damaged' WHERE {condition}");
+        assert!(self.database().execute(&sql, []).unwrap() > 0);
+    }
+
     fn break_store(&self) {
-        let database = rusqlite::Connection::open(self.directory.path().join("builds.sqlite")).unwrap();
+        let database = self.database();
         database.execute_batch("PRAGMA foreign_keys = OFF; DROP TABLE builds").unwrap();
         fs::remove_dir_all(self.directory.path().join("artifacts")).unwrap();
     }

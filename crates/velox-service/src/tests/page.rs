@@ -42,6 +42,24 @@ async fn pages_are_small() {
     }
 }
 
+/// Entries that can't be read stand for those that are not read.
+#[tokio::test]
+async fn a_page_reads_only_the_ends_of_a_long_log() {
+    let service = TestService::start().await;
+    let id = service.submit("v5.1.8").await;
+    let lease = service.lease().await;
+    let compiling = entry(Severity::Info, "compiling the last package", Some("compile"));
+    service.log(&lease, vec![entry(Severity::Output, &"x".repeat(1 << 10), None); 8 << 10]).await;
+    service.log(&lease, vec![LogEntry { done: Some(7), total: Some(7), ..compiling }]).await;
+    service.corrupt_log("seq > 1 AND seq < 8 * 1024 - 200");
+    let text = service.page(&format!("/builds/{id}")).await;
+    for part in ["compiling the last package", "7 of 7", "data-after=\"8193\"", "Show the whole log"] {
+        assert!(text.contains(part), "{part}: {text:.2000}");
+    }
+    service.corrupt_log("seq = 8 * 1024");
+    assert_eq!(service.get(&format!("/builds/{id}")).await.status, 503, "it is read");
+}
+
 #[tokio::test]
 async fn pages_load_nothing_from_other_hosts_and_nothing_inline() {
     let service = TestService::start().await;

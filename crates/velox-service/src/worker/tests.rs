@@ -109,7 +109,8 @@ impl Fixture {
 
     async fn submit(&self, roadrunner: &str) -> BuildId {
         let spec = BuildSpec::new(roadrunner, vec![PluginSpec::new("example.com/a", "v1.0.0")]);
-        let new = NewBuild { spec, tenant: tenant(), force: false, at_once: None, trace: None };
+        let new =
+            NewBuild { spec, tenant: tenant(), force: false, at_once: None, per_hour: None, trace: None };
         self.store.submit(new).await.unwrap().build().id
     }
 

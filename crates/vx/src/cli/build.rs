@@ -1,16 +1,19 @@
-//! The arguments of `vx build`, `run`, `lock`, `fetch`, `bisect` and `cache`.
+//! The arguments of `vx build`, `run`, `lock`, `fetch` and `cache`.
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
+use clap::{Args, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use velox_build::SbomFormat;
 
-use super::{ProjectArgs, SourceArgs, parse_size};
+use super::{ProjectArgs, SbomFormatArg, SourceArgs, parse_size};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vx build                                     # build velox.toml into ./rr
   vx build -c conf/velox.toml -o bin           # another file, another directory
   vx build --target linux/arm64 --archive      # cross-compile, with a release archive
+  vx build --sbom cyclonedx --sbom spdx        # with rr.cdx.json and rr.spdx.json
+  vx build --attestation rr.intoto.jsonl --sign-key cosign.key
   vx build --remote https://builds.example.com # build on a build service, without a local Go
   vx build --with ./my-plugin                  # include a local plugin
   vx build --roadrunner v2025.1.15 \\
@@ -48,6 +51,19 @@ pub(crate) struct BuildCommand {
     /// Also create a release archive of each binary, and checksums.txt
     #[arg(long)]
     pub(crate) archive: bool,
+    /// Also write a bill of materials of each binary: `cyclonedx` (rr.cdx.json) or `spdx` (rr.spdx.json), beside the
+    /// binary or to a FILE. Can be repeated
+    #[arg(long, value_name = "TYPE[=FILE]", value_parser = SbomArg::parse)]
+    pub(crate) sbom: Vec<SbomArg>,
+    /// Also write the signed provenance of the binaries to this file: an in-toto statement with SLSA v1 provenance in a
+    /// DSSE envelope
+    #[arg(long, value_name = "FILE")]
+    pub(crate) attestation: Option<PathBuf>,
+    /// The private key that signs the provenance: ECDSA P-256 or Ed25519 in PKCS#8, or cosign's. The password of an
+    /// encrypted key is read from $VX_SIGN_KEY_PASSWORD, $COSIGN_PASSWORD or the terminal [default: $VX_SIGN_KEY, a
+    /// path or the key itself]
+    #[arg(long, value_name = "KEY", requires = "attestation")]
+    pub(crate) sign_key: Option<PathBuf>,
     /// Compile even if an identical binary is cached
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -60,9 +76,6 @@ pub(crate) struct BuildCommand {
     /// Skip running `rr --version` after the build
     #[arg(long)]
     pub(crate) no_smoke_test: bool,
-    /// Fail if a binary is larger: in bytes, or with a suffix K, M or G; lists what grew since `vx size --save`
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "dry_run")]
-    pub(crate) max_size: Option<u64>,
     /// Print the resolved versions and the go.mod to stdout, without compiling
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -70,6 +83,26 @@ pub(crate) struct BuildCommand {
     pub(crate) overrides: OverrideArgs,
     #[command(flatten)]
     pub(crate) remote: RemoteArgs,
+}
+
+/// One value of `--sbom`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SbomArg {
+    pub(crate) format: SbomFormat,
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl SbomArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (name, file) = match text.split_once('=') {
+            None => (text, None),
+            Some((name, "")) => return Err(format!("expected a file name after `{name}=`")),
+            Some((name, file)) => (name, Some(file.into())),
+        };
+        let format =
+            SbomFormatArg::from_str(name, false).map_err(|_| "expected cyclonedx or spdx".to_owned())?;
+        Ok(Self { format: format.into(), file })
+    }
 }
 
 /// Changes to the configuration for one build.
@@ -149,31 +182,6 @@ pub(crate) struct FetchCommand {
     /// Require that velox.lock is up to date
     #[arg(long)]
     pub(crate) locked: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  git show v1.4:velox.lock > good.lock
-  vx bisect --good good.lock -- ./test.sh      # ./test.sh runs the binary $RR
-  vx bisect --good good.lock --bad new.lock -- php test.php {rr}
-  vx bisect --good good.lock -- sh -c '$RR --version | grep 2025'
-
-The test exits with 0 if the binary is good, with 125 if it can't tell, and with another code up to
-127 if the binary is bad; others stop the search. After Ctrl-C, the same command continues.
-
-Exit codes: 0 found, 1 not found, 2 invalid usage, 130 interrupted.")]
-pub(crate) struct BisectCommand {
-    #[command(flatten)]
-    pub(crate) source: SourceArgs,
-    /// The lock file of a good binary
-    #[arg(long, value_name = "FILE")]
-    pub(crate) good: PathBuf,
-    /// The lock file of a bad binary [default: the lock of the configuration, velox.lock]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) bad: Option<PathBuf>,
-    /// The test and its arguments, after `--`: `{rr}` and the environment variable RR are the path of the binary
-    #[arg(value_name = "COMMAND", last = true, required = true)]
-    pub(crate) command: Vec<OsString>,
 }
 
 pub(super) const CACHE_EXAMPLES: &str = "\

@@ -90,8 +90,6 @@ pub(crate) enum CliCommand {
     Lock(Box<build::LockCommand>),
     /// Download everything that a build with --offline needs
     Fetch(Box<build::FetchCommand>),
-    /// Find the version change that breaks a test, between two lock files
-    Bisect(Box<build::BisectCommand>),
     /// Create a plugin from a template
     #[command(after_help = edit::NEW_EXAMPLES)]
     New {
@@ -124,10 +122,12 @@ pub(crate) enum CliCommand {
     Tree(Box<query::TreeCommand>),
     /// Show how RoadRunner connects the plugins, and which sections of .rr.yaml they read
     Graph(Box<query::GraphCommand>),
+    /// Show the licenses of everything that is compiled in, or write their texts to a file
+    Licenses(Box<query::LicensesCommand>),
+    /// Print the bill of materials (SBOM) of a binary, or of velox.toml
+    Sbom(Box<query::SbomCommand>),
     /// Show the plugins and build settings of a RoadRunner binary
     Inspect(query::InspectCommand),
-    /// Show how many bytes belong to each plugin, and predict the size without some
-    Size(Box<query::SizeCommand>),
     /// Check the configuration for errors and known vulnerabilities, without compiling
     Check(Box<query::CheckCommand>),
     /// Run the build service, an HTTP server that builds binaries on request
@@ -327,6 +327,26 @@ impl From<DependenciesArg> for velox_manifest::Dependencies {
         match choice {
             DependenciesArg::Release => Self::Release,
             DependenciesArg::Minimal => Self::Minimal,
+        }
+    }
+}
+
+/// The type of a bill of materials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SbomFormatArg {
+    /// CycloneDX 1.6, as JSON
+    #[value(name = "cyclonedx", alias = "cyclonedx-json")]
+    CycloneDx,
+    /// SPDX 2.3, as JSON
+    #[value(alias = "spdx-json")]
+    Spdx,
+}
+
+impl From<SbomFormatArg> for velox_build::SbomFormat {
+    fn from(format: SbomFormatArg) -> Self {
+        match format {
+            SbomFormatArg::CycloneDx => Self::CycloneDx,
+            SbomFormatArg::Spdx => Self::Spdx,
         }
     }
 }

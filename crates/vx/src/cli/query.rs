@@ -1,11 +1,12 @@
-//! The arguments of `vx doctor`, `outdated`, `search`, `list`, `why`, `tree`, `graph`, `inspect`, `size` and
+//! The arguments of `vx doctor`, `outdated`, `search`, `list`, `why`, `tree`, `graph`, `licenses`, `sbom`, `inspect` and
 //! `check`.
 
 use std::path::PathBuf;
 
 use clap::{Args, builder::NonEmptyStringValueParser};
+use velox_query::DeniedLicense;
 
-use super::{ConfigArgs, ProjectArgs, SourceArgs, parse_size};
+use super::{ConfigArgs, ProjectArgs, SbomFormatArg, SourceArgs};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -100,6 +101,57 @@ pub(crate) struct GraphCommand {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  vx licenses                                    # the modules, grouped by license
+  vx licenses --output NOTICE                    # with the texts, to distribute with the binary
+  vx licenses --deny GPL-3.0 --deny AGPL-3.0     # in CI: fail if a module has one of these
+  vx licenses --deny unknown
+
+A license is only named if the text of the module's license file was recognized. Nothing is compiled.")]
+pub(crate) struct LicensesCommand {
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+    /// Write the texts of all licenses and notices to this file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Exit with 1 if a module has this license: an SPDX identifier, several joined with OR, or `unknown` for modules
+    /// without a recognized license. `GPL-3.0` stands for GPL-3.0-only and GPL-3.0-or-later. Can be repeated
+    #[arg(long, value_name = "LICENSE", value_parser = DeniedArg::parse)]
+    pub(crate) deny: Vec<DeniedArg>,
+}
+
+/// One value of `--deny`.
+#[derive(Debug, Clone)]
+pub(crate) struct DeniedArg(pub(crate) Vec<DeniedLicense>);
+
+impl DeniedArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        DeniedLicense::parse(text).map(Self)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx sbom > rr.cdx.json                # of velox.toml and velox.lock, without compiling
+  vx sbom rr --type spdx               # of a binary that this machine built
+  vx build --sbom cyclonedx            # with the binary
+
+A document of velox.toml is the same as that of its binary, but has no checksum of the binary.")]
+pub(crate) struct SbomCommand {
+    /// A binary that vx built on this machine [default: the configuration]
+    #[arg(value_name = "BINARY", conflicts_with_all = ["config", "targets", "dependencies", "offline", "go"])]
+    pub(crate) binary: Option<PathBuf>,
+    /// The type of document
+    #[arg(long = "type", value_name = "TYPE", value_enum, default_value = "cyclonedx")]
+    pub(crate) document: SbomFormatArg,
+    /// The file to write to [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
   vx inspect rr
   vx inspect rr --all              # include all other modules
   vx inspect rr --format json | jq -r .stamp_version
@@ -110,35 +162,6 @@ pub(crate) struct InspectCommand {
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Include modules that are not plugins
-    #[arg(long)]
-    pub(crate) all: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  vx size                                      # plugins, modules and kinds of data
-  vx size --without temporal --without otel    # predict the size of a smaller binary
-  vx size --max-size 40M                       # in CI: fail if the binary is larger
-  vx size --save                               # record the sizes, for the list of what grew
-  vx size bin/rr                               # an existing binary
-
-The first time, the binary is linked once more, with symbols. Exit codes: 0 success, 1 larger than --max-size.")]
-pub(crate) struct SizeCommand {
-    /// A RoadRunner binary, or a configuration file [default: velox.toml]
-    #[arg(value_name = "FILE", conflicts_with = "config")]
-    pub(crate) file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) project: ProjectArgs,
-    /// Predict the size without this plugin; can be repeated
-    #[arg(long, value_name = "NAME")]
-    pub(crate) without: Vec<String>,
-    /// Fail if the binary is larger: in bytes, or with a suffix K, M or G; lists what grew since --save
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "without")]
-    pub(crate) max_size: Option<u64>,
-    /// Record the sizes in velox.size.json, beside velox.lock
-    #[arg(long, conflicts_with_all = ["without", "max_size"])]
-    pub(crate) save: bool,
-    /// Include all modules and packages
     #[arg(long)]
     pub(crate) all: bool,
 }

@@ -403,7 +403,7 @@ fn parse_jobs(text: &str) -> Result<usize, String> {
 }
 
 fn parse_expiry(text: &str) -> Result<Timestamp, String> {
-    let after = |lifetime: jiff::SignedDuration| Timestamp::now().checked_add(lifetime).ok();
+    let after = |lifetime: jiff::SignedDuration| velox_api::now().checked_add(lifetime).ok();
     let expiry = text.parse().ok().or_else(|| text.parse().ok().and_then(after));
     expiry
         .ok_or_else(|| "expected a time such as 2027-01-01T12:00:00Z, or a duration such as 720h".to_owned())
@@ -450,7 +450,7 @@ mod tests {
             assert!(parse_time(invalid).is_err(), "{invalid}");
         }
         assert_eq!(parse_expiry("1970-01-01T00:00:00Z"), Ok(Timestamp::UNIX_EPOCH));
-        assert!(parse_expiry("720h").is_ok_and(|expiry| expiry > Timestamp::now()));
+        assert!(parse_expiry("720h").is_ok_and(|expiry| expiry > velox_api::now()));
         for invalid in ["", "tomorrow", "2027-01-01", "99999999999999h"] {
             assert!(parse_expiry(invalid).is_err(), "{invalid}");
         }

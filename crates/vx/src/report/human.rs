@@ -20,7 +20,7 @@ use crate::{
     report::{
         Change, ChangeKind, Report,
         diagnostics::{DiagnosticFields, heading, render},
-        text::{clean, count, elapsed, table},
+        text::{clean, count, elapsed, escape_json, table},
         threshold,
     },
     settings::{Terminal, Verbosity},
@@ -143,7 +143,7 @@ impl HumanReport {
                 };
                 let line = JsonLogLine { time: now(), level, msg: text, fields };
                 // Serialization can't fail: the values are maps with string keys.
-                serde_json::to_string(&line).map(|line| line + "\n").unwrap_or_default()
+                serde_json::to_string(&line).map(|line| escape_json(line) + "\n").unwrap_or_default()
             }
         };
         self.write(state, &line);
@@ -428,12 +428,15 @@ impl HumanReport {
                     self.row(state, DONE_STYLE, "Cached", &clean(&cached(cache)));
                 }
                 let describe = |binary: &BuiltBinary| {
-                    let BuiltBinary { path, size, reused, archive, .. } = binary;
+                    let BuiltBinary { path, size, reused, archive, sboms, .. } = binary;
                     let reused = if *reused { ", cached" } else { "" };
-                    let archive = archive.as_ref().map(|path| format!(", {}", path.display()));
+                    let others = archive.iter().chain(sboms).map(|path| format!(", {}", path.display()));
                     let text = format!("{} ({}{reused})", path.display(), HumanBytes(*size));
-                    clean(&(text + &archive.unwrap_or_default())).into_owned()
+                    clean(&(text + &others.collect::<String>())).into_owned()
                 };
+                if let Some(file) = &summary.attestation {
+                    self.row(state, DONE_STYLE, "Signed", &clean(&file.display().to_string()));
+                }
                 match summary.binaries.as_slice() {
                     [one] => format!("{} in {time}", describe(one)),
                     many => {

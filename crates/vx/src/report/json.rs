@@ -15,7 +15,7 @@ use velox_build::{BuildSummary, Event, Goal, Note, Phase, PluginRow, RaisedPlugi
 use velox_manifest::{Diagnostic, Level, SourceFile};
 
 use crate::{
-    report::{Change, Report, diagnostics::DiagnosticFields, threshold},
+    report::{Change, Report, diagnostics::DiagnosticFields, text::escape_json, threshold},
     settings::Verbosity,
     signals::Signal,
     status::ExitStatus,
@@ -39,10 +39,10 @@ impl JsonReport {
     }
 
     fn write(&self, fields: &JsonEvent<'_>) -> io::Result<()> {
-        let mut line = serde_json::to_vec(&JsonLine { v: 1, time: format!("{:.3}", (self.now)()), fields })?;
-        line.push(b'\n');
+        let line = serde_json::to_string(&JsonLine { v: 1, time: format!("{:.3}", (self.now)()), fields })?;
+        let line = escape_json(line) + "\n";
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        out.write_all(&line)?;
+        out.write_all(line.as_bytes())?;
         out.flush()
     }
 

@@ -16,7 +16,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use serde::Serialize;
 use velox_build::{BuildSummary, Error, Event, Goal, Reporter};
 use velox_manifest::{Diagnostic, Level, LogConfig, LogMode, SourceFile};
@@ -89,10 +88,10 @@ fn open_with(
 ) -> Arc<dyn Report> {
     let verbosity = settings.verbosity(log);
     if settings.format() == OutputFormat::Json {
-        return Arc::new(json::JsonReport::new(events, Timestamp::now, verbosity, source));
+        return Arc::new(json::JsonReport::new(events, velox_api::now, verbosity, source));
     }
     let lines = match settings.log_mode(log) {
-        LogMode::Production => LineFormat::Json { now: Timestamp::now },
+        LogMode::Production => LineFormat::Json { now: velox_api::now },
         LogMode::Raw => LineFormat::Raw,
         LogMode::Development | LogMode::Off => LineFormat::Aligned,
     };
@@ -149,7 +148,9 @@ pub(crate) fn event(name: &str, value: &impl Serialize) -> String {
         value: &'a T,
     }
     // Serialization can't fail: the values are maps with string keys.
-    serde_json::to_string(&EventLine { v: 1, event: name, value }).map(|line| line + "\n").unwrap_or_default()
+    serde_json::to_string(&EventLine { v: 1, event: name, value })
+        .map(|line| text::escape_json(line) + "\n")
+        .unwrap_or_default()
 }
 
 /// Writes an error to stderr, without a reporter.

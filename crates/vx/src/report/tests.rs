@@ -105,9 +105,11 @@ fn summary(binary: bool) -> BuildSummary {
                 sha256: "ab".repeat(32),
                 reused: false,
                 archive: None,
+                sboms: Vec::new(),
             })
             .into_iter()
             .collect(),
+        attestation: None,
         compile_cache: None,
     }
 }

@@ -9,10 +9,10 @@ mod support {
     pub mod release;
     pub mod sandbox;
     pub mod small_disk;
+    pub mod validators;
 }
 
 mod action;
-mod bisect;
 mod built_in_plugins;
 mod compile_cache;
 mod compile_failures;
@@ -27,9 +27,11 @@ mod lock;
 mod manual;
 mod named_modules;
 mod outputs;
+mod provenance;
 mod proxies;
 mod real_roadrunner;
 mod run;
+mod sbom;
 mod static_binary;
 mod toolchain;
 mod velox_clients;

@@ -146,7 +146,6 @@ macro_rules! pages_that_run {
 }
 
 pages_that_run! {
-    binary_size: "docs/binary-size.md",
     build_service: "docs/build-service.md",
     building: "docs/building.md",
     ci: "docs/ci.md",
@@ -160,6 +159,7 @@ pages_that_run! {
     private_repositories: "docs/private-repositories.md",
     quick_start: "docs/quick-start.md",
     readme: "README.md",
+    sbom_and_provenance: "docs/sbom-and-provenance.md",
 }
 
 fn runs(block: &Block) -> bool {

@@ -14,4 +14,3 @@ mod doctor;
 mod plugin_graph;
 mod queries;
 mod shell;
-mod size;

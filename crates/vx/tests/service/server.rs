@@ -839,6 +839,70 @@ fn sigterm_ends_open_requests_cleanly() {
 }
 
 #[test]
+fn readiness_is_told_until_the_drain_ends() {
+    let (_sandbox, service) = idle();
+    // A request that began before the signal holds the drain.
+    let mut open = service.connect();
+    open.write_all(
+        b"POST /v1/builds HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{",
+    ).unwrap();
+    assert_eq!(service.get("/readyz").status, 200);
+    service.terminate();
+    wait_until("new connections are told", || service.get("/readyz").status == 503);
+    for _ in 0..3 {
+        let answer = service.get("/readyz");
+        assert_eq!(
+            (answer.status, answer.json()["type"].as_str()),
+            (503, Some("shutting_down")),
+            "{answer:?}"
+        );
+        assert_eq!((answer.header("connection"), service.get("/healthz").status), ("close", 200));
+    }
+    open.write_all(b"}").unwrap();
+    let answer = Answer::read(&mut open, false);
+    assert!((400..500).contains(&answer.status), "{answer:?}");
+    let ended = service.ended();
+    assert!(ended.status.success(), "{ended:?}");
+}
+
+#[test]
+fn requests_without_a_token_fill_no_log() {
+    const REQUESTS: u64 = 3000;
+    let sandbox = Sandbox::new();
+    let token = sandbox.vx("server token new ci").ok().trim().to_owned();
+    let flags = ["--jobs", "0", "--tokens", "tokens.toml", "--audit-log", "audit.jsonl"];
+    let service = Service::start(&mut server(&sandbox, &flags));
+    let mut stream = service.connect();
+    for number in 0..REQUESTS {
+        let path = if number % 2 == 0 { "/v1/catalogue" } else { "/healthz" };
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let answer = Answer::read(&mut stream, false);
+        assert_eq!(answer.status, if number % 2 == 0 { 401 } else { 200 }, "{answer:?}");
+    }
+    drop(stream);
+    let bearer = format!("Bearer {token}");
+    for _ in 0..5 {
+        assert_eq!(service.ask("GET", "/v1/catalogue", &[("Authorization", &bearer)], b"").status, 200);
+    }
+    service.terminate();
+    let log = String::from_utf8(service.ended().stderr).unwrap();
+    let lines =
+        |text: &str| -> Vec<Value> { text.lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+    let (log, audit) = (lines(&log), lines(&sandbox.read("audit.jsonl")));
+    let count = |lines: &[Value], of: &dyn Fn(&Value) -> bool| -> u64 {
+        lines.iter().filter(|line| of(line)).map(|line| line["count"].as_u64().unwrap_or(1)).sum()
+    };
+    // Each interval has at most two lines for each reason.
+    assert!(audit.len() <= 10 && log.len() <= 40, "{audit:?} {log:?}");
+    assert_eq!(count(&audit, &|line| line["decision"] == "token_missing"), REQUESTS / 2, "{audit:?}");
+    let handled = |line: &Value| line["msg"].as_str().is_some_and(|text| text.starts_with("handled"));
+    assert_eq!(count(&log, &handled), REQUESTS + 5, "{log:?}");
+    let network = |line: &Value| line["count"].is_u64() && line["network"] == "127.0.0.1";
+    assert!(audit.iter().any(network) && log.iter().any(network), "{audit:?} {log:?}");
+}
+
+#[test]
 fn invalid_server_flags_fail_at_start() {
     let sandbox = Sandbox::new().file("cert.pem", "no certificate").file("key.pem", "no key");
     let cases: [(&[&str], i32, &str); 7] = [

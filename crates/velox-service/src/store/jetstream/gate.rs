@@ -18,7 +18,11 @@ use super::{
     nats::{LastMessage, PutResult},
     record::{digest, read, written},
 };
-use crate::{build::NewBuild, store::StoreError};
+use crate::{
+    build::{NewBuild, Tenant},
+    rate::{self, unix_time},
+    store::StoreError,
+};
 
 /// Its name in the key bucket; no key has this form.
 const GATE: &str = "gate";
@@ -38,8 +42,17 @@ struct QueueGate {
 pub(super) struct Admission<'a> {
     revision: u64,
     last: u64,
+    permit: Option<BuildPermit>,
     /// Only one submission per node polls the gate.
     _turn: MutexGuard<'a, ()>,
+}
+
+/// A permit of a tenant's builds per hour, consumed under the lock.
+struct BuildPermit {
+    key: String,
+    revision: u64,
+    /// When the quota was full again before, in milliseconds since 1970.
+    before: u64,
 }
 
 impl JetStreamState {
@@ -65,15 +78,51 @@ impl JetStreamState {
             self.index.load(&digest(&new.tenant)).admit(length, new.at_once)?;
             let taken = written(&QueueGate { taken: true, last: gate.last })?;
             match self.keys.put(GATE, taken, &HeaderMap::new(), revision).await? {
-                PutResult::Done(revision) => return Ok(Admission { revision, last: gate.last, _turn: turn }),
+                PutResult::Done(revision) => {
+                    let mut admission = Admission { revision, last: gate.last, permit: None, _turn: turn };
+                    let Some(an_hour) = new.per_hour else { return Ok(admission) };
+                    match self.take_permit(&new.tenant, an_hour).await {
+                        Ok(permit) => admission.permit = Some(permit),
+                        Err(error) => {
+                            self.leave(admission, None, false).await;
+                            return Err(error);
+                        }
+                    }
+                    return Ok(admission);
+                }
                 PutResult::Conflict => {}
                 PutResult::Full | PutResult::TooLarge => return Err(no_more_keys()),
             }
         }
     }
 
-    /// Releases the lock; the next holder must have seen this record.
-    pub(super) async fn leave(&self, admission: Admission<'_>, record: Option<u64>) {
+    async fn take_permit(&self, tenant: &Tenant, an_hour: u64) -> Result<BuildPermit, StoreError> {
+        let key = format!("rate-{}", digest(tenant));
+        loop {
+            let (before, revision): (u64, u64) = match self.keys.read(&key).await? {
+                LastMessage::There(message) => (read(&message.payload)?, message.sequence),
+                LastMessage::Removed { revision, .. } => (0, revision),
+                LastMessage::Absent => (0, 0),
+            };
+            let next = rate::take_permit(Duration::from_millis(before), unix_time(), an_hour)
+                .map_err(|wait| StoreError::RateLimit { wait })?;
+            let next = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
+            match self.keys.put(&key, written(&next)?, &HeaderMap::new(), revision).await? {
+                PutResult::Done(revision) => return Ok(BuildPermit { key, revision, before }),
+                PutResult::Conflict => {}
+                PutResult::Full | PutResult::TooLarge => return Err(no_more_keys()),
+            }
+        }
+    }
+
+    /// Releases the lock; the next holder must have seen this record. Returns the permit if no build was added.
+    pub(super) async fn leave(&self, admission: Admission<'_>, record: Option<u64>, is_added: bool) {
+        if let Some(BuildPermit { key, revision, before }) = admission.permit.as_ref().filter(|_| !is_added) {
+            let back = async { self.keys.put(key, written(before)?, &HeaderMap::new(), *revision).await };
+            if let Err(error) = back.await {
+                tracing::warn!(%error, "failed to return a permit of a tenant");
+            }
+        }
         let gate = QueueGate { taken: false, last: record.unwrap_or(admission.last) };
         let left =
             async { self.keys.put(GATE, written(&gate)?, &HeaderMap::new(), admission.revision).await };

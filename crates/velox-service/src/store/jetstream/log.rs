@@ -1,7 +1,7 @@
 //! Build logs: a subject per build and a message per chunk, written by the lease holder only.
 //!
 //! A chunk names its predecessor, and each lease begins with an empty chunk: writes under an expired lease
-//! conflict.
+//! conflict. The end of a log is read backwards.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -13,12 +13,14 @@ use super::{
     nats::{LastMessage, PutResult},
     record::{read, written},
 };
-use crate::store::StoreError;
+use crate::store::{MAX_LOG_READ_BYTES, StoreError};
 
 /// Header: the lease under which a chunk was written.
 const LEASE: &str = "Vx-Lease";
 /// Header: the number of the last entry.
 const LAST: &str = "Vx-Last";
+/// Header: the stream sequence of the previous chunk; 0: none.
+const PREVIOUS: &str = "Vx-Previous";
 /// The approximate maximum size of a chunk in bytes; NATS messages are limited to 1 MiB.
 const MAX_CHUNK_BYTES: usize = 128 << 10;
 /// The maximum length of a line in bytes.
@@ -161,6 +163,7 @@ impl JetStreamState {
         let mut headers = HeaderMap::new();
         headers.insert(LEASE, lease);
         headers.insert(LAST, (end.entry + entries.len() as u64).to_string());
+        headers.insert(PREVIOUS, end.chunk.to_string());
         self.logs.put(&id.to_string(), written(&entries)?, &headers, end.chunk).await
     }
 
@@ -172,17 +175,46 @@ impl JetStreamState {
         limit: usize,
     ) -> Result<Vec<LogEntry>, StoreError> {
         let mut entries: Vec<LogEntry> = Vec::new();
-        let mut start = self.positions.start(id, after);
+        let (mut start, mut size) = (self.positions.start(id, after), 0);
         let name = id.to_string();
         while entries.len() < limit
+            && size < MAX_LOG_READ_BYTES
             && let Some(message) = self.logs.next(&name, start).await?
         {
             self.positions.add(id, start, LogEnd::of(&message));
             start = message.sequence + 1;
+            size += message.payload.len();
             let chunk: Vec<LogEntry> = read(&message.payload)?;
             entries.extend(chunk.into_iter().filter(|entry| entry.seq > after));
         }
         entries.truncate(limit);
+        Ok(entries)
+    }
+
+    /// The last entries, with about `bytes` of text.
+    pub(super) async fn read_log_end(&self, id: BuildId, bytes: usize) -> Result<Vec<LogEntry>, StoreError> {
+        let mut next = match self.logs.read(&id.to_string()).await? {
+            LastMessage::There(message) => Some(message),
+            LastMessage::Absent | LastMessage::Removed { .. } => None,
+        };
+        let (mut entries, mut size) = (Vec::new(), 0);
+        while let Some(message) = next {
+            let chunk: Vec<LogEntry> = read(&message.payload)?;
+            for entry in chunk.into_iter().rev() {
+                if size >= bytes {
+                    break;
+                }
+                size += entry.text.len();
+                entries.push(entry);
+            }
+            // Chunks of older versions have no such header.
+            let previous = message.headers.get(PREVIOUS).and_then(|it| it.as_str().parse().ok());
+            next = match previous {
+                Some(previous @ 1..) if size < bytes => self.logs.at(previous).await?,
+                _ => None,
+            };
+        }
+        entries.reverse();
         Ok(entries)
     }
 }

@@ -4,6 +4,7 @@
 //!   KV_vx-builds     $KV.vx-builds.ID     a record: the build and its lease; compare-and-set by revision
 //!   KV_vx-keys       $KV.vx-keys.KEY      the current build of a spec's key; compare-and-set by revision
 //!                    $KV.vx-keys.gate     the lock for adding builds to the queue
+//!                    $KV.vx-keys.rate-…   when a tenant's quota of builds per hour is full again
 //!   KV_vx-artifacts  $KV.vx-artifacts.SHA an artifact's description
 //!   vx-jobs          vx.jobs.LANE.ID      a queued or leased job (work queue; discards new messages)
 //!   vx-logs          vx.logs.ID           a chunk of a log
@@ -231,7 +232,7 @@ impl BuildStore for JetStreamStore {
             tried = true;
             if build.wanted_by.is_empty() && build.state == BuildState::Queued {
                 build.state = BuildState::Cancelled;
-                build.finished = Some(Timestamp::now());
+                build.finished = Some(velox_api::now());
             }
             RecordChange::Put(Some(build.clone()))
         });
@@ -244,6 +245,10 @@ impl BuildStore for JetStreamStore {
 
     async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
         self.state.read_log(id, after, limit).await
+    }
+
+    async fn log_end(&self, id: BuildId, bytes: usize) -> Result<Vec<LogEntry>, StoreError> {
+        self.state.read_log_end(id, bytes).await
     }
 
     async fn watch(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {

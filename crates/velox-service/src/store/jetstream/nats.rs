@@ -149,6 +149,12 @@ impl SubjectStore {
         .await
     }
 
+    /// The message with this sequence, if it was not removed.
+    pub(super) async fn at(&self, sequence: u64) -> Result<Option<StreamMessage>, StoreError> {
+        retry("read from NATS", || async { unless_missing(self.stream.get_raw_message(sequence).await) })
+            .await
+    }
+
     /// Writes if the last message of the subject has this revision (0: no message).
     pub(super) async fn put(
         &self,

@@ -152,5 +152,5 @@ async fn purge_tombstones(bucket: &SubjectStore, before: Timestamp) -> Result<()
 }
 
 fn is_older(at: Timestamp, age: Duration) -> bool {
-    Timestamp::now().duration_since(at).unsigned_abs() > age
+    velox_api::now().duration_since(at).unsigned_abs() > age
 }

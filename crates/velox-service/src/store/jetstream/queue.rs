@@ -12,7 +12,6 @@ use async_nats::jetstream::{
     message::Message,
 };
 use futures::StreamExt;
-use jiff::Timestamp;
 use tokio::{sync::Mutex, time::timeout};
 use uuid::Uuid;
 use velox_api::{BuildId, BuildState, LogEntry, Severity};
@@ -188,7 +187,7 @@ impl JetStreamState {
             *lane = Some(delivered.lane.clone());
             build.state = BuildState::Running;
             build.attempts += 1;
-            build.started = Some(Timestamp::now());
+            build.started = Some(velox_api::now());
             RecordChange::Put(Some(build.clone()))
         });
         let Some(build) = taken.await?.flatten() else {
@@ -250,7 +249,7 @@ impl JetStreamState {
 
 pub(super) fn end(build: &mut Build, state: BuildState) {
     build.state = state;
-    build.finished = Some(Timestamp::now());
+    build.finished = Some(velox_api::now());
 }
 
 pub(super) fn put_back(build: &mut Build) {

@@ -43,7 +43,8 @@ impl JetStreamState {
         let admission = self.admit(new).await?;
         let added = self.add(build, made, revision).await;
         let record = added.as_ref().ok().and_then(|added| added.as_ref()?.record);
-        self.leave(admission, record).await;
+        let is_added = matches!(added, Ok(Some(_)));
+        self.leave(admission, record, is_added).await;
         match added? {
             Some(added) => self.enqueue(build, added).await.map(Some),
             None => Ok(None),

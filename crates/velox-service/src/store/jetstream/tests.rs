@@ -221,8 +221,8 @@ async fn an_artifact_that_is_needed_is_not_forgotten() {
     let store = node(&server, Setup::LARGE).await;
     store.submit(new("a", "ann")).await.expect("it is taken");
     let (artifact, sha256) = (artifact_of("a1"), "a1".repeat(32));
-    let hour_ago = Timestamp::now() - crate::store::MIN_RETENTION;
-    let later = Timestamp::now() + Duration::from_secs(60);
+    let hour_ago = velox_api::now() - crate::store::MIN_RETENTION;
+    let later = velox_api::now() + Duration::from_secs(60);
     let forget = async |before| store.remove_artifact(&sha256, before).await.expect("it can be tidied up");
 
     let leased = lease(&store).await;
@@ -256,7 +256,7 @@ async fn nothing_is_left_of_what_is_forgotten() {
         one.append_log(&leased, vec![entry("hello")]).await.expect("it is kept");
         one.finish(&leased, made(&format!("{number:02x}"))).await.expect("it ends");
     }
-    let later = Timestamp::now() + Duration::from_secs(60);
+    let later = velox_api::now() + Duration::from_secs(60);
     let (some, others) = tokio::join!(one.prune(later, 9, later), other.prune(later, 9, later));
     assert_eq!(some.expect("it can be tidied up") + others.expect("it can be tidied up"), 20);
     one.prune(later, 9, later).await.expect("it can be tidied up");

@@ -39,7 +39,14 @@ fn tenant(number: usize) -> Tenant {
 }
 
 fn new(tenant_number: usize, version: u32) -> NewBuild {
-    NewBuild { spec: spec(version), tenant: tenant(tenant_number), force: false, at_once: None, trace: None }
+    NewBuild {
+        spec: spec(version),
+        tenant: tenant(tenant_number),
+        force: false,
+        at_once: None,
+        per_hour: None,
+        trace: None,
+    }
 }
 
 fn outcome(sha256: &str) -> BuildOutcome {

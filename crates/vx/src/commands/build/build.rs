@@ -1,14 +1,12 @@
 use velox_build::{
-    BuildOptions, CacheOptions, CompileOptions, Goal, Output, StampOptions, VersionOptions, WorkspaceOptions,
+    AttestationOutput, BuildOptions, CacheOptions, CompileOptions, Goal, Output, SbomOutput, StampOptions,
+    VersionOptions, WorkspaceOptions,
 };
 
-use super::remote::RemoteService;
+use super::{remote::RemoteService, sign_key};
 use crate::{
-    cli::build::BuildCommand,
-    commands::{
-        query::size::check_binary_sizes,
-        session::{Session, working_directory},
-    },
+    cli::build::{BuildCommand, SbomArg},
+    commands::session::{Session, working_directory},
     report,
     settings::Settings,
     status::CommandResult,
@@ -21,8 +19,13 @@ pub(crate) async fn build(mut settings: Settings, arguments: BuildCommand) -> Co
     let output = match (arguments.output_file, arguments.output_dir) {
         (Some(file), _) => Output::File(directory.join(file)),
         (None, Some(output)) => Output::Directory(directory.join(output)),
-        (None, None) => Output::Directory(directory),
+        (None, None) => Output::Directory(directory.clone()),
     };
+    let sign_key =
+        sign_key::take(&mut settings, arguments.attestation.is_some(), arguments.sign_key.as_deref())
+            .map_err(|error| report::failed(&settings, &error))?;
+    let attestation = arguments.attestation.zip(sign_key);
+    let attestation = attestation.map(|(file, key)| AttestationOutput { file: directory.join(file), key });
     let goal = if arguments.dry_run { Goal::DryRun(output) } else { Goal::Build(output) };
     let options = BuildOptions {
         compile: CompileOptions {
@@ -45,18 +48,21 @@ pub(crate) async fn build(mut settings: Settings, arguments: BuildCommand) -> Co
             ..CacheOptions::default()
         },
         archive: arguments.archive,
+        attestation,
+        sboms: arguments
+            .sbom
+            .into_iter()
+            .map(|SbomArg { format, file }| SbomOutput {
+                format,
+                file: file.map(|file| directory.join(file)),
+            })
+            .collect(),
         ..BuildOptions::default()
     };
     let mut session =
         Session::with_overrides(settings, arguments.project, &arguments.overrides, options, goal)?;
     match remote {
         Some(remote) => remote.build(session).await,
-        None => {
-            let summary = session.run().await?;
-            match arguments.max_size {
-                Some(limit) => check_binary_sizes(&session, &summary, limit).await,
-                None => Ok(()),
-            }
-        }
+        None => session.run().await.map(drop),
     }
 }

@@ -1,6 +1,5 @@
 //! Commands that build binaries or manage caches.
 
-pub(crate) mod bisect;
 #[allow(clippy::module_inception)]
 pub(crate) mod build;
 pub(crate) mod cache;
@@ -9,3 +8,4 @@ pub(crate) mod fetch;
 pub(crate) mod lock;
 mod remote;
 pub(crate) mod run;
+mod sign_key;

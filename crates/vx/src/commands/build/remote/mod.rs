@@ -121,8 +121,9 @@ fn local_option(arguments: &BuildCommand) -> Option<(&'static str, &'static str)
         (source.offline, "--offline", "the build service needs network access"),
         (arguments.keep_workspace, "--keep-workspace", "the source tree is on the build service"),
         (arguments.archive, "--archive", "the build service only creates binaries"),
+        (arguments.attestation.is_some(), "--attestation", "the build service only creates binaries"),
+        (!arguments.sbom.is_empty(), "--sbom", "the build service only creates binaries"),
         (arguments.remote_cache.is_some(), "--remote-cache", "the build service has its own caches"),
-        (arguments.max_size.is_some(), "--max-size", "the sizes of modules are measured on this machine"),
         (arguments.dry_run, "--dry-run", "the build service always compiles"),
     ]
     .into_iter()
@@ -234,7 +235,15 @@ impl RemoteBuilds<'_> {
             report.report(Event::Finished(Phase::Publish, started.elapsed()));
         }
         let (target, sha256) = (target.to_string(), artifact.sha256.clone());
-        Ok(BuiltBinary { target, path, size: artifact.size, sha256, reused, archive: None })
+        Ok(BuiltBinary {
+            target,
+            path,
+            size: artifact.size,
+            sha256,
+            reused,
+            archive: None,
+            sboms: Vec::new(),
+        })
     }
 
     /// Converts a client error, with the violations of a rejected request at their configuration spans.

@@ -37,7 +37,7 @@ impl<'a> RemoteProgress<'a> {
     }
 
     pub(super) fn finish(&mut self) {
-        self.enter(None, Timestamp::now());
+        self.enter(None, velox_api::now());
     }
 
     fn log(&mut self, LogEntry { time, level, text, phase, done, total, .. }: LogEntry) {

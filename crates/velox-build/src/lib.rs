@@ -62,8 +62,8 @@ pub use lock::{
     Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, LockedVersions, SelectedModule,
     TargetVariant, carry_over_lock, locked_go_version, locked_versions,
 };
-pub use package_reader::{PackageReader, PackagesRead};
-pub use pipeline::build;
+pub use package_reader::{PackageCheck, PackageReader, PackagesRead};
+pub use pipeline::{build, build_checked};
 pub use plugin_template::PluginTemplate;
 pub use process_group::{EndSignal, ProcessGroup};
 pub use rebase_replaces::rebase_replaces;

@@ -7,22 +7,21 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use velox_gomod::module::ModuleVersion;
+use velox_manifest::Diagnostic;
 
 use crate::{
-    artifact::store::ArtifactStore,
     atomic_file::write_text,
     cache_directory::cache_directory,
     compile::{
         go_build::{MAIN_PACKAGE, build_flags},
         key,
     },
-    context::BuildTools,
+    context::{BuildContext, BuildTools},
     error::Error,
-    event::{Phase, phase},
-    lock::{Lock, LockFile, TargetVariant},
-    pipeline,
-    session::QuerySession,
+    lock::Lock,
     toolchain::ModuleMode,
     workspace::Workspace,
 };
@@ -31,14 +30,13 @@ use crate::{
 const MAX_CACHED_RESULTS: usize = 64;
 
 /// The fields of `go list -json` that readers get.
-const LIST_FIELDS: &str =
-    "-json=ImportPath,Name,Dir,Export,GoFiles,CgoFiles,Imports,ImportMap,Module,Standard,Error";
+const LIST_FIELDS: &str = "-json=ImportPath,Name,Dir,Export,GoFiles,CgoFiles,IgnoredGoFiles,Imports,ImportMap,Module,Standard,Error";
 
 /// A Go program of the standard library only. Its argument is a file with the output of
 /// `go list -e -export -deps -json` for RoadRunner's main package; its standard output is the result.
 ///
 /// ```text
-/// CACHE/NAME-v0/
+/// CACHE/NAME-v1/
 ///   3f9a….json            results, by the key of the artifact and the program
 /// ```
 #[derive(Debug, Clone, Copy)]
@@ -54,127 +52,101 @@ pub struct PackageReader {
 pub struct PackagesRead {
     /// The lock of the packages.
     pub lock: Lock,
+    /// The plugins of the RoadRunner release itself.
+    pub released: Vec<ModuleVersion>,
     /// What the program printed.
     pub output: String,
 }
 
-impl QuerySession<'_> {
-    /// Runs a reader on the packages of the first target, or takes its result from the cache if nothing changed.
-    /// Packages that were not compiled yet are compiled into GOCACHE, as a build would.
-    ///
-    /// # Errors
-    /// As [`crate::build`], up to the compilation; a failure of the reader.
-    pub async fn read_packages(&self, reader: PackageReader) -> Result<PackagesRead, Error> {
-        let context = &self.context;
-        let Some(variant) = context.variants.first() else {
-            return Err(Error::configuration("there is no target"));
-        };
-        let found = LockFile::read(context.request)?;
-        let locked = context.matching_lock(&found)?;
-        if let Some(lock) = &locked
-            && let Some(output) =
-                self.result(reader, lock, variant)?.and_then(|path| fs::read_to_string(path).ok())
-        {
-            return Ok(PackagesRead { lock: lock.clone(), output });
-        }
-        let mut tools = context.tools(&found, locked.as_ref()).await?;
-        let (lock, workspace) = match locked {
-            Some(lock) => pipeline::restore(context, &tools, &found, lock).await?,
-            None => pipeline::resolve(context, &mut tools, &found).await?,
-        };
-        let result = self.result(reader, &lock, variant)?;
-        if let Some(output) = result.as_ref().and_then(|path| fs::read_to_string(path).ok()) {
-            return Ok(PackagesRead { lock, output });
-        }
-        workspace.prepare(&lock, &context.stamp(&lock), &context.settings)?;
-        let output = self.run_reader(reader, &tools, &lock, variant, &workspace).await?;
-        if let Some(path) = result {
-            // Without the cache, the next query takes longer.
-            let _ = keep(&path, &output);
-        }
-        Ok(PackagesRead { lock, output })
-    }
+/// A check of the packages during a build: its findings are warnings, with `--strict` errors before the compilation.
+pub struct PackageCheck<'a> {
+    /// Reads the packages.
+    pub reader: PackageReader,
+    /// The findings in a result.
+    pub findings: &'a (dyn Fn(PackagesRead) -> Vec<Diagnostic> + Sync),
+}
 
-    /// As [`Self::read_packages`], but only if that takes no compilation: the result is in the cache, or the artifact
-    /// store has the binary.
-    ///
-    /// # Errors
-    /// As [`Self::read_packages`].
-    pub async fn read_built_packages(&self, reader: PackageReader) -> Result<Option<PackagesRead>, Error> {
-        let context = &self.context;
-        let found = LockFile::read(context.request)?;
-        let (Some(lock), Some(variant)) = (context.matching_lock(&found)?, context.variants.first()) else {
-            return Ok(None);
-        };
-        let is_cached = self.result(reader, &lock, variant)?.is_some_and(|path| path.exists());
-        let is_built = || {
-            let (stamp, replaced) = (context.stamp(&lock), context.replaced(&lock));
-            let key = key::of(&lock, variant, &context.settings, &stamp, &replaced)?;
-            let store = ArtifactStore::new(&cache_directory(&context.request.environment));
-            Ok::<bool, Error>(key.is_some_and(|key| store.get(&key).is_some()))
-        };
-        if is_cached || is_built()? { self.read_packages(reader).await.map(Some) } else { Ok(None) }
-    }
+/// A file of the cache.
+#[derive(Serialize, Deserialize)]
+struct CachedResult {
+    /// Module paths and versions.
+    released: Vec<(String, String)>,
+    output: String,
+}
 
-    /// The place of a result in the cache; `None` for a binary without a key.
-    fn result(
-        &self,
-        reader: PackageReader,
-        lock: &Lock,
-        variant: &TargetVariant,
-    ) -> Result<Option<PathBuf>, Error> {
-        let context = &self.context;
-        let stamp = context.stamp(lock);
-        let Some(artifact) = key::of(lock, variant, &context.settings, &stamp, &context.replaced(lock))?
-        else {
-            return Ok(None);
-        };
-        let mut hash = Sha256::new();
-        hash.update(artifact);
-        hash.update(reader.source);
-        let directory = cache_directory(&context.request.environment).join(format!("{}-v0", reader.name));
-        Ok(Some(directory.join(format!("{}.json", HEXLOWER.encode(&hash.finalize())))))
-    }
+/// The result in the cache.
+pub(crate) fn cached(
+    context: &BuildContext<'_>,
+    reader: PackageReader,
+    lock: &Lock,
+) -> Result<Option<PackagesRead>, Error> {
+    let text = place(context, reader, lock)?.and_then(|path| fs::read_to_string(path).ok());
+    let result: Option<CachedResult> = text.and_then(|text| serde_json::from_str(&text).ok());
+    Ok(result.map(|CachedResult { released, output }| {
+        let released = released.into_iter().map(|(path, version)| ModuleVersion { path, version });
+        PackagesRead { lock: lock.clone(), released: released.collect(), output }
+    }))
+}
 
-    async fn run_reader(
-        &self,
-        reader: PackageReader,
-        tools: &BuildTools,
-        lock: &Lock,
-        variant: &TargetVariant,
-        workspace: &Workspace,
-    ) -> Result<String, Error> {
-        let context = &self.context;
-        let flags = build_flags(&context.settings, lock, &context.stamp(lock))?;
-        let mut arguments = vec!["list", "-e", "-export", "-deps", LIST_FIELDS];
-        arguments.extend(flags.iter().map(String::as_str));
-        arguments.push(MAIN_PACKAGE);
-        let directory = workspace.directory();
-        let listing = tools.go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, None);
-        let listed = phase(&*context.reporter, Phase::Compile, listing).await?;
-        // With -e, packages that don't compile are listed with their error.
-        if listed.stdout.trim().is_empty() {
-            return Err(Error::build("failed to list the packages: `go list` failed").output(listed.stderr));
-        }
-        let scratch = Workspace::empty(tools.scratch.path().join(reader.name))?;
-        scratch.write("packages.json", &listed.stdout)?;
-        scratch.write("reader.go", reader.source)?;
-        // Outside of any module, for this machine.
-        let arguments = ["run", "reader.go", "packages.json"];
-        let read = tools.go.run(ModuleMode::ReadOnly, None, &arguments, scratch.directory(), None).await?;
-        if !read.status.success() {
-            return Err(Error::build(format!("internal error: the {} reader failed", reader.name))
-                .output(read.stderr));
-        }
-        Ok(read.stdout)
+/// The place of a result in the cache; `None` for a binary without a key.
+fn place(context: &BuildContext<'_>, reader: PackageReader, lock: &Lock) -> Result<Option<PathBuf>, Error> {
+    let Some(variant) = context.variants.first() else { return Ok(None) };
+    let stamp = context.stamp(lock);
+    let key = key::of(lock, variant, &context.settings, &stamp, &context.replaced(lock))?;
+    let Some(artifact) = key else { return Ok(None) };
+    let mut hash = Sha256::new();
+    hash.update(artifact);
+    hash.update(reader.source);
+    let directory = cache_directory(&context.request.environment).join(format!("{}-v1", reader.name));
+    Ok(Some(directory.join(format!("{}.json", HEXLOWER.encode(&hash.finalize())))))
+}
+
+/// Runs a reader in a prepared workspace, and keeps the result in the cache.
+pub(crate) async fn read(
+    context: &BuildContext<'_>,
+    reader: PackageReader,
+    tools: &BuildTools,
+    lock: &Lock,
+    workspace: &Workspace,
+) -> Result<PackagesRead, Error> {
+    let variant = context.variants.first().ok_or_else(|| Error::configuration("there is no target"))?;
+    let flags = build_flags(&context.settings, lock, &context.stamp(lock))?;
+    let mut arguments = vec!["list", "-e", "-export", "-deps", LIST_FIELDS];
+    arguments.extend(flags.iter().map(String::as_str));
+    arguments.push(MAIN_PACKAGE);
+    let directory = workspace.directory();
+    let listed = tools.go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, None).await?;
+    // With -e, packages that don't compile are listed with their error.
+    if listed.stdout.trim().is_empty() {
+        return Err(Error::build("failed to list the packages: `go list` failed").output(listed.stderr));
     }
+    let scratch = Workspace::empty(tools.scratch.path().join(reader.name))?;
+    scratch.write("packages.json", &listed.stdout)?;
+    scratch.write("reader.go", reader.source)?;
+    // Outside of any module, for this machine.
+    let arguments = ["run", "reader.go", "packages.json"];
+    let ran = tools.go.run(ModuleMode::ReadOnly, None, &arguments, scratch.directory(), None).await?;
+    if !ran.status.success() {
+        return Err(
+            Error::build(format!("internal error: the {} reader failed", reader.name)).output(ran.stderr)
+        );
+    }
+    let released = context.resolver(tools, Some(lock)).release().await?.plugins;
+    let read = PackagesRead { lock: lock.clone(), released, output: ran.stdout };
+    if let Some(path) = place(context, reader, lock)? {
+        // Without the cache, the next query takes longer.
+        let _ = keep(&path, &read);
+    }
+    Ok(read)
 }
 
 /// Writes a result, and removes the oldest ones beyond the limit.
-fn keep(path: &Path, output: &str) -> io::Result<()> {
+fn keep(path: &Path, read: &PackagesRead) -> io::Result<()> {
     let Some(directory) = path.parent() else { return Ok(()) };
     fs::create_dir_all(directory)?;
-    write_text(path, output)?;
+    let released = read.released.iter().map(|plugin| (plugin.path.clone(), plugin.version.clone()));
+    let result = CachedResult { released: released.collect(), output: read.output.clone() };
+    write_text(path, &serde_json::to_string(&result)?)?;
     let mut results: Vec<(SystemTime, PathBuf)> = fs::read_dir(directory)?
         .flatten()
         .filter(|entry| entry.path().extension().is_some_and(|it| it == "json"))

@@ -4,15 +4,16 @@ use std::{sync::Arc, time::Instant};
 
 use tokio_util::sync::CancellationToken;
 use velox_fetch::download::Fetcher;
-use velox_manifest::GoTarget;
+use velox_manifest::{Diagnostic, GoTarget, Level};
 
 use crate::{
     cache_directory::{cache_directory, secure},
     compile::{c_compiler, compile_cache, go_build::linker_flags, precompile},
     context::{BuildContext, BuildTools},
-    error::Error,
+    error::{Error, ErrorKind},
     event::{BuildSummary, Event, Phase, Reporter, phase},
     lock::{Lock, LockFile, ReleaseModules},
+    package_reader::{self, PackageCheck, PackagesRead},
     request::{BuildRequest, Goal, Output, Upgrade},
     stamp::Stamp,
     targets,
@@ -31,6 +32,30 @@ pub async fn build(
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<BuildSummary, Error> {
+    run(request, None, reporter, cancel).await
+}
+
+/// As [`build`], and checks the packages of the first target: its findings are warnings, with `--strict` (or `strict =
+/// true`) errors before anything is linked.
+///
+/// # Errors
+/// As [`build`]; with `--strict` a finding of the check, or its failure.
+pub async fn build_checked(
+    request: &BuildRequest,
+    check: PackageCheck<'_>,
+    reporter: Arc<dyn Reporter>,
+    cancel: CancellationToken,
+) -> Result<BuildSummary, Error> {
+    run(request, Some(check), reporter, cancel).await
+}
+
+async fn run(
+    request: &BuildRequest,
+    package_check: Option<PackageCheck<'_>>,
+    reporter: Arc<dyn Reporter>,
+    cancel: CancellationToken,
+) -> Result<BuildSummary, Error> {
+    let package_check = package_check.as_ref();
     let context = BuildContext::new(request, reporter, cancel)?;
     let output = match &request.goal {
         Goal::Build(output) | Goal::DryRun(output) => Some(output),
@@ -47,7 +72,7 @@ pub async fn build(
         context.drop_edited(&mut found);
     }
     if let Some(lock) = &locked
-        && let Some(summary) = without_tools(&context, lock, output).await?
+        && let Some(summary) = without_tools(&context, lock, output, package_check).await?
     {
         return Ok(summary);
     }
@@ -73,10 +98,46 @@ pub async fn build(
     let Goal::Build(output) = &request.goal else { return Ok(context.summary(&lock)) };
     let preparing = async { workspace.prepare(&lock, &context.stamp(&lock), &context.settings) };
     phase(&*context.reporter, Phase::Prepare, preparing).await?;
+    let read =
+        |check: &PackageCheck<'_>| package_reader::read(&context, check.reader, &tools, &lock, &workspace);
+    let read = async |check: &PackageCheck<'_>| match package_reader::cached(&context, check.reader, &lock)? {
+        Some(cached) => Ok(cached),
+        None => read(check).await,
+    };
+    if let Some(check) = package_check.filter(|_| context.settings.strict) {
+        let reading = phase(&*context.reporter, Phase::Compile, read(check));
+        report_findings(&context, check, reading.await?)?;
+    }
     let compiled = targets::compile(&context, &tools, &lock, &workspace, output).await?;
+    if let Some(check) = package_check.filter(|_| !context.settings.strict) {
+        match read(check).await {
+            Ok(read) => report_findings(&context, check, read)?,
+            Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
+            // The binary was built all the same.
+            Err(_) => {}
+        }
+    }
     let summary = targets::publish(&context, &compiled, &lock).await?;
     targets::clean_up(&context, &compiled, &workspace);
     Ok(summary)
+}
+
+/// Reports what a check found, or fails with `--strict`.
+fn report_findings(
+    context: &BuildContext<'_>,
+    check: &PackageCheck<'_>,
+    read: PackagesRead,
+) -> Result<(), Error> {
+    let strict = context.settings.strict;
+    let level = if strict { Level::Error } else { Level::Warning };
+    let found = (check.findings)(read).into_iter().map(|finding| Diagnostic { level, ..finding });
+    let mut found: Vec<Diagnostic> = found.collect();
+    if strict && let Some(last) = found.last_mut() {
+        last.help.push("without --strict (strict = true) this is a warning".to_owned());
+        return Err(Error::many(ErrorKind::Configuration, found));
+    }
+    found.into_iter().for_each(|warning| context.reporter.report(Event::Warning(warning)));
+    Ok(())
 }
 
 /// Fails early, before anything is downloaded.
@@ -109,6 +170,7 @@ async fn without_tools(
     context: &BuildContext<'_>,
     lock: &Lock,
     output: Option<&Output>,
+    package_check: Option<&PackageCheck<'_>>,
 ) -> Result<Option<BuildSummary>, Error> {
     let started = Instant::now();
     context.reporter.report(Event::Started(Phase::Resolve));
@@ -126,7 +188,18 @@ async fn without_tools(
                 }
                 return Ok(Some(context.summary(lock)));
             }
-            if is_stored { targets::publish(context, &targets, lock).await.map(Some) } else { Ok(None) }
+            if !is_stored {
+                return Ok(None);
+            }
+            if let Some(check) = package_check {
+                match package_reader::cached(context, check.reader, lock)? {
+                    Some(read) => report_findings(context, check, read)?,
+                    None if context.settings.strict => return Ok(None),
+                    // It was built before without the check.
+                    None => {}
+                }
+            }
+            targets::publish(context, &targets, lock).await.map(Some)
         }
         _ => Ok(None),
     }

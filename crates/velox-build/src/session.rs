@@ -12,10 +12,14 @@ use velox_gomod::{
 use velox_manifest::{Manifest, Origin, Plugin};
 
 use crate::{
+    artifact::store::ArtifactStore,
+    cache_directory::cache_directory,
+    compile::key,
     context::{BuildContext, BuildTools},
     error::{Error, ErrorKind},
-    event::Reporter,
+    event::{Phase, Reporter, phase},
     lock::{Lock, LockFile, SelectedModule, replacement_of},
+    package_reader::{self, PackageReader, PackagesRead},
     pipeline,
     request::BuildRequest,
     resolve::{
@@ -196,6 +200,56 @@ impl<'a> QuerySession<'a> {
             sboms.push(source.collect().await?);
         }
         Ok(sboms)
+    }
+
+    /// Runs a reader on the packages of the first target, or takes its result from the cache if nothing changed.
+    /// Packages that were not compiled yet are compiled into GOCACHE, as a build would.
+    ///
+    /// # Errors
+    /// As [`crate::build`], up to the compilation; a failure of the reader.
+    pub async fn read_packages(&self, reader: PackageReader) -> Result<PackagesRead, Error> {
+        let context = &self.context;
+        let found = LockFile::read(context.request)?;
+        let locked = context.matching_lock(&found)?;
+        if let Some(lock) = &locked
+            && let Some(read) = package_reader::cached(context, reader, lock)?
+        {
+            return Ok(read);
+        }
+        let mut tools = context.tools(&found, locked.as_ref()).await?;
+        let (lock, workspace) = match locked {
+            Some(lock) => pipeline::restore(context, &tools, &found, lock).await?,
+            None => pipeline::resolve(context, &mut tools, &found).await?,
+        };
+        if let Some(read) = package_reader::cached(context, reader, &lock)? {
+            return Ok(read);
+        }
+        workspace.prepare(&lock, &context.stamp(&lock), &context.settings)?;
+        let reading = package_reader::read(context, reader, &tools, &lock, &workspace);
+        phase(&*context.reporter, Phase::Compile, reading).await
+    }
+
+    /// As [`Self::read_packages`], but only if that takes no compilation: the result is in the cache, or the artifact
+    /// store has the binary.
+    ///
+    /// # Errors
+    /// As [`Self::read_packages`].
+    pub async fn read_built_packages(&self, reader: PackageReader) -> Result<Option<PackagesRead>, Error> {
+        let context = &self.context;
+        let found = LockFile::read(context.request)?;
+        let (Some(lock), Some(variant)) = (context.matching_lock(&found)?, context.variants.first()) else {
+            return Ok(None);
+        };
+        if let Some(read) = package_reader::cached(context, reader, &lock)? {
+            return Ok(Some(read));
+        }
+        let (stamp, replaced) = (context.stamp(&lock), context.replaced(&lock));
+        let key = key::of(&lock, variant, &context.settings, &stamp, &replaced)?;
+        let store = ArtifactStore::new(&cache_directory(&context.request.environment));
+        match key.is_some_and(|key| store.get(&key).is_some()) {
+            true => self.read_packages(reader).await.map(Some),
+            false => Ok(None),
+        }
     }
 
     /// The versions of every subject, in the same order: from the module proxies, the go command, and for

@@ -38,6 +38,12 @@ pub struct KnownPlugin {
     /// The names of the plugins that use it: it does nothing without one of each list. Empty if it is of use by itself.
     #[serde(default)]
     pub used_by: Vec<Vec<String>>,
+    /// The methods that other plugins require of it in parameters of `Init`, or call on what it provides.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// The methods of each interface whose implementers it uses, `Name` apart; only of plugins in a `used_by`.
+    #[serde(default)]
+    pub collects: Vec<Vec<String>>,
     /// A one-line description, without a full stop.
     pub description: String,
 }

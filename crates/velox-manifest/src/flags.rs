@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     BuildArgs, CacheConfig, DebugConfig, Diagnostic, Forge, ForgeKind, LogConfig, Manifest, ManifestFormat,
-    Origin, Plugin, Replacement, RoadRunnerConfig, Spanned,
+    Origin, Plugin, Replacement, RoadRunnerConfig, Spanned, catalogue,
     manual::shown,
     reader::nearest,
     refs::{self, InvalidValue},
@@ -109,9 +109,13 @@ impl PluginOverride {
         refs::module_path(module).map_err(|invalid| {
             let invalid = match module.contains('/') || module.is_empty() {
                 true => invalid,
-                false => invalid.help(format!(
-                    "write the whole path (\"github.com/roadrunner-server/{module}/v5\"), or a directory (\"./{module}\")"
-                )),
+                false => invalid.help(match catalogue::nearest(module).first() {
+                    Some(near) => format!(
+                        "did you mean `{}`? A module path (\"github.com/acme/{module}\") and a directory (\"./{module}\") are possible too",
+                        near.name
+                    ),
+                    None => format!("write a module path (\"github.com/acme/{module}\"), or a directory (\"./{module}\")"),
+                }),
             };
             unusable("--with", module, "module path", invalid)
         })?;
@@ -197,8 +201,9 @@ impl Manifest {
     }
 
     fn remove(&mut self, name: &str) -> Result<(), Diagnostic> {
-        let named = |plugin: &Plugin| plugin.name.value == name || plugin.is_module(name, self);
-        let Some(index) = self.plugins.iter().position(named) else {
+        let named = self.plugin_named(name).map(|plugin| plugin.name.value.clone());
+        let is_it = |plugin: &Plugin| named.as_ref() == Some(&plugin.name.value);
+        let Some(index) = self.plugins.iter().position(is_it) else {
             let names: Vec<&str> = self.plugins.iter().map(|plugin| plugin.name.value.as_str()).collect();
             let diagnostic = Diagnostic::error(format!("--without: no plugin named `{}`", shown(name)));
             return Err(match nearest(name, names.iter().copied()) {

@@ -1,6 +1,7 @@
 //! Plugin identities, module paths and forge hosts.
 
 use crate::{
+    catalogue,
     manifest::{Forge, ForgeKind, Manifest, Origin, Plugin, Project, Spanned},
     refs,
 };
@@ -65,6 +66,13 @@ impl Plugin {
         }
     }
 
+    /// Whether a user means this plugin by `text`: its name, its module path at any major version, or a name of the
+    /// catalogue.
+    fn is_named(&self, text: &str, manifest: &Manifest) -> bool {
+        let is_known = || catalogue::find(text).is_some_and(|known| self.is_module(&known.module, manifest));
+        self.is_module(text, manifest) || is_known()
+    }
+
     /// Whether `module`, at any major version, is this plugin; like forges, ignores case.
     #[must_use]
     pub fn is_module(&self, module: &str, manifest: &Manifest) -> bool {
@@ -127,5 +135,15 @@ impl std::fmt::Display for Project {
             Self::Id(id) => write!(f, "projects/{id}"),
             Self::Path(path) => f.write_str(path),
         }
+    }
+}
+
+impl Manifest {
+    /// The plugin that a user means by `text`: its name, else its module path at any major version, or a name of the
+    /// catalogue.
+    #[must_use]
+    pub fn plugin_named(&self, text: &str) -> Option<&Plugin> {
+        let by_name = self.plugins.iter().find(|plugin| plugin.name.value == text);
+        by_name.or_else(|| self.plugins.iter().find(|plugin| plugin.is_named(text, self)))
     }
 }

@@ -138,7 +138,7 @@ pub const TABLES: &[TableSpec] = &[
         "",
         &[flag(
             "strict",
-            "Fail, instead of warning, if Go's minimal version selection raises a plugin above the requested version.",
+            "Fail, instead of warning, if Go's minimal version selection raises a plugin above the requested version, or if a plugin does not start or is not used.",
         )],
     ),
     table(

@@ -30,7 +30,7 @@ mod select;
 mod upgrade;
 mod why;
 
-pub use check::{CheckReport, CheckRule, Finding, VulnerabilityLookup, check};
+pub use check::{CheckReport, CheckRule, Finding, VulnerabilityLookup, build, check, check_majors};
 pub use configuration::{PluginEntry, plugin_group, plugin_name, render_configuration, render_settings};
 pub use doctor::{Diagnosis, Health, diagnose};
 pub use generation::{plugin_major, plugin_major_of};
@@ -42,8 +42,8 @@ pub use module_paths::module_paths;
 pub use osv::Vulnerability;
 pub use outdated::{AvailableVersions, NewerGeneration, ROADRUNNER, available_versions};
 pub use plugin_graph::{
-    DisabledCause, FactKind, Implementer, PluginEdge, PluginGraph, PluginNeed, PluginNode, PluginStart,
-    ProvidedType, StartCondition, UnknownFact,
+    DisabledCause, FactKind, Implementer, LoadedPluginGraph, PluginEdge, PluginGraph, PluginNeed, PluginNode,
+    PluginStart, ProvidedType, StartCondition, UnknownFact,
 };
 pub use rr_config::{RrConfigReport, check_rr_config};
 pub use select::{SelectedPlugin, select_plugins};

@@ -2,17 +2,26 @@
 
 mod rules;
 mod starts;
+mod uses;
 mod vulnerabilities;
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use velox_manifest::{Diagnostic, Level};
+use velox_build::{
+    BuildRequest, BuildSummary, Error, ErrorKind, Event, PackageCheck, PackagesRead, QuerySession, Reporter,
+    VersionSubject,
+};
+use velox_manifest::{
+    Diagnostic, Level, Manifest,
+    catalogue::{self, KnownPlugin},
+};
 
-use velox_build::{BuildRequest, Error, ErrorKind, Event, QuerySession, Reporter, VersionSubject};
-
-use crate::{ModuleGraph, PluginGraph, Vulnerability};
+use crate::{
+    LoadedPluginGraph, ModuleGraph, PluginGraph, PluginNode, Vulnerability,
+    plugin_graph::PLUGIN_GRAPH_READER, without_major,
+};
 
 /// A rule of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -28,6 +37,8 @@ pub enum CheckRule {
     Interface,
     /// RoadRunner starts each plugin.
     DeadPlugin,
+    /// Another plugin uses each plugin that is of no use by itself, such as middleware.
+    UnusedPlugin,
     /// Plugins are compiled at the requested version.
     Raised,
     /// Refs are tags or commits, not branches.
@@ -100,7 +111,7 @@ pub async fn check(
             findings.extend(rules::of_graph(request, graph, &newest));
             let quiet = Arc::new(WithoutRaised(reporter));
             match PluginGraph::load_if_built(&lenient, quiet, cancel.clone()).await {
-                Ok(Some(plugins)) => findings.extend(starts::of_plugins(request, graph, &plugins)),
+                Ok(Some(loaded)) => findings.extend(of_plugin_graph(&request.manifest, &loaded)),
                 Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
                 // Without the graph, nothing is known of the start.
                 Ok(None) | Err(_) => {}
@@ -126,6 +137,75 @@ pub async fn check(
         (place, finding.rule)
     });
     Ok(checked)
+}
+
+/// Findings about the connections between the plugins.
+fn of_plugin_graph(manifest: &Manifest, loaded: &LoadedPluginGraph) -> Vec<Finding> {
+    let mut findings = starts::of_plugins(manifest, loaded);
+    findings.extend(uses::of_plugins(manifest, loaded));
+    findings
+}
+
+/// The span of a plugin's name in the configuration.
+fn span_of(manifest: &Manifest, plugin: &PluginNode) -> Option<Range<usize>> {
+    let configured = manifest.plugins.iter().find(|known| known.name.value == plugin.label);
+    configured.and_then(|known| known.name.span.clone())
+}
+
+/// How to add a plugin: at the version that the RoadRunner release has.
+fn addition(known: &KnownPlugin, loaded: &LoadedPluginGraph) -> String {
+    let KnownPlugin { name, module, .. } = known;
+    match loaded.released.iter().find(|plugin| without_major(&plugin.path) == module) {
+        Some(plugin) => format!(
+            "add {name}: {} {}, which RoadRunner {} was released with",
+            plugin.path, plugin.version, loaded.lock.roadrunner.version
+        ),
+        None => format!("add {name}: `vx add {name}`"),
+    }
+}
+
+/// Whether a plugin of the catalogue is part of the binary.
+fn is_included(known: &KnownPlugin, loaded: &LoadedPluginGraph) -> bool {
+    loaded.graph.plugins.iter().any(|plugin| without_major(&plugin.module) == known.module)
+}
+
+/// Builds a request as [`velox_build::build`]. What [`check()`] finds about the major versions of plugins and about the
+/// connections between them is a warning, with `--strict` an error.
+///
+/// # Errors
+/// As [`velox_build::build_checked`].
+pub async fn build(
+    request: &BuildRequest,
+    reporter: Arc<dyn Reporter>,
+    cancel: CancellationToken,
+) -> Result<BuildSummary, Error> {
+    let manifest = &request.manifest;
+    let findings = |read: PackagesRead| {
+        // A result that can't be parsed says nothing.
+        let Ok(loaded) = PluginGraph::parse(read) else { return Vec::new() };
+        let mut findings = rules::of_majors(manifest, &loaded.lock, &loaded.released);
+        findings.extend(of_plugin_graph(manifest, &loaded));
+        findings.into_iter().map(|finding| finding.diagnostic).collect()
+    };
+    let check = PackageCheck { reader: PLUGIN_GRAPH_READER, findings: &findings };
+    velox_build::build_checked(request, check, reporter, cancel).await
+}
+
+/// Findings about plugins of the lock with another major version than those of the RoadRunner release.
+///
+/// # Errors
+/// An unreadable lock, or an unknown release.
+pub async fn check_majors(
+    request: &BuildRequest,
+    reporter: Arc<dyn Reporter>,
+    cancel: CancellationToken,
+) -> Result<Vec<Finding>, Error> {
+    let session = QuerySession::new(request, reporter, cancel)?;
+    let Some(lock) = session.lock_status()?.lock else { return Ok(Vec::new()) };
+    if !lock.plugins.iter().any(|plugin| plugin.from.is_some() && catalogue::is_official(&plugin.module)) {
+        return Ok(Vec::new());
+    }
+    Ok(rules::of_majors(&request.manifest, &lock, &session.release().await?.plugins))
 }
 
 /// The newest versions of module paths; those that can't be listed are missing.

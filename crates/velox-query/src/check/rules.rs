@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, ops::Range};
 
-use velox_build::{BuildRequest, Error, LockedPlugin};
+use velox_build::{BuildRequest, Error, Lock, LockedPlugin};
 use velox_gomod::{modfile::Require, module::ModuleVersion, pseudo, semver};
 use velox_manifest::{
     Level, Manifest, Plugin, Replacement, Spanned, VersionConstraint,
@@ -10,7 +10,7 @@ use velox_manifest::{
 use super::{CheckRule, Finding};
 use crate::{
     ModuleGraph,
-    generation::{major, plugin_major_of, with_major},
+    generation::{self, major, plugin_major_of, with_major},
     interfaces::{InterfaceConflict, UsedInterfaces},
     last_part, without_major,
 };
@@ -53,8 +53,9 @@ pub(super) fn of_graph(
         plugin.and_then(|plugin| plugin.reference.span.clone())
     };
     let used = used_interfaces(graph);
-    for locked in graph.lock().plugins.iter().filter(|locked| locked.from.is_some()) {
-        match plugin_major(locked, span_of(&locked.name), graph, newest) {
+    let (lock, released) = (graph.lock(), &graph.resolved.release.plugins);
+    for locked in lock.plugins.iter().filter(|locked| locked.from.is_some()) {
+        match plugin_major(locked, span_of(&locked.name), lock, released, newest) {
             Some(finding) => findings.push(finding),
             None => findings.extend(interfaces(locked, span_of(&locked.name), &used, graph)),
         }
@@ -76,6 +77,15 @@ pub(super) fn of_graph(
         );
     }
     findings
+}
+
+/// Findings about plugins with another major version than those of the RoadRunner release, `released`.
+pub(super) fn of_majors(manifest: &Manifest, lock: &Lock, released: &[ModuleVersion]) -> Vec<Finding> {
+    let finding = |plugin: &Plugin| {
+        let locked = lock.plugins.iter().find(|locked| locked.name == plugin.name.value)?;
+        plugin_major(locked, plugin.reference.span.clone(), lock, released, &BTreeMap::new())
+    };
+    manifest.plugins.iter().filter_map(finding).collect()
 }
 
 /// Findings about a resolution failure.
@@ -186,22 +196,24 @@ fn deprecated(plugin: &Plugin, manifest: &Manifest) -> Option<Finding> {
 fn plugin_major(
     locked: &LockedPlugin,
     span: Option<Range<usize>>,
-    graph: &ModuleGraph,
+    lock: &Lock,
+    released: &[ModuleVersion],
     newest: &BTreeMap<String, String>,
 ) -> Option<Finding> {
     let own = major(&locked.module, &locked.version);
-    let release = &graph.resolved.release;
     let base = without_major(&locked.module);
-    let released = release.plugins.iter().find(|plugin| without_major(&plugin.path) == base);
-    let expected = match released {
+    let of_release = released.iter().find(|plugin| without_major(&plugin.path) == base);
+    let expected = match of_release {
         Some(plugin) => major(&plugin.path, &plugin.version),
-        None if catalogue::is_official(base) => plugin_major_of(release)?,
+        None if catalogue::is_official(base) => {
+            generation::plugin_major(released.iter().map(|it| (it.path.as_str(), it.version.as_str())))?
+        }
         None => return None,
     };
     if own == expected {
         return None;
     }
-    let version = &release.module.version;
+    let version = &lock.roadrunner.version;
     let message = format!(
         "plugin {} has major version v{own}, but the plugins of RoadRunner {version} have v{expected}",
         locked.name
@@ -212,13 +224,10 @@ fn plugin_major(
          fail to start, or not be found by other plugins",
     );
     let path = with_major(base, expected);
-    Some(match (released, newest.get(&path)) {
+    Some(match (of_release, newest.get(&path)) {
         (Some(plugin), _) => {
-            let same = if graph.lock().plugins.len() > 1 {
-                ", and the same major version for all plugins"
-            } else {
-                ""
-            };
+            let same =
+                if lock.plugins.len() > 1 { ", and the same major version for all plugins" } else { "" };
             finding.remedy(format!(
                 "use {} {}, which RoadRunner {version} was released with{same}",
                 plugin.path, plugin.version

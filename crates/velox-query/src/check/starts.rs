@@ -1,22 +1,17 @@
 //! Plugins that RoadRunner compiles in and does not start.
 
-use velox_build::BuildRequest;
-use velox_manifest::{Level, catalogue};
+use velox_manifest::{Level, Manifest, catalogue};
 
-use super::{CheckRule, Finding};
-use crate::{DisabledCause, ModuleGraph, PluginGraph, PluginNeed, PluginNode, PluginStart, without_major};
-
-/// The plugins that implement what others require, by a method of theirs.
-const PROVIDERS: [(&str, &str); 3] =
-    [("NamedLogger", "logger"), ("NewPool", "server"), ("NewWorker", "server")];
+use super::{CheckRule, Finding, addition, is_included, span_of};
+use crate::{DisabledCause, LoadedPluginGraph, PluginGraph, PluginNeed, PluginNode, PluginStart};
 
 /// Findings about plugins that do not start, whatever `.rr.yaml` says.
-pub(super) fn of_plugins(request: &BuildRequest, graph: &ModuleGraph, plugins: &PluginGraph) -> Vec<Finding> {
+pub(super) fn of_plugins(manifest: &Manifest, loaded: &LoadedPluginGraph) -> Vec<Finding> {
+    let plugins = &loaded.graph;
     let states = plugins.start(&|_| true, &|_| Some(true));
     let mut findings = Vec::new();
     for (index, (plugin, state)) in plugins.plugins.iter().zip(&states).enumerate() {
-        let configured = request.manifest.plugins.iter().find(|known| known.name.value == plugin.label);
-        let span = configured.and_then(|known| known.name.span.clone());
+        let span = span_of(manifest, plugin);
         let finding = |message, label: &str| {
             Finding::new(CheckRule::DeadPlugin, Level::Error, message, span.clone(), label)
         };
@@ -35,7 +30,10 @@ pub(super) fn of_plugins(request: &BuildRequest, graph: &ModuleGraph, plugins: &
                     "plugin {name} does not start: no plugin implements its parameter `{}`",
                     need.type_name
                 );
-                finding(message, "disabled at the start").remedy(remedy(graph, need))
+                let missing = plugin.init.iter().filter(|need| need.implementers.is_empty());
+                missing.fold(finding(message, "disabled at the start"), |finding, need| {
+                    finding.remedy(remedy(loaded, need))
+                })
             }
             PluginStart::Disabled(DisabledCause::Dependency { plugins: others, .. }) => {
                 let others = labels(plugins, others);
@@ -84,20 +82,17 @@ fn labels(plugins: &PluginGraph, indices: &[usize]) -> String {
     labels.map(|plugin| plugin.label.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// The plugin to add, at the version that the RoadRunner release has.
-fn remedy(graph: &ModuleGraph, need: &PluginNeed) -> String {
-    let is_method = |method: &str| need.methods.iter().any(|other| other == method);
-    let known =
-        PROVIDERS.iter().find(|(method, _)| is_method(method)).and_then(|(_, name)| catalogue::find(name));
-    let Some(known) = known else {
-        return format!("add a plugin with the methods {}", need.methods.join(", "));
+/// The plugin to add.
+fn remedy(loaded: &LoadedPluginGraph, need: &PluginNeed) -> String {
+    let has = |known: &&catalogue::KnownPlugin| {
+        !need.methods.is_empty() && need.methods.iter().all(|method| known.methods.contains(method))
     };
-    let release = &graph.resolved.release;
-    match release.plugins.iter().find(|plugin| without_major(&plugin.path) == known.module) {
-        Some(plugin) => format!(
-            "add {}: {} {}, which RoadRunner {} was released with",
-            known.name, plugin.path, plugin.version, release.module.version
+    match catalogue::catalogue().iter().find(has) {
+        Some(known) if is_included(known, loaded) => format!(
+            "{} has these methods with other types: use versions that are for the same RoadRunner release",
+            known.name
         ),
-        None => format!("add {}: `vx add {}`", known.name, known.name),
+        Some(known) => addition(known, loaded),
+        None => format!("add a plugin with the methods {}", need.methods.join(", ")),
     }
 }

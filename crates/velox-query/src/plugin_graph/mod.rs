@@ -16,13 +16,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use velox_build::{BuildRequest, Error, Lock, PackageReader, PackagesRead, QuerySession, Reporter};
+use velox_gomod::module::ModuleVersion;
 
 pub use start::{DisabledCause, PluginStart};
 
 use crate::last_part;
 
 /// The reader is embedded, and compiled by the Go version of the build.
-const READER: PackageReader = PackageReader { name: "plugin-graph", source: include_str!("reader.go") };
+pub(crate) const PLUGIN_GRAPH_READER: PackageReader =
+    PackageReader { name: "plugin-graph", source: include_str!("reader.go") };
 
 /// The plugins of a server and the connections between them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,9 @@ pub struct PluginNode {
     pub provides: Vec<ProvidedType>,
     /// The interfaces whose implementers it collects, such as middleware; none is required.
     pub collects: Vec<PluginNeed>,
+    /// The names of its exported methods.
+    #[serde(default)]
+    pub methods: Vec<String>,
     /// The keys of `.rr.yaml` that it reads, such as `http` and `http.static`.
     pub sections: Vec<String>,
     /// When it disables itself in `Init`; one condition suffices.
@@ -155,6 +160,17 @@ pub enum FactKind {
     Disabled,
 }
 
+/// A [`PluginGraph`] with the versions of its plugins.
+#[derive(Debug, Clone)]
+pub struct LoadedPluginGraph {
+    /// The graph.
+    pub graph: PluginGraph,
+    /// The lock of the binary.
+    pub lock: Lock,
+    /// The plugins of the RoadRunner release itself.
+    pub released: Vec<ModuleVersion>,
+}
+
 impl PluginGraph {
     /// Reads the graph of a request. Packages that were not compiled yet are compiled into Go's build cache; the result
     /// is cached until something changes.
@@ -165,8 +181,8 @@ impl PluginGraph {
         request: &BuildRequest,
         reporter: Arc<dyn Reporter>,
         cancel: CancellationToken,
-    ) -> Result<(Self, Lock), Error> {
-        Self::parse(QuerySession::new(request, reporter, cancel)?.read_packages(READER).await?)
+    ) -> Result<LoadedPluginGraph, Error> {
+        Self::parse(QuerySession::new(request, reporter, cancel)?.read_packages(PLUGIN_GRAPH_READER).await?)
     }
 
     /// Reads the graph of a request if that takes no compilation: it was read before, or the binary was built.
@@ -177,24 +193,27 @@ impl PluginGraph {
         request: &BuildRequest,
         reporter: Arc<dyn Reporter>,
         cancel: CancellationToken,
-    ) -> Result<Option<Self>, Error> {
-        let read = QuerySession::new(request, reporter, cancel)?.read_built_packages(READER).await?;
-        read.map(|read| Ok(Self::parse(read)?.0)).transpose()
+    ) -> Result<Option<LoadedPluginGraph>, Error> {
+        let read =
+            QuerySession::new(request, reporter, cancel)?.read_built_packages(PLUGIN_GRAPH_READER).await?;
+        read.map(Self::parse).transpose()
     }
 
-    fn parse(read: PackagesRead) -> Result<(Self, Lock), Error> {
-        let mut graph: Self = serde_json::from_str(&read.output).map_err(|error| {
+    pub(crate) fn parse(
+        PackagesRead { lock, released, output }: PackagesRead,
+    ) -> Result<LoadedPluginGraph, Error> {
+        let mut graph: Self = serde_json::from_str(&output).map_err(|error| {
             Error::build(format!("internal error: the plugin graph is not valid JSON: {error}"))
         })?;
         for plugin in &mut graph.plugins {
-            let locked = read.lock.plugins.iter().find(|locked| locked.module == plugin.module);
+            let locked = lock.plugins.iter().find(|locked| locked.module == plugin.module);
             plugin.label = match (locked, &plugin.name) {
                 (Some(locked), _) => locked.name.clone(),
                 (None, Some(name)) => name.clone(),
                 (None, None) => last_part(&plugin.module).to_owned(),
             };
         }
-        Ok((graph, read.lock))
+        Ok(LoadedPluginGraph { graph, lock, released })
     }
 
     /// The plugin of an [`Implementer`].

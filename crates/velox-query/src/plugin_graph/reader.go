@@ -50,6 +50,8 @@ type PluginNode struct {
 	Init            []Need     `json:"init"`
 	Provides        []Provided `json:"provides"`
 	Collects        []Need     `json:"collects"`
+	// The names of its exported methods.
+	Methods []string `json:"methods"`
 	// Full keys, such as `http.static`.
 	Sections []string `json:"sections"`
 	// When Init returns errors.Disabled, if nothing else fails.
@@ -111,9 +113,11 @@ type listedPackage struct {
 	Export     string
 	GoFiles    []string
 	CgoFiles   []string
-	Imports    []string
-	ImportMap  map[string]string
-	Module     *struct {
+	// Those that build constraints exclude.
+	IgnoredGoFiles []string
+	Imports        []string
+	ImportMap      map[string]string
+	Module         *struct {
 		Path string
 		Main bool
 	}
@@ -224,6 +228,16 @@ func (r *reader) list(name string) error {
 
 var initMethod = regexp.MustCompile(`(?m)^func \([^)]*\) Init\(`)
 
+// initFile is the file with a method Init.
+func (p *listedPackage) initFile(files []string) string {
+	for _, name := range files {
+		if text, err := os.ReadFile(filepath.Join(p.Dir, name)); err == nil && initMethod.Match(text) {
+			return name
+		}
+	}
+	return ""
+}
+
 // sources are the packages to read from source: RoadRunner's own, and those of modules with a package that
 // RoadRunner imports and that has a method Init. A package that imports one of these is read from source as
 // well: types of a package read in two ways would differ.
@@ -242,10 +256,8 @@ func (r *reader) sources() []*listedPackage {
 		if p == nil || p.Standard || p.Module == nil {
 			continue
 		}
-		for _, name := range p.GoFiles {
-			if text, err := os.ReadFile(filepath.Join(p.Dir, name)); err == nil && initMethod.Match(text) {
-				modules[p.Module.Path] = true
-			}
+		if p.initFile(p.GoFiles) != "" || p.initFile(p.IgnoredGoFiles) != "" {
+			modules[p.Module.Path] = true
 		}
 	}
 	chosen := map[string]bool{}
@@ -393,6 +405,7 @@ func (r *reader) add(t types.Type) {
 		Init:         []Need{},
 		Provides:     []Provided{},
 		Collects:     []Need{},
+		Methods:      []string{},
 		Sections:     []string{},
 		DisabledWhen: []Condition{},
 		Unknown:      []Unknown{},
@@ -489,6 +502,12 @@ func (r *reader) describe(p *PluginNode) {
 	if in == nil || in.checked == nil {
 		p.missing("types", "", "the package was not read from source")
 	}
+	methods := types.NewMethodSet(p.pointer)
+	for i := 0; i < methods.Len(); i++ {
+		if method := methods.At(i).Obj(); method.Exported() {
+			p.Methods = append(p.Methods, method.Name())
+		}
+	}
 	if value, ok := r.constantOf(p, "Name", "name"); ok {
 		name := constant.StringVal(value)
 		p.Name = &name
@@ -545,7 +564,12 @@ func (r *reader) problem(err error) (where, text string) {
 func (r *reader) connect(p *PluginNode) {
 	initializer := r.method(p, "Init")
 	if initializer == nil {
-		if !p.isUntyped() {
+		if p.isUntyped() {
+			return
+		}
+		if hidden := r.packages[p.Package].initFile(r.packages[p.Package].IgnoredGoFiles); hidden != "" {
+			p.invalid(fmt.Sprintf("it has no method Init: a build constraint excludes %s", hidden))
+		} else {
 			p.invalid("it has no method Init")
 		}
 		return

@@ -86,6 +86,11 @@ func graphOf(t *testing.T, plugins map[string]string) map[string]*PluginNode {
 	}
 	var imports, list strings.Builder
 	for name, source := range plugins {
+		// A further file of a plugin.
+		if strings.HasSuffix(name, ".go") {
+			files["plugins/"+name] = source
+			continue
+		}
 		files["plugins/"+name+"/plugin.go"] = "package " + filepath.Base(name) + "\n" + strings.ReplaceAll(source, "NAME", name)
 		// A package of another plugin is not registered.
 		if !strings.Contains(name, "/") {
@@ -183,6 +188,7 @@ func (*Plugin) Collects() []*dep.In { return []*dep.In{dep.Fits(func(any) {}, (*
 	if len(user.Collects) != 1 || len(user.Collects[0].Implementers) != 2 {
 		t.Errorf("collects %+v", user.Collects)
 	}
+	same(t, "methods", user.Methods, `["Collects","Init"]`)
 	same(t, "name", user.Name, "null")
 	same(t, "weight", nodes["logger"].Weight, "7")
 	same(t, "name", nodes["logger"].Name, `"logger"`)
@@ -244,9 +250,11 @@ func (*Plugin) Name() string { return os.Getenv("NAME") }
 func (*Plugin) Weight() uint { return uint(os.Getpid()) }
 func (*Plugin) Provides() []*dep.Out { var out []*dep.Out; out = append(out, dep.Bind((*I)(nil), nil)); return out }
 `,
-		"broken":  "type Plugin struct{}\nfunc (*Plugin) Init() error { return missing }\nfunc (*Plugin) Name() string { return \"broken\" }\n",
-		"hidden":  "type Plugin struct{}\n",
-		"struct_": "type S struct{}\ntype Plugin struct{}\nfunc (*Plugin) Init(S) error { return nil }\n",
+		"broken":         "type Plugin struct{}\nfunc (*Plugin) Init() error { return missing }\nfunc (*Plugin) Name() string { return \"broken\" }\n",
+		"hidden":         "type Plugin struct{}\n",
+		"tagged":         "type Plugin struct{}\n",
+		"tagged/init.go": "//go:build never\n\npackage tagged\n\nfunc (*Plugin) Init() error { return nil }\n",
+		"struct_":        "type S struct{}\ntype Plugin struct{}\nfunc (*Plugin) Init(S) error { return nil }\n",
 	})
 	what := func(p *PluginNode) string {
 		var found []string
@@ -263,5 +271,6 @@ func (*Plugin) Provides() []*dep.Out { var out []*dep.Out; out = append(out, dep
 	}
 	same(t, "broken", nodes["broken"].Name, `"broken"`)
 	same(t, "hidden", nodes["hidden"].Invalid, `"it has no method Init"`)
+	same(t, "tagged", nodes["tagged"].Invalid, `"it has no method Init: a build constraint excludes init.go"`)
 	same(t, "struct", nodes["struct_"].Invalid, `"parameter S of its Init is not an interface"`)
 }

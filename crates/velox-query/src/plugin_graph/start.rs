@@ -417,6 +417,59 @@ mod tests {
     }
 
     #[test]
+    fn the_catalogue_has_the_methods_between_plugins() {
+        let (mut required, mut collected) = (BTreeSet::new(), BTreeSet::new());
+        for recording in RECORDINGS {
+            let graph = graph(recording.graph);
+            for plugin in graph.plugins.iter().filter(|plugin| !plugin.is_configuration) {
+                for need in
+                    plugin.init.iter().filter(|need| !need.methods.contains(&"UnmarshalKey".to_owned()))
+                {
+                    let has = |known: &&catalogue::KnownPlugin| {
+                        need.methods.iter().all(|method| known.methods.contains(method))
+                    };
+                    let found: BTreeSet<&str> =
+                        catalogue::catalogue().iter().filter(has).map(|known| known.name.as_str()).collect();
+                    let implementers = need.implementers.iter().map(|implementer| implementer.plugin);
+                    assert_eq!(found, names(&graph, implementers), "{} {}", plugin.label, need.type_name);
+                    required.extend(need.methods.clone());
+                }
+                let known = catalogue::find(&plugin.module).unwrap();
+                for need in plugin.collects.iter().filter(|_| !known.collects.is_empty()) {
+                    let methods =
+                        need.methods.iter().filter(|method| *method != "Name").cloned().collect::<Vec<_>>();
+                    assert!(known.collects.contains(&methods), "{} collects {methods:?}", known.name);
+                    collected.insert((known.name.clone(), methods));
+                }
+            }
+        }
+        for known in catalogue::catalogue() {
+            let users = catalogue::catalogue().iter().flat_map(|other| other.used_by.iter().flatten());
+            assert_eq!(
+                known.collects.is_empty(),
+                !users.into_iter().any(|name| *name == known.name),
+                "{}",
+                known.name
+            );
+            for methods in &known.collects {
+                assert!(
+                    collected.contains(&(known.name.clone(), methods.clone())),
+                    "{} {methods:?}",
+                    known.name
+                );
+            }
+            // For plugins that start single workers.
+            let is_used = |method: &&String| *method == "NewWorker" || required.contains(*method);
+            let collected = |method: &String| collected.iter().any(|(_, methods)| methods.contains(method));
+            assert!(
+                known.methods.iter().all(|method| is_used(&method) || collected(method)),
+                "{}",
+                known.name
+            );
+        }
+    }
+
+    #[test]
     fn a_plugin_whose_types_are_unknown_may_implement_anything() {
         let mut graph = graph(RECORDINGS[0].graph);
         let index = |graph: &PluginGraph, name: &str| {

@@ -38,7 +38,7 @@ pub(crate) struct BuildCommand {
     /// Enable Go's race detector (requires a C compiler)
     #[arg(long)]
     pub(crate) race: bool,
-    /// Fail if a plugin is selected at a newer version than requested
+    /// Fail if a plugin is selected at a newer version than requested, does not start, or is not used
     #[arg(long)]
     pub(crate) strict: bool,
     /// The version that `rr --version` reports [default: $VERSION, $APP_VERSION, or RoadRunner's ref]
@@ -109,9 +109,10 @@ impl SbomArg {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Override options")]
 pub(crate) struct OverrideArgs {
-    /// Add a plugin, or override the one in velox.toml: by module path, optionally at a tag, branch or commit [default:
-    /// the ref in velox.toml, or the latest release], and optionally replaced by a directory or another MODULE@REF. A
-    /// directory alone is a local plugin. Can be repeated; works without a velox.toml
+    /// Add a plugin, or override the one in velox.toml: by module path, or by name in the version that `vx add` takes;
+    /// optionally at a tag, branch or commit [default for a module path: the ref in velox.toml, or the latest release],
+    /// and optionally replaced by a directory or another MODULE@REF. A directory alone is a local plugin. Can be
+    /// repeated; works without a velox.toml
     #[arg(long, value_name = "MODULE[@REF][=REPLACEMENT]")]
     pub(crate) with: Vec<String>,
     /// Leave out a plugin of velox.toml; can be repeated

@@ -86,6 +86,7 @@ pub(crate) struct EditArgs {
 #[command(after_help = "Examples:
   vx add http                            # the version of the RoadRunner release, or the latest
   vx add http@v5.2.0 kv                  # several plugins
+  vx add http --with-dependencies        # also server and logger, without which http does not start
   vx add 'http@^5.2'                     # a version constraint, which `vx update` stays within
   vx add acme/plugin@main                # a branch of github.com/acme/plugin
   vx add gitlab.com/acme/x/v2@v2.1.0     # any Go module
@@ -104,6 +105,9 @@ pub(crate) struct AddCommand {
     /// element of the path]
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) name: Option<String>,
+    /// Also add the plugins that these need and that are not in velox.toml, such as server and logger for http
+    #[arg(long)]
+    pub(crate) with_dependencies: bool,
     #[command(flatten)]
     pub(crate) edit: EditArgs,
 }
@@ -119,7 +123,7 @@ fn parse_replacement(text: &str) -> Result<Replacement, String> {
   vx remove http
   vx remove kv redis memory")]
 pub(crate) struct RemoveCommand {
-    /// The plugins to remove, by their names in velox.toml
+    /// The plugins to remove: by their names in velox.toml, known names or module paths
     #[arg(required = true, value_name = "NAME")]
     pub(crate) plugins: Vec<String>,
     #[command(flatten)]
@@ -135,7 +139,8 @@ pub(crate) struct RemoveCommand {
 
 A plugin at a branch or with a version constraint keeps its ref; velox.lock moves to the newest commit or version. A replaced plugin is not updated.")]
 pub(crate) struct UpdateCommand {
-    /// The plugins to update, by their names in velox.toml, or `roadrunner` [default: all plugins]
+    /// The plugins to update: by their names in velox.toml, known names or module paths, or `roadrunner` [default: all
+    /// plugins]
     #[arg(value_name = "NAME")]
     pub(crate) plugins: Vec<String>,
     /// Allow updates to a new major version, and beyond a version constraint, which is rewritten; RoadRunner's own plugins

@@ -267,7 +267,7 @@ pub(crate) struct ProjectArgs {
     pub(crate) targets: Vec<TargetArg>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct SourceArgs {
     /// The configuration file; `-` reads from stdin [default: velox.toml in this directory or the nearest parent]
     #[arg(short, long, value_name = "FILE")]

@@ -9,9 +9,12 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{
-    BuildOptions, BuildRequest, BuildSummary, Error, Event, Goal, NetworkAccess, Note, QuerySession, Reporter,
+    BuildOptions, BuildRequest, BuildSummary, Error, Event, Goal, NetworkAccess, Note, Output, QuerySession,
+    Reporter,
 };
-use velox_manifest::{Diagnostic, DiagnosticKind, Level, Manifest, ManifestOverrides, SourceFile};
+use velox_manifest::{
+    Diagnostic, DiagnosticKind, Level, Manifest, ManifestOverrides, SourceFile, Spanned, catalogue,
+};
 use velox_query::ModuleGraph;
 
 use crate::{
@@ -126,7 +129,13 @@ impl Session {
     /// Runs the build, and reports the result.
     pub(crate) async fn run(&mut self) -> CommandResult<BuildSummary> {
         self.report_warnings();
-        let summary = self.build().await.map_err(|error| self.failed(&error))?;
+        let built = match self.request.goal {
+            Goal::Build(Output::Directory(_) | Output::File(_)) => {
+                velox_query::build(&self.request, self.reporter(), self.cancel.clone()).await
+            }
+            _ => self.build().await,
+        };
+        let summary = built.map_err(|error| self.failed(&error))?;
         self.finished(&summary)?;
         Ok(summary)
     }
@@ -174,6 +183,66 @@ impl SourceArgs {
         }
         options.go = self.go.map(|go| working_directory.join(go));
         options
+    }
+}
+
+impl OverrideArgs {
+    /// Replaces the names of known plugins in `--with` by module paths with versions: those of velox.toml, else those
+    /// that `vx add` selects. Names stay if the configuration is read from stdin.
+    pub(crate) async fn resolve_names(
+        &mut self,
+        settings: &Settings,
+        source: &SourceArgs,
+        report: impl Fn(Option<SourceFile>) -> Arc<dyn Report>,
+    ) -> CommandResult {
+        fn name_of(text: &str) -> Option<&str> {
+            let name = text.split(['@', '=']).next()?;
+            (!name.contains(['/', '.']) && catalogue::find(name).is_some()).then_some(name)
+        }
+        let is_stdin = source.config.as_deref() == Some(Path::new("-"));
+        if is_stdin || !self.with.iter().any(|text| name_of(text).is_some()) {
+            return Ok(());
+        }
+        let directory = working_directory()?;
+        let roadrunner = Self { roadrunner: self.roadrunner.clone(), ..Self::default() };
+        let has_file = source.config.is_some() || directory.join(default_file(&directory)).exists();
+        let loaded = match has_file {
+            true => LoadedManifest::load(settings, source.config.clone(), &roadrunner, &directory),
+            false => LoadedManifest::without_plugins(&roadrunner, &directory).map_err(LoadError::from),
+        };
+        let loaded = loaded.map_err(|error| {
+            report(error.source).failed(ExitStatus::Configuration, &error.diagnostics, &[]);
+            ExitStatus::Configuration
+        })?;
+        let report = report(loaded.source.clone());
+        let options = source.clone().options(BuildOptions::default(), &directory);
+        let request = loaded.into_request(settings.clone(), options, Goal::Plan);
+        let failed = |error: &Error| {
+            let status = error.kind.into();
+            report.failed(status, &error.diagnostics, &error.output);
+            status
+        };
+        let manifest = &request.manifest;
+        for text in &mut self.with {
+            let Some(name) = name_of(text) else { continue };
+            let rest = text.get(name.len()..).unwrap_or_default();
+            let (version, replacement) = rest.split_at(rest.find('=').unwrap_or(rest.len()));
+            if let Some(plugin) = manifest.plugin_named(name).filter(|_| version.is_empty()) {
+                let path = plugin.module_path(manifest).unwrap_or_else(|| plugin.identity(manifest));
+                *text = format!("{path}{replacement}");
+                continue;
+            }
+            let reporter: Arc<dyn Reporter> = Arc::clone(&report) as _;
+            let query = QuerySession::new(&request, reporter, CancellationToken::new())
+                .map_err(|error| failed(&error))?;
+            let selector = [format!("{name}{version}")];
+            let selected = velox_query::select_plugins(&query, &selector, manifest.github.host()).await;
+            let selected = selected.map_err(|error| failed(&error))?;
+            if let Some(plugin) = selected.first() {
+                *text = format!("{}@{}{replacement}", plugin.module, plugin.reference);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -240,6 +309,16 @@ impl LoadedManifest {
             lock: None,
             unchanged: true,
         }
+    }
+
+    /// A manifest with the RoadRunner version of `overrides` alone.
+    fn without_plugins(overrides: &OverrideArgs, working_directory: &Path) -> Result<Self, Vec<Diagnostic>> {
+        let read = ManifestOverrides::read(overrides.roadrunner.as_deref(), &[], &[], |_| Ok(String::new()))?;
+        let mut loaded = Self::empty(working_directory);
+        if let Some(value) = read.roadrunner {
+            loaded.manifest.roadrunner.reference = Some(Spanned { value, span: None });
+        }
+        Ok(loaded)
     }
 
     pub(crate) fn into_request(self, settings: Settings, options: BuildOptions, goal: Goal) -> BuildRequest {

@@ -92,7 +92,7 @@ fn invalid_with_flags_fail_before_any_request() {
     let proxy = proxy();
     let sandbox = machine(&proxy).plugins("hello@v1.0.0 bye@main").file("empty/README", "");
     let wrong = [
-        "--with http",
+        "--with htttp",
         "--with ./nowhere --with ./empty",
         "--with https://me:s3cret@example.com/acme/hello",
         "--with example.com/acme/hello/v5@v6.0.0",
@@ -139,4 +139,22 @@ fn the_file_is_found_in_parent_directories() {
     below("build -c velox.toml").fails_with(2, &["deep/down/velox.toml` not found"]);
     std::fs::write(sandbox.at("velox.toml"), "[roadrunner]\nreff = 1\n").unwrap();
     below("build").fails_with(2, &["unknown key"]);
+}
+
+#[test]
+fn a_known_plugin_is_named_as_for_add() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let rpc = "github.com/roadrunner-server/rpc/v5 v5.1.9";
+    // Without a velox.toml, and with one: the version of the RoadRunner release.
+    let planned = sandbox.vx(&format!("build --dry-run --roadrunner {RELEASE} --with rpc")).ok();
+    assert!(planned.contains(rpc), "{planned}");
+    let sandbox = sandbox.plugins("hello@v1.0.0");
+    let planned = sandbox.vx("build --dry-run --with rpc").ok();
+    assert!(planned.contains(rpc) && planned.contains("example.com/acme/hello v1.0.0"), "{planned}");
+    // As velox.toml has it.
+    let sandbox = sandbox.plugins("github.com/roadrunner-server/logger/v5@v5.1.9 hello@v1.0.0");
+    let planned = sandbox.vx("build --dry-run --with logger --without hello").ok();
+    assert!(planned.contains("github.com/roadrunner-server/logger/v5 v5.1.9"), "{planned}");
+    assert!(!planned.contains("acme/hello"), "{planned}");
 }

@@ -86,6 +86,35 @@ fn add_takes_the_version_of_the_release_and_locks_it() {
 }
 
 #[test]
+fn dependencies_are_named_added_and_missed() {
+    let proxy = proxy();
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES);
+    sandbox
+        .vx("add fileserver")
+        .succeeds_with(&["warning: missing plugins: logger (for fileserver)", "`vx add logger`"]);
+    sandbox
+        .vx("add status --with-dependencies")
+        .succeeds_with(&["Added status v5.1.9", "Added logger v5.1.9"]);
+    let complete = sandbox.vx("add rpc");
+    complete.ok();
+    assert!(!complete.stderr().contains("missing plugins"), "{}", complete.stderr());
+    sandbox.vx("lock --check").ok();
+
+    // By module path and by the catalogue's name.
+    sandbox.vx("remove github.com/roadrunner-server/logger").succeeds_with(&[
+        "warning: plugin fileserver does not start without logger",
+        "help: remove it too: `vx remove fileserver`",
+        "warning: plugin status does not start without logger",
+        "Removed logger",
+    ]);
+    let named = MODULES.replace("[plugins.hello]", "[plugins.files]\nmodule_name = \"github.com/roadrunner-server/fileserver/v5\"\ntag = \"v5.1.9\"\n\n[plugins.hello]");
+    let sandbox = sandbox.file("velox.toml", named);
+    sandbox.vx("update fileserver").ok();
+    sandbox.vx("remove fileserver").succeeds_with(&["Removed files"]);
+    assert!(!sandbox.read("velox.toml").contains("fileserver"));
+}
+
+#[test]
 fn add_keeps_the_format_of_the_file() {
     let proxy = proxy();
     let modules = Sandbox::behind(&proxy).file("velox.toml", MODULES);

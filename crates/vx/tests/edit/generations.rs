@@ -310,3 +310,21 @@ fn new_plugin_is_for_the_plugins_of_the_release() {
         &["the latest RoadRunner release is unknown", "the plugin is for v2025.1.15"],
     );
 }
+
+#[test]
+fn an_edit_warns_of_another_major_version() {
+    let proxy = proxy();
+    let sandbox = sandbox(&proxy).file("velox.toml", modules("v2025.0.77", &V2025));
+    let message =
+        "warning: plugin http has major version v6, but the plugins of RoadRunner v2025.0.77 have v5";
+    let help = "help: use github.com/roadrunner-server/http/v5 v5.1.0, which RoadRunner v2025.0.77 was released with";
+    sandbox.vx("add http@v6.0.0").succeeds_with(&[message, help]);
+    // `vx update --major` brings it back.
+    let updated = sandbox.vx("update --major http");
+    updated.ok();
+    assert_contains(
+        &sandbox.read("velox.toml"),
+        &["github.com/roadrunner-server/http/v5\"\ntag = \"v5.2.0\""],
+    );
+    assert!(!updated.stderr().contains("has major version"), "{}", updated.stderr());
+}

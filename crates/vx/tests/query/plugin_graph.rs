@@ -32,6 +32,45 @@ func (p *Plugin) Init(greeter Greeter, configuration Configurer) error {
 func (*Plugin) Name() string { return \"guest\" }
 ";
 
+const BROTLI: &str = "package brotli
+
+import \"net/http\"
+
+type Plugin struct{}
+
+func (*Plugin) Init() error { return nil }
+func (*Plugin) Name() string { return \"brotli\" }
+func (*Plugin) Middleware(next http.Handler) http.Handler { return next }
+";
+
+const GATEWAY: &str = "package gateway
+
+import (
+	\"net/http\"
+
+	\"github.com/roadrunner-server/endure/v2/dep\"
+)
+
+type Middleware interface {
+	Middleware(next http.Handler) http.Handler
+	Name() string
+}
+
+type Plugin struct{}
+
+func (*Plugin) Init() error { return nil }
+func (*Plugin) Name() string { return \"gateway\" }
+func (*Plugin) Collects() []*dep.In {
+	return []*dep.In{dep.Fits(func(any) {}, (*Middleware)(nil))}
+}
+";
+
+/// Its Init is excluded by a build constraint.
+const HIDDEN: &str = "package hidden
+
+type Plugin struct{}
+";
+
 /// A module with this source of its root package.
 fn module(path: &str, source: &str) -> Files {
     let mut files = plugin(path, "any").files();
@@ -42,9 +81,21 @@ fn module(path: &str, source: &str) -> Files {
 fn proxy() -> ModuleProxy {
     let proxy = ModuleProxy::start();
     proxy.roadrunner(RELEASE);
-    for (name, source) in [("greeter", GREETER), ("guest", GUEST)] {
+    for (name, source) in
+        [("greeter", GREETER), ("guest", GUEST), ("brotli", BROTLI), ("gateway", GATEWAY), ("hidden", HIDDEN)]
+    {
         let path = format!("example.com/acme/{name}");
-        proxy.module(&path, "v1.0.0", module(&path, source));
+        let mut files = module(&path, source);
+        if name == "gateway" {
+            let go_mod =
+                plugin(&path, name).requires("github.com/roadrunner-server/endure/v2", "v2.6.2").files();
+            files.extend(go_mod.into_iter().filter(|(name, _)| name == "go.mod"));
+        }
+        if name == "hidden" {
+            let text = "//go:build never\n\npackage hidden\n\nfunc (*Plugin) Init() error { return nil }\n";
+            files.insert("init.go".to_owned(), text.as_bytes().to_vec());
+        }
+        proxy.module(&path, "v1.0.0", files);
     }
     proxy
 }
@@ -131,4 +182,58 @@ fn check_reports_plugins_that_do_not_start_once_the_binary_was_built() {
     );
     sandbox.vx("build -q -o bin").ok();
     assert!(!sandbox.vx("check").ok().contains("does not start"));
+}
+
+#[test]
+fn a_build_warns_of_plugins_that_do_not_start_or_that_nothing_uses() {
+    let proxy = proxy();
+    let osv = Osv::start();
+    let sandbox = Sandbox::behind(&proxy)
+        .env("VX_OSV_URL", osv.url())
+        .plugins("brotli@v1.0.0 guest@v1.0.0 github.com/roadrunner-server/rpc/v5@v5.1.9");
+    let warnings = [
+        "warning: plugin brotli has no effect: no plugin uses it",
+        "help: add http: `vx add http`",
+        "warning: plugin guest does not start: no plugin implements its parameter `Greeter`",
+        "help: add a plugin with the methods Greet",
+        "warning: plugin rpc does not start: no plugin implements its parameter `Logger`",
+        "help: add logger: github.com/roadrunner-server/logger/v5 v5.1.9, which RoadRunner v2025.0.77 was released with",
+    ];
+    // With --strict they are errors, and nothing is linked.
+    let errors = warnings.map(|text| text.replace("warning: ", "error: "));
+    let errors: Vec<&str> = errors.iter().map(String::as_str).collect();
+    let strict = sandbox.vx("build --strict -o strict");
+    strict.fails_with(2, &errors);
+    assert_contains(&strict.stderr(), &["help: without --strict (strict = true) this is a warning"]);
+    assert!(!sandbox.has("strict/rr"));
+
+    sandbox.vx("build -o bin").succeeds_with(&warnings);
+    // Again from the caches, without Go and the network.
+    sandbox.vx("build -o bin --locked --offline --go /nonexistent").succeeds_with(&warnings);
+    sandbox.vx("build --strict -o strict --offline --go /nonexistent").fails_with(2, &errors);
+    let events = sandbox.vx("build -o bin --format json").events();
+    let message = "plugin brotli has no effect: no plugin uses it";
+    assert!(
+        events.iter().any(|event| event["event"] == "warning" && event["message"] == message),
+        "{events:?}"
+    );
+
+    let checked = sandbox.vx("check --format json").events();
+    let finding = checked.iter().find(|event| event["message"] == message).unwrap();
+    assert_eq!((&finding["rule"], &finding["level"]), (&"unused_plugin".into(), &"warning".into()));
+
+    let sandbox = sandbox.plugins("brotli@v1.0.0 gateway@v1.0.0");
+    let built = sandbox.vx("build --strict -o strict");
+    built.ok();
+    assert!(!built.stderr().contains("has no effect"), "{}", built.stderr());
+}
+
+#[test]
+fn a_plugin_whose_init_a_build_constraint_excludes_keeps_roadrunner_from_starting() {
+    let proxy = proxy();
+    let sandbox = Sandbox::behind(&proxy).plugins("hidden@v1.0.0");
+    let text = sandbox.vx("graph").ok();
+    let warning =
+        "`hidden` keeps RoadRunner from starting: it has no method Init: a build constraint excludes init.go";
+    assert_contains(&text, &[warning]);
 }

@@ -3,6 +3,8 @@ use velox_build::{
     VersionOptions, WorkspaceOptions,
 };
 
+use velox_manifest::LogConfig;
+
 use super::{remote::RemoteService, sign_key};
 use crate::{
     cli::build::{BuildCommand, SbomArg},
@@ -12,7 +14,9 @@ use crate::{
     status::CommandResult,
 };
 
-pub(crate) async fn build(mut settings: Settings, arguments: BuildCommand) -> CommandResult {
+pub(crate) async fn build(mut settings: Settings, mut arguments: BuildCommand) -> CommandResult {
+    let report = |source| report::open(&settings, LogConfig::default(), source);
+    arguments.overrides.resolve_names(&settings, &arguments.project.source, report).await?;
     let remote = RemoteService::select(&mut settings, &arguments)
         .map_err(|error| report::invalid(&settings, None, &[error]))?;
     let directory = working_directory()?;

@@ -21,7 +21,9 @@ const UNCACHED_DIRECTORY: &str = "run-v0";
 
 /// `vx run`: builds the binary if it is not cached, and replaces this process by it.
 pub(crate) async fn run(settings: Settings, arguments: RunCommand) -> CommandResult {
-    let RunCommand { mut source, overrides, debug, race, arguments } = arguments;
+    let RunCommand { mut source, mut overrides, debug, race, arguments } = arguments;
+    let report = |file| report::open_stderr(&settings, Default::default(), file);
+    overrides.resolve_names(&settings, &source, report).await?;
     let directory = working_directory()?;
     let loaded =
         LoadedManifest::load(&settings, source.config.take(), &overrides, &directory).map_err(|error| {

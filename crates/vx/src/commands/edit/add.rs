@@ -1,19 +1,29 @@
+use std::io;
+
+use velox_build::Event;
 use velox_manifest::{
-    Diagnostic, ManifestFormat, Replacement,
+    Diagnostic, Manifest, ManifestFormat, Replacement,
+    catalogue::{self, KnownPlugin, MissingPlugin},
     edit::{NewOrigin, NewPlugin},
 };
 use velox_query::{SelectedPlugin, select_plugins, without_major};
 
 use crate::{
-    cli::edit::AddCommand,
-    commands::edit::session::{EditPurpose, EditSession},
-    report::{Change, ChangeKind},
-    settings::Settings,
-    status::CommandResult,
+    cli::{OutputFormat, edit::AddCommand},
+    commands::edit::{
+        prompt,
+        session::{EditPurpose, EditSession},
+    },
+    report::{self, Change, ChangeKind},
+    settings::{Settings, Terminal},
+    signals::Signal,
+    status::{CommandResult, ExitStatus},
 };
 
 pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandResult {
-    let AddCommand { plugins, replace, name, edit } = arguments;
+    let AddCommand { plugins, replace, name, with_dependencies, edit } = arguments;
+    let (terminal, format) = (settings.terminal, settings.format());
+    let is_interactive = terminal.stdin && terminal.stderr && format == OutputFormat::Human;
     let mut editing = EditSession::open(settings, &edit.config, EditPurpose::Edit)?;
     if plugins.len() > 1 && (name.is_some() || replace.is_some()) {
         let error = Diagnostic::error("--name and --replace apply to a single plugin");
@@ -22,10 +32,48 @@ pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandRes
     let query = editing.session.query().map_err(|error| editing.session.failed(&error))?;
     let selected = select_plugins(&query, &plugins, editing.manifest().github.host()).await;
     drop(query);
-    let selected = selected.map_err(|error| editing.session.failed(&error))?;
+    let mut selected = selected.map_err(|error| editing.session.failed(&error))?;
     for plugin in &selected {
         add_plugin(&mut editing, plugin, name.as_deref(), replace.as_ref())
             .map_err(|error| editing.session.invalid(error))?;
+    }
+    let missing = missing_plugins(editing.manifest(), &selected);
+    let names: Vec<String> = missing.iter().map(|missing| missing.plugin.name.clone()).collect();
+    let is_accepted = || match is_interactive {
+        true => offer(terminal, &missing),
+        false => Ok(Some(false)),
+    };
+    let adds_dependencies = if missing.is_empty() || with_dependencies {
+        with_dependencies
+    } else {
+        match is_accepted() {
+            Ok(Some(answer)) => answer,
+            Ok(None) => {
+                let status = ExitStatus::Interrupted(Signal::Interrupt);
+                editing.session.report.failed(status, &[], &[]);
+                return Err(status);
+            }
+            Err(error) => {
+                return Err(report::complain(&format!("failed to prompt on the terminal: {error}")));
+            }
+        }
+    };
+    if adds_dependencies && !names.is_empty() {
+        let query = editing.session.query().map_err(|error| editing.session.failed(&error))?;
+        let dependencies = select_plugins(&query, &names, editing.manifest().github.host()).await;
+        drop(query);
+        let dependencies = dependencies.map_err(|error| editing.session.failed(&error))?;
+        for plugin in &dependencies {
+            add_plugin(&mut editing, plugin, None, None).map_err(|error| editing.session.invalid(error))?;
+        }
+        selected.extend(dependencies);
+    } else if !missing.is_empty() {
+        let message = format!("missing plugins: {}", described(&missing));
+        let warning = Diagnostic::warning(message).help(format!(
+            "RoadRunner does not start a plugin without those that it needs: `vx add {}`",
+            names.join(" ")
+        ));
+        editing.session.report.report(Event::Warning(warning));
     }
     let unverified: Vec<String> = selected
         .iter()
@@ -36,6 +84,33 @@ pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandRes
         editing.session.note(format!("not verified because of --no-lock: {}", unverified.join(", ")));
     }
     editing.save(!edit.no_lock).await
+}
+
+/// The plugins that the added ones need, directly or through each other, and that the configuration lacks.
+fn missing_plugins(manifest: &Manifest, added: &[SelectedPlugin]) -> Vec<MissingPlugin> {
+    let added: Vec<&KnownPlugin> =
+        added.iter().filter_map(|plugin| catalogue::find(&plugin.module)).collect();
+    let present = manifest.plugins.iter().filter_map(|plugin| catalogue::find(&plugin.identity(manifest)));
+    let mut missing = catalogue::missing_plugins(&added);
+    let present: Vec<&KnownPlugin> = present.collect();
+    missing.retain(|missing| !present.contains(&missing.plugin));
+    missing
+}
+
+/// `logger (for http, server), server (for http)`.
+fn described(missing: &[MissingPlugin]) -> String {
+    let describe = |missing: &MissingPlugin| {
+        let by = missing.needed_by.iter().map(|plugin| plugin.name.as_str()).collect::<Vec<_>>();
+        format!("{} (for {})", missing.plugin.name, by.join(", "))
+    };
+    missing.iter().map(describe).collect::<Vec<_>>().join(", ")
+}
+
+/// Asks whether to add the missing plugins; `None`: the user canceled.
+fn offer(terminal: Terminal, missing: &[MissingPlugin]) -> io::Result<Option<bool>> {
+    let prompt = format!("Missing plugins: {}. Add them?", described(missing));
+    let answer = prompt::select(terminal, &prompt, &["yes".to_owned(), "no".to_owned()])?;
+    Ok(answer.map(|index| index == 0))
 }
 
 /// Adds the plugin, or updates the existing one of the same module.

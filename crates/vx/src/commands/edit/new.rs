@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
-use velox_build::{Error, ErrorKind, PluginTemplate};
+use velox_build::{Error, ErrorKind, Event, PluginTemplate};
+use velox_manifest::{Diagnostic, catalogue};
 
 use crate::{
     cli::{OutputFormat, edit::NewCommand},
@@ -24,6 +25,13 @@ pub(crate) async fn new(settings: Settings, command: NewCommand) -> CommandResul
     let template = for_release(&session, template, roadrunner.as_deref())
         .await
         .map_err(|error| session.failed(&error))?;
+    if let Some(known) = catalogue::find(&name) {
+        let message = format!("`{name}` is also the name of a known plugin, {}", known.module);
+        let warning = Diagnostic::warning(message).help(
+            "RoadRunner tells plugins apart by their names: choose another one to use both in one binary",
+        );
+        session.report.report(Event::Warning(warning));
+    }
     let files = template.write(&directory).map_err(|error| session.failed(&error))?;
     let (module, roadrunner) = (template.module(), template.roadrunner());
     session.print(&match settings.format() {

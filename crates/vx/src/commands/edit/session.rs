@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use velox_build::{BuildOptions, Goal, Upgrade, write_text};
+use velox_build::{BuildOptions, ErrorKind, Event, Goal, Upgrade, write_text};
 use velox_manifest::{
-    ConfigSyntax, Diagnostic, Manifest, ManifestFormat, SourceFile,
+    ConfigSyntax, Diagnostic, Level, Manifest, ManifestFormat, SourceFile,
     edit::{Editor, NewOrigin, NewPlugin, to_toml},
 };
 
@@ -119,6 +119,11 @@ impl EditSession {
         &self.session.request.manifest
     }
 
+    /// The name in the file of the plugin that a user means; an unknown one is returned as it is.
+    pub(crate) fn name_of(&self, text: &str) -> String {
+        self.manifest().plugin_named(text).map_or_else(|| text.to_owned(), |plugin| plugin.name.value.clone())
+    }
+
     /// Updates the lock, then writes the file. If the update fails, neither is changed.
     pub(crate) async fn save(mut self, lock: bool) -> CommandResult {
         if self.editor.text() == self.source.text && self.upgrade.is_empty() {
@@ -145,6 +150,7 @@ impl EditSession {
             let build =
                 self.session.build().await.map_err(|error| self.session.failed(&error.help(unchanged)))?;
             summary = Some(build);
+            self.warn_of_majors().await?;
         }
         // Detect a concurrent change of the file.
         if std::fs::read_to_string(&self.file).is_ok_and(|text| text != self.source.text) {
@@ -155,6 +161,22 @@ impl EditSession {
         self.write(&source.text)?;
         self.finish(&self.changes)?;
         summary.map_or(Ok(()), |summary| self.session.finished(&summary))
+    }
+
+    /// Warns of plugins with another major version than those of the RoadRunner release.
+    async fn warn_of_majors(&self) -> CommandResult {
+        let Session { request, report, cancel, .. } = &self.session;
+        match velox_query::check_majors(request, self.session.reporter(), cancel.clone()).await {
+            Ok(findings) => {
+                for finding in findings {
+                    report.report(Event::Warning(Diagnostic { level: Level::Warning, ..finding.diagnostic }));
+                }
+                Ok(())
+            }
+            Err(error) if error.kind == ErrorKind::Interrupted => Err(self.session.failed(&error)),
+            // Without the release, nothing is known.
+            Err(_) => Ok(()),
+        }
     }
 
     pub(crate) fn parse(&self, source: &SourceFile) -> Result<Manifest, Vec<Diagnostic>> {

@@ -14,6 +14,7 @@ use crate::{
 pub(crate) async fn update(settings: Settings, arguments: UpdateCommand) -> CommandResult {
     let UpdateCommand { plugins, major, edit } = arguments;
     let mut editing = EditSession::open(settings, &edit.config, EditPurpose::Edit)?;
+    let plugins: Vec<String> = plugins.iter().map(|text| editing.name_of(text)).collect();
     for name in plugins.iter().filter(|name| *name != ROADRUNNER) {
         check_name(&editing, name).map_err(|error| editing.session.invalid(error))?;
     }
@@ -85,8 +86,12 @@ fn update_plugin(
             return Ok(());
         }
         to = constraint.moved_to(version);
-    } else if semver::compare(version, requested).is_le() && !(*is_roadrunner && module != available.module) {
-        return Ok(());
+    } else {
+        // RoadRunner's own plugins also move back, to the major version of the RoadRunner release.
+        let may_move = *is_roadrunner || (major && available.plugin_major.is_some());
+        if semver::compare(version, requested).is_le() && !(may_move && module != available.module) {
+            return Ok(());
+        }
     }
     if *is_roadrunner {
         editing.editor.set_roadrunner(&to)?;

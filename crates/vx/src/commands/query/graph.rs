@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 use velox_build::Lock;
-use velox_query::{DisabledCause, PluginGraph, PluginNeed, PluginNode, PluginStart};
+use velox_query::{DisabledCause, LoadedPluginGraph, PluginGraph, PluginNeed, PluginNode, PluginStart};
 
 use crate::{
     cli::{DiagramFormat, OutputFormat, query::GraphCommand},
@@ -23,7 +23,7 @@ pub(crate) async fn graph(settings: Settings, arguments: GraphCommand) -> Comman
     };
     let session = Session::open(settings, arguments.project)?;
     let loaded = PluginGraph::load(&session.request, session.reporter(), session.cancel.clone()).await;
-    let (graph, lock) = loaded.map_err(|error| session.failed(&error))?;
+    let LoadedPluginGraph { graph, lock, .. } = loaded.map_err(|error| session.failed(&error))?;
     session.print(&match (diagram, session.format) {
         (Some(DiagramFormat::Dot), _) => graph.to_dot(),
         (Some(DiagramFormat::Mermaid), _) => graph.to_mermaid(),

@@ -88,6 +88,11 @@ fn span(manifest: &Manifest, spec: &BuildSpec, field: &str) -> Option<Range<usiz
             let module = &spec.excludes.get(index)?.module;
             manifest.excludes.iter().find(|exclude| exclude.module.value == *module)?.module.span.clone()
         }
+        "requires" => {
+            let module = &spec.requires.get(index)?.module;
+            manifest.requires.iter().find(|require| require.module.value == *module)?.module.span.clone()
+        }
+        "go" => manifest.go.as_ref()?.span.clone(),
         _ => None,
     }
 }

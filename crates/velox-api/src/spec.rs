@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use velox_gomod::semver;
 use velox_manifest::{
-    BuildArgs, DebugConfig, Dependencies, Diagnostic, DiagnosticKind, ExcludeDirective, GoTarget, Manifest,
-    Origin, Plugin, ReplaceDirective, Replacement, RoadRunnerConfig, SourceFile, Spanned, catalogue,
+    BuildArgs, DebugConfig, Dependencies, Diagnostic, DiagnosticKind, ExcludeDirective, GoSelection,
+    GoTarget, Manifest, Origin, Plugin, ReplaceDirective, Replacement, RequireDirective, RoadRunnerConfig,
+    SourceFile, Spanned, catalogue,
     check::{self, InvalidValue},
     edit::{key, string},
 };
@@ -44,6 +45,13 @@ pub struct BuildSpec {
     /// Module versions that must not be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excludes: Vec<ExcludeSpec>,
+    /// The lowest versions of modules that are no plugins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<RequireSpec>,
+    /// The Go toolchain: a minor version (`1.26`), an exact one (`1.26.4`), or `release` for the one that RoadRunner's go.mod
+    /// names; default: the service's own, if it is new enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub go: Option<String>,
     /// The target, `os/arch` in Go's names; default: the service's own platform.
     #[serde(default = "GoTarget::host", with = "target")]
     #[cfg_attr(feature = "schema", schema(value_type = String))]
@@ -106,6 +114,17 @@ pub struct ExcludeSpec {
     pub version: String,
 }
 
+/// The lowest version of a module in a [`BuildSpec`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RequireSpec {
+    /// The module path.
+    pub module: String,
+    /// The lowest version.
+    pub version: String,
+}
+
 /// A validation error of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -138,6 +157,8 @@ impl BuildSpec {
             plugins,
             replaces: Vec::new(),
             excludes: Vec::new(),
+            requires: Vec::new(),
+            go: None,
             target: GoTarget::host(),
             tags: Vec::new(),
             debug: false,
@@ -158,6 +179,7 @@ impl BuildSpec {
             ("plugins", self.plugins.len()),
             ("replaces", self.replaces.len()),
             ("excludes", self.excludes.len()),
+            ("requires", self.requires.len()),
             ("tags", self.tags.len()),
         ];
         let long = lists.into_iter().filter(|(_, length)| *length > MAX_LIST_LENGTH);
@@ -179,6 +201,7 @@ impl BuildSpec {
         };
         let single = [
             ("roadrunner", self.roadrunner.as_str()),
+            ("go", self.go.as_deref().unwrap_or_default()),
             ("stamp_version", self.stamp_version.as_deref().unwrap_or_default()),
             ("stamp_time", self.stamp_time.as_deref().unwrap_or_default()),
         ];
@@ -193,6 +216,9 @@ impl BuildSpec {
         }
         for (at, exclude) in self.excludes.iter().enumerate() {
             texts(&|| format!("excludes[{at}]"), &[&exclude.module, &exclude.version]);
+        }
+        for (at, require) in self.requires.iter().enumerate() {
+            texts(&|| format!("requires[{at}]"), &[&require.module, &require.version]);
         }
         for (at, tag) in self.tags.iter().enumerate() {
             texts(&|| format!("tags[{at}]"), &[tag]);
@@ -211,6 +237,7 @@ impl BuildSpec {
         self.replaces.sort();
         self.excludes.sort();
         self.excludes.dedup();
+        self.requires.sort();
         self.tags.sort();
         self.tags.dedup();
         Ok(self)
@@ -319,11 +346,17 @@ impl BuildSpec {
             module: exclude.module.value.clone(),
             version: exclude.version.value.clone(),
         });
+        let requires = manifest.requires.iter().map(|require| RequireSpec {
+            module: require.module.value.clone(),
+            version: require.version.value.clone(),
+        });
         let spec = Self {
             roadrunner: roadrunner.value.clone(),
             plugins,
             replaces,
             excludes: excludes.collect(),
+            requires: requires.collect(),
+            go: manifest.go.as_ref().map(|go| go.value.to_string()),
             target: GoTarget::host(),
             tags: arguments.tags.clone(),
             debug: manifest.debug.enabled,
@@ -361,7 +394,9 @@ impl BuildSpec {
         };
         let exact_replace =
             |replace: &ReplaceSpec| replace.new.split_once('@').is_some_and(|(_, version)| exact(version));
+        let is_minor = |go: &String| matches!(check::go_selection(go), Ok(GoSelection::Minor(_)));
         exact(&self.roadrunner)
+            && !self.go.as_ref().is_some_and(is_minor)
             && self.plugins.iter().all(|plugin| exact(&plugin.reference))
             && self.replaces.iter().all(exact_replace)
     }
@@ -398,6 +433,12 @@ impl BuildSpec {
         for exclude in &mut manifest.excludes {
             (exclude.module.span, exclude.version.span) = (next(), next());
         }
+        for require in &mut manifest.requires {
+            (require.module.span, require.version.span) = (next(), next());
+        }
+        if let Some(go) = &mut manifest.go {
+            go.span = next();
+        }
         for target in &mut manifest.targets {
             target.span = next();
         }
@@ -430,6 +471,15 @@ impl BuildSpec {
             file.text.push_str("\n[[excludes]]\n");
             file.pair("module", &exclude.module);
             file.pair("version", &exclude.version);
+        }
+        for require in &self.requires {
+            file.text.push_str("\n[[requires]]\n");
+            file.pair("module", &require.module);
+            file.pair("version", &require.version);
+        }
+        if let Some(go) = &self.go {
+            file.text.push_str("\n[go]\n");
+            file.pair("version", go);
         }
         file.text.push_str("\n[target_platform]\n");
         file.pair("os", &self.target.os);
@@ -531,20 +581,21 @@ impl TryFrom<&BuildSpec> for Manifest {
             }
         }
         let mut excludes = Vec::new();
-        for (at, exclude) in spec.excludes.iter().enumerate() {
-            let module = fields.check(
-                &format!("excludes[{at}].module"),
-                "module path",
-                &exclude.module,
-                check::module_path,
-            );
-            fields.check(&format!("excludes[{at}].version"), "version", &exclude.version, |version| {
-                check::full_version(version)?;
-                module.map_or(Ok(()), |()| check::majors_agree(&exclude.module, version))
-            });
-            let (module, version) = (plain(exclude.module.clone()), plain(exclude.version.clone()));
+        for (at, ExcludeSpec { module, version }) in spec.excludes.iter().enumerate() {
+            let (module, version) = fields.module_version(&format!("excludes[{at}]"), module, version);
             excludes.push(ExcludeDirective { module, version });
         }
+        let mut requires = Vec::new();
+        let mut required = HashSet::new();
+        for (at, RequireSpec { module, version }) in spec.requires.iter().enumerate() {
+            if !required.insert(module) {
+                let message = format!("`{module}` is required twice; remove the lower version");
+                fields.violation(&format!("requires[{at}].module"), message);
+            }
+            let (module, version) = fields.module_version(&format!("requires[{at}]"), module, version);
+            requires.push(RequireDirective { module, version });
+        }
+        let go = spec.go.as_ref().and_then(|go| fields.check("go", "Go version", go, check::go_selection));
         for tag in &spec.tags {
             // https://pkg.go.dev/cmd/go#hdr-Build_constraints
             fields.check("tags", "build tag", tag, |tag| {
@@ -568,6 +619,8 @@ impl TryFrom<&BuildSpec> for Manifest {
             plugins,
             replaces,
             excludes,
+            requires,
+            go: go.map(plain),
             targets: vec![plain(spec.target.clone())],
             build_args: BuildArgs { tags: spec.tags.clone(), ..BuildArgs::default() },
             ..Self::without_a_file()
@@ -584,6 +637,21 @@ struct FieldChecks {
 impl FieldChecks {
     fn violation(&mut self, field: &str, message: String) {
         self.violations.push(Violation::new(field, message));
+    }
+
+    /// Checks the `module` and the `version` of a list's item.
+    fn module_version(
+        &mut self,
+        item: &str,
+        module: &str,
+        version: &str,
+    ) -> (Spanned<String>, Spanned<String>) {
+        let is_module = self.check(&format!("{item}.module"), "module path", module, check::module_path);
+        self.check(&format!("{item}.version"), "version", version, |version| {
+            check::full_version(version)?;
+            is_module.map_or(Ok(()), |()| check::majors_agree(module, version))
+        });
+        (plain(module.to_owned()), plain(version.to_owned()))
     }
 
     fn check<T>(
@@ -690,6 +758,10 @@ mod tests {
         spec.normalized().expect_err("it is wrong").into_iter().map(|wrong| wrong.field).collect()
     }
 
+    fn require(module: &str, version: &str) -> RequireSpec {
+        RequireSpec { module: module.to_owned(), version: version.to_owned() }
+    }
+
     #[test]
     fn a_version_constraint_is_a_ref() {
         let plugin = |reference: &str| PluginSpec::new("github.com/roadrunner-server/http/v5", reference);
@@ -729,6 +801,12 @@ mod tests {
         let old = "github.com/acme/a".to_owned();
         let exclude = ExcludeSpec { module: old.clone(), version: "1".to_owned() };
         assert_eq!(fields(BuildSpec { excludes: vec![exclude], ..spec() }), ["excludes[0].version"]);
+        let twice = vec![require(&old, "v1.0.0"), require(&old, "v2.0.0")];
+        assert_eq!(
+            fields(BuildSpec { requires: twice, ..spec() }),
+            ["requires[1].module", "requires[1].version"]
+        );
+        assert_eq!(fields(BuildSpec { go: Some("go1.26".to_owned()), ..spec() }), ["go"]);
     }
 
     #[test]
@@ -763,7 +841,9 @@ mod tests {
         whole
             .excludes
             .push(ExcludeSpec { module: "github.com/acme/c".to_owned(), version: "v1.0.0".to_owned() });
+        whole.requires = vec![require("github.com/acme/d", "v1.2.0")];
         let whole = BuildSpec {
+            go: Some("1.26".to_owned()),
             tags: vec!["one".to_owned(), "two".to_owned()],
             debug: true,
             strict: true,
@@ -788,6 +868,8 @@ mod tests {
         whole
             .excludes
             .push(ExcludeSpec { module: "github.com/acme/c".to_owned(), version: "v1.0.0".to_owned() });
+        whole.requires = vec![require("github.com/acme/d", "v1.2.0")];
+        whole.go = Some("release".to_owned());
         let whole = BuildSpec { dependencies: Some(Dependencies::Minimal), strict: true, ..whole };
         let (manifest, source) = whole.manifest_and_source().expect("valid");
         assert_eq!(source.text, whole.configuration());
@@ -799,6 +881,8 @@ mod tests {
         }
         found.extend([&manifest.replaces[0].old.span, &manifest.replaces[0].new.span].map(at));
         found.extend([&manifest.excludes[0].module.span, &manifest.excludes[0].version.span].map(at));
+        found.extend([&manifest.requires[0].module.span, &manifest.requires[0].version.span].map(at));
+        found.push(at(&manifest.go.as_ref().expect("a Go").span));
         let expected = [
             "\"v2025.1.5\"",
             "rpc",
@@ -814,6 +898,9 @@ mod tests {
             "\"github.com/acme/b@v1.2.3\"",
             "\"github.com/acme/c\"",
             "\"v1.0.0\"",
+            "\"github.com/acme/d\"",
+            "\"v1.2.0\"",
+            "\"release\"",
         ];
         assert_eq!(found, expected);
     }
@@ -883,5 +970,7 @@ mod tests {
         branch.plugins[0].reference = "master".to_owned();
         assert!(!branch.is_exact());
         assert!(!BuildSpec { roadrunner: "v2025.1".to_owned(), ..spec() }.is_exact());
+        let with_go = |go: &str| BuildSpec { go: Some(go.to_owned()), ..spec() };
+        assert!(with_go("1.26.4").is_exact() && with_go("release").is_exact() && !with_go("1.26").is_exact());
     }
 }

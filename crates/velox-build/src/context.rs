@@ -4,17 +4,17 @@ use std::{path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 use velox_fetch::download::Fetcher;
-use velox_manifest::{Diagnostic, Manifest};
+use velox_manifest::{Diagnostic, GoSelection, Manifest, Spanned};
 
 use crate::{
     cache_directory::{cache_directory, check_trusted, secure},
     error::{Blame, Error, ErrorKind},
     event::{BuildSummary, Event, Note, Reporter},
     go_memory::{available_memory, garbage_collector_variables},
-    lock::{Lock, LockFile, LockedPlugin, RequestedVersions, TargetVariant},
+    lock::{Lock, LockFile, LockedPlugin, RequestedVersions, TargetVariant, go_setting},
     process::CommandRunner,
     request::{BuildRequest, Goal, Output, Upgrade},
-    resolve::{Resolver, directives::unused_replaces, forge::Forges, network::Network, roadrunner_release},
+    resolve::{Resolver, directives::unused, forge::Forges, network::Network, roadrunner_release},
     settings::BuildSettings,
     stamp::Stamp,
     toolchain::{InstalledGo, Toolchain, Toolchains},
@@ -117,6 +117,10 @@ impl<'a> BuildContext<'a> {
         };
         let go = match (locked, &found.lock) {
             (Some(lock), _) => toolchains.exactly(&lock.go_version, lock.toolchain_sum()).await?,
+            (None, _) if let Some(selection) = self.unlocked_go(found) => toolchains
+                .selected(&selection.value, None)
+                .await
+                .map_err(|error| error.at(&selection.span))?,
             (None, Some(lock)) if options.versions.upgrade != Upgrade::Everything => {
                 match toolchains.allows(&lock.go_version) {
                     Ok(()) => toolchains.from(&lock.go_version, lock.toolchain_sum()).await?,
@@ -127,6 +131,14 @@ impl<'a> BuildContext<'a> {
             (None, _) => self.any_go(&toolchains).await?,
         };
         Ok(BuildTools { scratch, go, toolchains, commands, forges, fetcher })
+    }
+
+    /// The `[go] version` that the lock doesn't have; `release` is decided when RoadRunner is resolved.
+    fn unlocked_go(&self, found: &LockFile) -> Option<&Spanned<GoSelection>> {
+        let selection = self.manifest.go.as_ref().filter(|go| go.value != GoSelection::Release)?;
+        let is_kept = |lock: &Lock| lock.settings.contains(&go_setting(&selection.value));
+        let upgrades = self.request.options.versions.upgrade == Upgrade::Everything;
+        (upgrades || !found.lock.as_ref().is_some_and(is_kept)).then_some(selection)
     }
 
     async fn any_go(&self, toolchains: &Toolchains) -> Result<Toolchain, Error> {
@@ -156,7 +168,7 @@ impl<'a> BuildContext<'a> {
         {
             self.reporter.report(Event::Warning(contradiction));
         }
-        for warning in unused_replaces(&self.manifest, lock)? {
+        for warning in unused(&self.manifest, lock)? {
             self.reporter.report(Event::Warning(warning));
         }
         if !self.settings.strict || lock.raised.is_empty() {

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use velox_manifest::Diagnostic;
 
 const FULL_DISK_HELP: &str =
@@ -88,6 +90,14 @@ impl Error {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         if let Some(first) = self.diagnostics.first_mut() {
             first.help.push(help.into());
+        }
+        self
+    }
+
+    /// Points the first diagnostic to this place in the configuration, if it has none.
+    pub(crate) fn at(mut self, span: &Option<Range<usize>>) -> Self {
+        if let Some(first) = self.diagnostics.first_mut().filter(|first| first.span.is_none()) {
+            first.span.clone_from(span);
         }
         self
     }

@@ -53,6 +53,8 @@ pub struct RemoteBuildSettings {
 pub struct LockedRefs {
     /// A tag or a commit of RoadRunner.
     pub roadrunner: String,
+    /// The Go version (`1.26.8`).
+    pub go: String,
     /// The plugins' versions, by the user's names.
     pub plugins: BTreeMap<String, String>,
 }
@@ -131,7 +133,8 @@ impl<'a> RemoteBuild<'a> {
         };
         let locked = lock.plugins.iter().filter(|plugin| plugin.from.is_some());
         let plugins = locked.map(|plugin| (plugin.name.clone(), plugin.version.clone())).collect();
-        Some(LockedRefs { roadrunner, plugins })
+        let go = lock.go_version.trim_start_matches("go").to_owned();
+        Some(LockedRefs { roadrunner, go, plugins })
     }
 
     /// Converts the locks of the service, one for each target, to a local lock. `modules` has the module

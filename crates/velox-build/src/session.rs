@@ -57,6 +57,8 @@ pub struct ResolvedModules {
     pub graph: RequirementGraph,
     /// The modules that are compiled for at least one target.
     pub compiled: BTreeMap<String, SelectedModule>,
+    /// The lowest versions in `[[requires]]`, by module path.
+    pub floors: BTreeMap<String, String>,
     /// GONOPROXY and GONOSUMDB: patterns of module paths that must not reach public services.
     pub private_patterns: [String; 2],
 }
@@ -163,7 +165,9 @@ impl<'a> QuerySession<'a> {
         }
         let settings = tools.go.settings();
         let private_patterns = [settings.gonoproxy.clone(), settings.gonosumdb.clone()];
-        Ok(ResolvedModules { lock, release, graph, compiled, private_patterns })
+        let floors = context.manifest.requires.iter();
+        let floors = floors.map(|it| (it.module.value.clone(), it.version.value.clone())).collect();
+        Ok(ResolvedModules { lock, release, graph, compiled, floors, private_patterns })
     }
 
     /// The bill of materials of each target, in the order of the request. Downloads the modules that the cache lacks;

@@ -22,14 +22,19 @@ pub fn toolchain_module(toolchain: &str, os: &str, arch: &str) -> ModuleVersion 
     }
 }
 
-/// Returns the newest release for a platform from a list of toolchain module versions.
-pub fn newest_release(versions: &[String], os: &str, arch: &str) -> Option<String> {
+/// Returns the newest release for a platform from a list of toolchain module versions, among those that `counts` accepts.
+pub fn newest_release(
+    versions: &[String],
+    os: &str,
+    arch: &str,
+    counts: impl Fn(&GoVersion) -> bool,
+) -> Option<String> {
     let suffix = format!(".{os}-{arch}");
     versions
         .iter()
         .filter_map(|version| version.strip_prefix(VERSION_PREFIX)?.strip_suffix(&suffix))
         .filter_map(|name| Some((GoVersion::from_toolchain_name(name)?, name)))
-        .filter(|(version, _)| version.is_release())
+        .filter(|(version, _)| version.is_release() && counts(version))
         .max()
         .map(|(_, name)| name.to_owned())
 }
@@ -178,8 +183,14 @@ mod tests {
             "nonsense",
         ]
         .map(str::to_owned);
-        assert_eq!(newest_release(&list, "linux", "amd64").as_deref(), Some("go1.26.10"));
-        assert_eq!(newest_release(&list, "plan9", "386"), None);
+        let newest = |os: &str, minor: &str| {
+            let minor: GoVersion = minor.parse().unwrap();
+            newest_release(&list, os, "amd64", |version| version.is_same_minor(&minor))
+        };
+        assert_eq!(newest_release(&list, "linux", "amd64", |_| true).as_deref(), Some("go1.26.10"));
+        assert_eq!(newest("linux", "1.26.3").as_deref(), Some("go1.26.10"));
+        assert_eq!(newest("linux", "1.9").as_deref(), Some("go1.9.9"));
+        assert_eq!((newest("linux", "1.27"), newest("plan9", "1.26")), (None, None));
         assert_eq!(toolchain_module("go1.26.4", "linux", "amd64").version, "v0.0.1-go1.26.4.linux-amd64");
     }
 }

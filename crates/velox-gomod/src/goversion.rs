@@ -57,6 +57,11 @@ impl GoVersion {
         })
     }
 
+    /// Whether the other is of the same minor version (`1.26rc1` and `1.26.4` are).
+    pub fn is_same_minor(&self, other: &Self) -> bool {
+        (self.major, self.minor) == (other.major, other.minor)
+    }
+
     /// Whether its go command supports toolchain switching (<https://go.dev/doc/toolchain>).
     pub fn supports_switching(&self) -> bool {
         (self.major, self.minor) >= (1, 21)

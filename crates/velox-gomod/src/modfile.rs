@@ -6,6 +6,7 @@ use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use crate::{
     gostring::unquote,
+    goversion::GoVersion,
     module::{self, ModuleVersion, path_major_matches, split_path_version},
 };
 
@@ -80,6 +81,16 @@ pub struct ModFileError {
 }
 
 impl GoMod {
+    /// The toolchain that the go command selects for this main module (<https://go.dev/doc/toolchain#select>).
+    pub fn preferred_toolchain(&self) -> Option<String> {
+        let line: GoVersion = self.go.as_ref()?.parse().ok()?;
+        let is_newer = |name: &&String| {
+            GoVersion::from_toolchain_name(name)
+                .is_some_and(|version| version > line && version.supports_switching())
+        };
+        self.toolchain.as_ref().filter(is_newer).cloned().or_else(|| line.toolchain())
+    }
+
     /// Parses a main module's go.mod.
     pub fn parse(text: &str) -> Result<Self, ModFileError> {
         Self::read(text, true)

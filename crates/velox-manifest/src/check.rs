@@ -1,7 +1,8 @@
 //! Validation of single values, for API requests.
 
 pub use crate::refs::{
-    InvalidValue, full_version, majors_agree, module_path, replaced, replacement, requested, with_v,
+    InvalidValue, full_version, go_selection, majors_agree, module_path, replaced, replacement, requested,
+    with_v,
 };
 
 /// Whether a configured token can be one, so that it must not appear in messages: a shorter text, and a word of

@@ -165,6 +165,8 @@ impl Manifest {
             plugins: Vec::new(),
             replaces: Vec::new(),
             excludes: Vec::new(),
+            requires: Vec::new(),
+            go: None,
             targets: Vec::new(),
             cache: CacheConfig::default(),
             github: Forge::public(ForgeKind::GitHub),

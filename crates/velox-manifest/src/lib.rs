@@ -31,8 +31,8 @@ pub use diagnostic::{ConfigSyntax, Diagnostic, DiagnosticKind, Level, RelatedSpa
 pub use flags::{ManifestOverrides, PluginOverride};
 pub use manifest::{
     Architecture, BuildArgs, CacheConfig, DebugConfig, Dependencies, ExcludeDirective, Forge, ForgeKind,
-    GoTarget, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin, Plugin, Project,
-    ReplaceDirective, Replacement, RoadRunnerConfig, Spanned,
+    GoSelection, GoTarget, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin, Plugin, Project,
+    ReplaceDirective, Replacement, RequireDirective, RoadRunnerConfig, Spanned,
 };
 pub use reference::{KeySpec, TABLES, TableSpec, ValueKind};
 pub use schema::schema;

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, ops::Range, str::FromStr};
+use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr};
 
 use secrecy::SecretString;
 use url::Url;
@@ -42,6 +42,10 @@ pub struct Manifest {
     pub replaces: Vec<ReplaceDirective>,
     /// `[[excludes]]`.
     pub excludes: Vec<ExcludeDirective>,
+    /// `[[requires]]`.
+    pub requires: Vec<RequireDirective>,
+    /// `[go] version`.
+    pub go: Option<Spanned<GoSelection>>,
     /// `[target_platform]` or `[[targets]]`, in file order without duplicates; empty for the host.
     pub targets: Vec<Spanned<GoTarget>>,
     /// `[cache]`.
@@ -180,6 +184,35 @@ pub struct ExcludeDirective {
     pub module: Spanned<String>,
     /// The excluded version.
     pub version: Spanned<String>,
+}
+
+/// `[[requires]] module, version`: the lowest version of a module that is no plugin.
+#[derive(Debug, Clone)]
+pub struct RequireDirective {
+    /// Module path.
+    pub module: Spanned<String>,
+    /// The lowest version.
+    pub version: Spanned<String>,
+}
+
+/// `[go] version`: the Go toolchain of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GoSelection {
+    /// The newest patch release of a minor version (`1.26`).
+    Minor(String),
+    /// A release or a prerelease (`1.26.4`, `1.27rc1`).
+    Exact(String),
+    /// The one that RoadRunner's go.mod names.
+    Release,
+}
+
+impl fmt::Display for GoSelection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Minor(version) | Self::Exact(version) => version,
+            Self::Release => "release",
+        })
+    }
 }
 
 /// A target platform of the Go compiler.

@@ -1,7 +1,8 @@
-//! The format with `[plugins]`, and the tables of every format: replaces, excludes, targets, cache.
+//! The format with `[plugins]`, and the tables of every format: replaces, excludes, requires, Go, targets, cache.
 
 use crate::{
-    CacheConfig, Diagnostic, ExcludeDirective, GoTarget, Origin, Plugin, ReplaceDirective, Spanned,
+    CacheConfig, Diagnostic, ExcludeDirective, GoSelection, GoTarget, Origin, Plugin, ReplaceDirective,
+    RequireDirective, Spanned,
     manual::{converted, invalid, replace, required},
     reader::{Field, Section},
     refs,
@@ -59,16 +60,46 @@ pub(crate) fn replaces(root: &Section<'_>) -> Vec<ReplaceDirective> {
 
 pub(crate) fn excludes(root: &Section<'_>) -> Vec<ExcludeDirective> {
     let Some(field) = root.field("excludes") else { return Vec::new() };
-    let read = |section: Section<'_>| {
-        let help = "the module path, such as module = \"github.com/redis/go-redis/v9\"";
-        let module = required(&section, "module", help, refs::module_path);
-        let help = "the version to exclude, such as version = \"v9.15.0\"";
-        let version = required(&section, "version", help, refs::full_version);
-        let (module, version) = (module?, version?);
-        check_major(&section, &module, &version);
-        Some(ExcludeDirective { module, version })
-    };
-    field.sections().into_iter().filter_map(read).collect()
+    let help = "the version to exclude, such as version = \"v9.15.0\"";
+    let read = |(module, version)| ExcludeDirective { module, version };
+    field.sections().iter().filter_map(|section| module_version(section, help)).map(read).collect()
+}
+
+pub(crate) fn requires(root: &Section<'_>) -> Vec<RequireDirective> {
+    let Some(field) = root.field("requires") else { return Vec::new() };
+    let help = "the lowest version, such as version = \"v9.15.1\"";
+    let mut requires: Vec<RequireDirective> = Vec::new();
+    for section in field.sections() {
+        let Some((module, version)) = module_version(&section, help) else { continue };
+        if requires.iter().any(|known| known.module.value == module.value) {
+            section.error(
+                Diagnostic::error(format!("duplicate requirement of `{}`", module.value))
+                    .at(module.span.clone())
+                    .label("second requirement")
+                    .help("remove the one with the lower version"),
+            );
+        }
+        requires.push(RequireDirective { module, version });
+    }
+    requires
+}
+
+/// The keys `module` and `version`; `help` describes the version.
+fn module_version(section: &Section<'_>, help: &str) -> Option<(Spanned<String>, Spanned<String>)> {
+    let of_module = "the module path, such as module = \"github.com/redis/go-redis/v9\"";
+    let module = required(section, "module", of_module, refs::module_path);
+    let version = required(section, "version", help, refs::full_version);
+    let (module, version) = (module?, version?);
+    check_major(section, &module, &version);
+    Some((module, version))
+}
+
+/// `[go] version`.
+pub(crate) fn go(root: &Section<'_>) -> Option<Spanned<GoSelection>> {
+    let section = root.section("go")?;
+    section.field("version").filter(|field| !field.is_unset())?;
+    let version = section.version("version")?;
+    converted(&section, "version", &version, refs::go_selection)
 }
 
 /// `[target_platform]` or `[[targets]]`; an empty table is ignored.

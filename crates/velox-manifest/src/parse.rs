@@ -94,6 +94,8 @@ fn assemble(root: &Section<'_>) -> Manifest {
         plugins,
         replaces: modules::replaces(root),
         excludes: modules::excludes(root),
+        requires: modules::requires(root),
+        go: modules::go(root),
         targets: modules::targets(root),
         cache: modules::cache(root),
         github,

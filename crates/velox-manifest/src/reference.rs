@@ -254,6 +254,27 @@ pub const TABLES: &[TableSpec] = &[
         "An `exclude` directive of go.mod: a version that must not be used.",
         &[key("module", None, "The module path."), key("version", None, "The version, such as `v1.18.0`.")],
     ),
+    array(
+        "requires",
+        "The lowest version of a module that other modules require, such as one with a security fix. Unlike `[[replaces]]` it \
+         never lowers a version, and takes none from another place.",
+        &[
+            key("module", None, "The module path."),
+            key("version", None, "The lowest version, such as `v0.45.0`."),
+        ],
+    ),
+    table(
+        "go",
+        "The Go toolchain that compiles RoadRunner.",
+        &[key(
+            "version",
+            Some(
+                "the installed Go, if it is new enough; else the newest patch release of the required version",
+            ),
+            "`1.26`: the newest patch release of Go 1.26. `1.26.4`: this one. `release`: the one that RoadRunner's go.mod names. \
+             The lock keeps it until `vx lock --upgrade`.",
+        )],
+    ),
     table(
         "cache",
         "The compile cache that a team shares.",

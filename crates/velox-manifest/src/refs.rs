@@ -1,7 +1,7 @@
 //! Validation of refs, folders, module paths, versions and replacements.
 
 pub use crate::invalid_value::InvalidValue;
-use crate::{Replacement, constraint::VersionConstraint};
+use crate::{GoSelection, Replacement, constraint::VersionConstraint};
 
 /// Validates the ref of a plugin or of RoadRunner: a version constraint, a tag, a branch or a commit.
 pub fn requested(text: &str) -> Result<(), InvalidValue> {
@@ -291,6 +291,49 @@ pub fn full_version(text: &str) -> Result<(), InvalidValue> {
         }
         None => Err(InvalidValue::new(if text.is_empty() { "is empty" } else { "is not a full version" })
             .help("write all three numbers after `v`, such as \"v1.2.3\"")),
+    }
+}
+
+/// Converts `[go] version`: `1.26`, `1.26.4`, `1.27rc1` or `release` (<https://go.dev/doc/toolchain#version>).
+pub fn go_selection(text: &str) -> Result<GoSelection, InvalidValue> {
+    const FIRST_MINOR: u32 = 21;
+    let invalid = |why: &str| {
+        InvalidValue::new(why).help(
+            "use \"1.26\" for the newest patch release of a minor version, \"1.26.4\", or \"release\" for what RoadRunner's go.mod names",
+        )
+    };
+    let number = |text: &str| {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let canonical = is_number && (text == "0" || !text.starts_with('0'));
+        canonical.then(|| text.parse::<u32>().ok()).flatten()
+    };
+    if text == "release" {
+        return Ok(GoSelection::Release);
+    }
+    if let Some(version) = text.strip_prefix("go").or_else(|| text.strip_prefix('v'))
+        && go_selection(version).is_ok()
+    {
+        let why = "a Go version has no prefix here";
+        return Err(InvalidValue::new(why).help(format!("did you mean `{version}`?")));
+    }
+    let rest = text.strip_prefix("1.").ok_or_else(|| invalid("not a Go version"))?;
+    let (minor, selection) = match rest.split_once('.') {
+        Some((minor, patch)) => {
+            number(patch).ok_or_else(|| invalid("not a Go version"))?;
+            (minor, GoSelection::Exact(text.to_owned()))
+        }
+        None => match rest.split_once("rc").or_else(|| rest.split_once("beta")) {
+            Some((minor, candidate)) => {
+                number(candidate).ok_or_else(|| invalid("not a Go version"))?;
+                (minor, GoSelection::Exact(text.to_owned()))
+            }
+            None => (rest, GoSelection::Minor(text.to_owned())),
+        },
+    };
+    match number(minor) {
+        Some(minor) if minor >= FIRST_MINOR => Ok(selection),
+        Some(_) => Err(invalid("versions before Go 1.21 can't be selected")),
+        None => Err(invalid("not a Go version")),
     }
 }
 

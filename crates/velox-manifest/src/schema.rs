@@ -79,6 +79,9 @@ fn value(table: &str, KeySpec { name, kind, about, .. }: &KeySpec) -> Value {
         ("mode", _) => choice(LOG_MODES),
         ("os", _) => words(TARGETS.iter().map(|(os, _)| *os).collect()),
         ("ref" | "tag", _) => json!({ "type": "string", "pattern": r"^\S+$|^\s*[\^~<>=]" }),
+        ("version", _) if table == "go" => {
+            json!({ "type": "string", "pattern": r"^1\.(2[1-9]|[3-9][0-9]|[1-9][0-9]{2,})(\.[0-9]+|(rc|beta)[0-9]+)?$|^release$|\$\{" })
+        }
         ("version", _) => json!({ "type": "string", "pattern": r"^v[0-9]+\.[0-9]+\.[0-9]+|\$\{" }),
         ("base_url" | "endpoint", _) => json!({ "type": "string", "pattern": r"^\s*https?://|\$\{" }),
         // A project id can be a number.

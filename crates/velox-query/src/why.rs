@@ -38,6 +38,8 @@ pub struct ModuleRequirement {
 pub enum Requirer {
     /// The configuration, as the plugin of this name.
     Configuration(String),
+    /// The configuration, in `[[requires]]`.
+    Floor,
     /// The go.mod of RoadRunner's release.
     RoadRunner,
     /// The go.mod of a module.
@@ -68,6 +70,9 @@ impl ModuleGraph {
             demanded.insert(0, ModuleRequirement { by: Requirer::RoadRunner, version, indirect });
         }
         demanded.sort_by(|one, other| semver::compare(&other.version, &one.version));
+        if let Some(version) = self.resolved.floors.get(path).cloned() {
+            demanded.insert(0, ModuleRequirement { by: Requirer::Floor, version, indirect: false });
+        }
         if let Some(plugin) = plugin {
             let (by, version) = (Requirer::Configuration(plugin.name.clone()), plugin.asked.clone());
             demanded.insert(0, ModuleRequirement { by, version, indirect: false });

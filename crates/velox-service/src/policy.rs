@@ -78,6 +78,9 @@ impl BuildPolicy {
             let new = replace.new.split_once('@').map_or(replace.new.as_str(), |(path, _)| path);
             source(format!("replaces[{at}].new"), new);
         }
+        for (at, require) in spec.requires.iter().enumerate() {
+            source(format!("requires[{at}].module"), &require.module);
+        }
         // Replaced and excluded modules aren't fetched, but their paths must be valid.
         let mut name = |field: String, path: &str| {
             if let Err(why) = self.check_module(path) {

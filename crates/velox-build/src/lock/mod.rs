@@ -16,6 +16,6 @@ pub use self::{
 pub(crate) use self::{
     file::LockFile,
     model::{is_commit, replacement_of},
-    requested::RequestedVersions,
+    requested::{RequestedVersions, go_setting},
     unrequested::{ReleaseModules, prune_sums},
 };

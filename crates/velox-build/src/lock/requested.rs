@@ -8,7 +8,7 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use velox_manifest::{Dependencies, Forge, Manifest, Origin, Plugin, Replacement, Spanned};
+use velox_manifest::{Dependencies, Forge, GoSelection, Manifest, Origin, Plugin, Replacement, Spanned};
 
 use super::{
     model::{Lock, LockedPlugin},
@@ -55,6 +55,13 @@ impl RequestedVersions {
                 .iter()
                 .map(|exclude| format!("exclude {} {}", exclude.module.value, exclude.version.value)),
         );
+        rest.extend(
+            manifest
+                .requires
+                .iter()
+                .map(|require| format!("require {} {}", require.module.value, require.version.value)),
+        );
+        rest.extend(manifest.go.as_ref().map(|go| go_setting(&go.value)));
         rest.extend(settings.dependencies.map(|choice| match choice {
             Dependencies::Release => "dependencies = release".to_owned(),
             Dependencies::Minimal => "dependencies = minimal".to_owned(),
@@ -131,6 +138,11 @@ impl RequestedVersions {
         differences.extend(asked.difference(&locked).map(|new| format!("the lock lacks: {new}")));
         differences
     }
+}
+
+/// `[go] version` in [`Lock::settings`].
+pub(crate) fn go_setting(selection: &GoSelection) -> String {
+    format!("go {selection}")
 }
 
 fn local_directives(manifest: &Manifest, base: &Path) -> LocalDirectives {

@@ -10,7 +10,7 @@ use velox_gomod::{
     module::{ModuleVersion, split_path_version},
     semver,
 };
-use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement, VersionConstraint};
+use velox_manifest::{GoSelection, Manifest, Origin, Plugin, Project, Replacement, VersionConstraint};
 
 use super::model::{Lock, LockedPlugin, LockedReplacement};
 use crate::local_module::LocalDirectives;
@@ -83,6 +83,19 @@ pub(crate) fn differences(
     if let Some(line) = go_mod.go.as_ref().filter(|line| is_older(&lock.go_version, line)) {
         found.push(format!("the lock has {}, but its go.mod requires Go {line}", lock.go_version));
     }
+    found.extend(manifest.requires.iter().filter_map(|floor| {
+        let (module, version) = (&floor.module.value, &floor.version.value);
+        let required = go_mod.require.iter().find(|line| line.path == *module);
+        match required {
+            Some(line) if semver::compare(&line.version, version).is_ge() => None,
+            Some(line) => Some(format!(
+                "go.mod: requires {module} {}, but the configuration requires {version}",
+                line.version
+            )),
+            None => Some(format!("go.mod: lacks {module} {version}, which the configuration requires")),
+        }
+    }));
+    found.extend(of_go(lock, manifest, release));
     if let Some(release) = release {
         found.extend(beside_release(lock, &go_mod, manifest, local, release));
     }
@@ -174,6 +187,23 @@ fn changed_version(plugin: &LockedPlugin, requested: &Plugin, lock: &Lock) -> Op
     (!is_raised).then(|| {
         format!("plugin {}: the lock has {version}, the configuration requests {asked}", plugin.name)
     })
+}
+
+/// A Go version that `[go] version` doesn't select.
+fn of_go(lock: &Lock, manifest: &Manifest, release: Option<&ReleaseModules>) -> Option<String> {
+    let selection = &manifest.go.as_ref()?.value;
+    let locked = &lock.go_version;
+    let is_selected = match selection {
+        GoSelection::Exact(version) => locked.strip_prefix("go") == Some(version),
+        GoSelection::Minor(minor) => {
+            let (locked, minor) = (GoVersion::from_toolchain_name(locked), minor.parse::<GoVersion>());
+            locked.zip(minor.ok()).is_some_and(|(locked, minor)| locked.is_same_minor(&minor))
+        }
+        GoSelection::Release => {
+            release.is_none_or(|release| release.go_mod.preferred_toolchain().as_ref() == Some(locked))
+        }
+    };
+    (!is_selected).then(|| format!("the lock has {locked}, but [go] version is {selection}"))
 }
 
 fn of_roadrunner(lock: &Lock, manifest: &Manifest) -> Option<String> {

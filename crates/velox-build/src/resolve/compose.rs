@@ -28,6 +28,8 @@ pub(crate) struct GoModComposition<'a> {
     pub(crate) plugins: &'a [Requirement],
     pub(crate) replaces: Vec<Replace>,
     pub(crate) excludes: Vec<ModuleVersion>,
+    /// The lowest versions that the configuration requires.
+    pub(crate) floors: Vec<ModuleVersion>,
     /// `None`: see [`Self::go_mod`].
     pub(crate) dependencies: Option<Dependencies>,
     /// The plugins whose dependencies are lowered, by module path.
@@ -38,7 +40,7 @@ pub(crate) struct GoModComposition<'a> {
 
 impl GoModComposition<'_> {
     /// Keeps the module, go and godebug lines, the direct requirements that are not plugins, the replaces
-    /// (the user's take precedence) and the excludes. Drops the `toolchain` line.
+    /// (the user's take precedence) and the excludes. Drops the `toolchain` line. Adds the floors as `// indirect` lines.
     ///
     /// The `// indirect` lines are the versions that the release was tested with, including security fixes.
     /// They are kept as long as the result compiles. A plugin older than the release's version of it may not
@@ -77,6 +79,17 @@ impl GoModComposition<'_> {
             version: (*version).to_owned(),
             indirect: false,
         }));
+        for floor in self.floors {
+            match require.iter_mut().find(|line| line.path == floor.path) {
+                Some(line) if semver::compare(&line.version, &floor.version).is_lt() => {
+                    line.version = floor.version;
+                }
+                Some(_) => {}
+                None => {
+                    require.push(Require { path: floor.path, version: floor.version, indirect: true });
+                }
+            }
+        }
         require.sort_by(|a, b| a.path.cmp(&b.path));
 
         let mut go_mod = self.release.clone();
@@ -185,6 +198,16 @@ replace github.com/x/y => github.com/z/y v1.0.0
         replaces: Vec<Replace>,
         lowered: &[&str],
     ) -> (GoMod, Vec<String>) {
+        with_floors(plugins, dependencies, replaces, lowered, &[])
+    }
+
+    fn with_floors(
+        plugins: &[(&str, &str, &str)],
+        dependencies: Option<Dependencies>,
+        replaces: Vec<Replace>,
+        lowered: &[&str],
+        floors: &[(&str, &str)],
+    ) -> (GoMod, Vec<String>) {
         let imports = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<BTreeSet<_>>();
         let plugins: Vec<Requirement> = plugins
             .iter()
@@ -210,6 +233,13 @@ replace github.com/x/y => github.com/z/y v1.0.0
             plugins: &plugins,
             replaces,
             excludes: vec![ModuleVersion { path: "github.com/a/b".to_owned(), version: "v1.0.0".to_owned() }],
+            floors: floors
+                .iter()
+                .map(|(path, version)| ModuleVersion {
+                    path: (*path).to_owned(),
+                    version: (*version).to_owned(),
+                })
+                .collect(),
             dependencies,
             lowered: &imports(lowered),
             compiled: None,
@@ -276,6 +306,28 @@ replace github.com/x/y => github.com/z/y v1.0.0
         assert!(required(&release).contains(&"go.uber.org/zap v1.28.0".to_owned()));
         let minimal = composed(&plugins, Some(Dependencies::Minimal), Vec::new(), &[]).0;
         assert_eq!(minimal.require.iter().filter(|line| line.indirect).count(), 0);
+    }
+
+    #[test]
+    fn a_floor_only_raises() {
+        let plugins = [(HTTP, "v5.0.2", "require go.uber.org/zap v1.27.1")];
+        let floors = [
+            ("go.uber.org/zap", "v1.27.5"),
+            ("github.com/aws/smithy-go", "v1.20.0"),
+            ("github.com/roadrunner-server/api/v4", "v4.25.0"),
+            ("example.com/floor", "v1.2.0"),
+        ];
+        let line = |go_mod: &GoMod, path: &str| {
+            let line = go_mod.require.iter().find(|line| line.path == path).unwrap();
+            (line.version.clone(), line.indirect)
+        };
+        let kept = with_floors(&plugins, None, Vec::new(), &[], &floors).0;
+        assert_eq!(line(&kept, "go.uber.org/zap"), ("v1.28.0".to_owned(), true));
+        assert_eq!(line(&kept, "github.com/aws/smithy-go"), ("v1.27.2".to_owned(), true));
+        assert_eq!(line(&kept, "github.com/roadrunner-server/api/v4"), ("v4.25.0".to_owned(), false));
+        assert_eq!(line(&kept, "example.com/floor"), ("v1.2.0".to_owned(), true));
+        let lowered = with_floors(&plugins, None, Vec::new(), &[HTTP], &floors).0;
+        assert_eq!(line(&lowered, "go.uber.org/zap"), ("v1.27.5".to_owned(), true));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! `[[replaces]]` and `[[excludes]]` that contradict the rest of a manifest, or have no effect.
+//! `[[replaces]]`, `[[excludes]]` and `[[requires]]` that contradict the rest of a manifest, or have no effect.
 
 use velox_gomod::module::ModuleVersion;
-use velox_manifest::{Diagnostic, Manifest};
+use velox_manifest::{Diagnostic, ExcludeDirective, Manifest};
 
 use super::plugin::{ResolvedPlugin, without_major};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     lock::Lock,
 };
 
-/// Fails for a replacement of RoadRunner, and for an excluded version that is requested.
+/// Fails for a replacement of RoadRunner, for an excluded version that is requested, and for a required plugin.
 pub(super) fn check(
     manifest: &Manifest,
     roadrunner: &ModuleVersion,
@@ -41,13 +41,47 @@ pub(super) fn check(
                 .help("remove the exclude, or request another version"),
         )
     });
-    let errors: Vec<Diagnostic> = replaced.chain(excluded).collect();
+    let required = manifest.requires.iter().filter_map(|require| {
+        let (path, version) = (&require.module.value, &require.version.value);
+        let is_excluded = |it: &&ExcludeDirective| it.module.value == *path && it.version.value == *version;
+        let plugin = plugins.iter().find(|plugin| !plugin.added && plugin.module == *path);
+        let (message, help) = if let Some(plugin) = plugin {
+            let name = &plugin.name;
+            (
+                format!("{path} is the plugin {name}, whose version is its ref"),
+                format!("remove it, and set the version of plugin {name} to {version}"),
+            )
+        } else if roadrunner.path == *path {
+            (format!("{path} is RoadRunner itself"), "remove it, and set ref in [roadrunner]".to_owned())
+        } else if manifest.excludes.iter().any(|exclude| is_excluded(&exclude)) {
+            (format!("{path} {version} is both required and excluded"), "remove one of them".to_owned())
+        } else {
+            return None;
+        };
+        Some(Diagnostic::error(message).at(require.module.span.clone()).label("required here").help(help))
+    });
+    let errors: Vec<Diagnostic> = replaced.chain(excluded).chain(required).collect();
     if errors.is_empty() { Ok(()) } else { Err(Error::many(ErrorKind::Configuration, errors)) }
 }
 
-/// A warning for each replacement of a module or version that the build doesn't contain.
-pub(crate) fn unused_replaces(manifest: &Manifest, lock: &Lock) -> Result<Vec<Diagnostic>, Error> {
+/// A warning for each requirement and each replacement that has no effect.
+pub(crate) fn unused(manifest: &Manifest, lock: &Lock) -> Result<Vec<Diagnostic>, Error> {
     let go_mod = lock.go_mod()?;
+    let is_compiled = |path: &str| {
+        lock.targets.values().flat_map(|target| &target.modules).any(|module| module.path == path)
+    };
+    let floors = manifest.requires.iter().filter_map(|require| {
+        let (path, version) = (&require.module.value, &require.version.value);
+        let replaced = go_mod.replace.iter().find(|replace| replace.old_path == *path);
+        let why = match replaced {
+            Some(replace) => format!("{} replaces it", replace.new_path),
+            None if is_compiled(path) => return None,
+            None => "the build does not contain it".to_owned(),
+        };
+        let message = format!("the requirement of {path} {version} has no effect: {why}");
+        Some(Diagnostic::warning(message).at(require.module.span.clone()).label("unused"))
+    });
+    let floors: Vec<Diagnostic> = floors.collect();
     let compiled = lock.targets.values().flat_map(|target| &target.modules);
     let required = go_mod.require.iter().map(|line| (line.path.as_str(), line.version.as_str()));
     let modules: Vec<(&str, &str)> =
@@ -73,5 +107,5 @@ pub(crate) fn unused_replaces(manifest: &Manifest, lock: &Lock) -> Result<Vec<Di
         let warning = Diagnostic::warning(message).at(replace.old.span.clone()).label("unused");
         Some(Diagnostic { help: help.into_iter().collect(), ..warning })
     };
-    Ok(manifest.replaces.iter().filter_map(warning).collect())
+    Ok(floors.into_iter().chain(manifest.replaces.iter().filter_map(warning)).collect())
 }

@@ -14,7 +14,7 @@ use velox_gomod::{
     module::ModuleVersion,
     semver,
 };
-use velox_manifest::{Diagnostic, GoTarget, Manifest, Plugin, Replacement, VersionConstraint};
+use velox_manifest::{Diagnostic, GoSelection, GoTarget, Manifest, Plugin, Replacement, VersionConstraint};
 
 use super::{
     compose::{GoModComposition, Requirement, provides},
@@ -105,10 +105,17 @@ impl Resolver<'_> {
         directives::check(manifest, &roadrunner.module, &plugins)?;
 
         let (line, module) = newest_go_line(&release, roadrunner, &plugins);
-        match &self.toolchains.newer(self.go, line, module).await? {
-            Some(go) => Resolver { go, ..*self }.complete(&release, roadrunner, &resolved, plugins).await,
-            None => self.complete(&release, roadrunner, &resolved, plugins).await,
-        }
+        let named = match &manifest.go {
+            Some(go) if go.value == GoSelection::Release => {
+                let selected = self.toolchains.selected(&go.value, Some(&release)).await;
+                Some(selected.map_err(|error| error.at(&go.span))?)
+            }
+            _ => None,
+        };
+        let go = named.as_ref().unwrap_or(self.go);
+        let newer = self.toolchains.newer(go, line, module, manifest).await?;
+        let go = newer.as_ref().unwrap_or(go);
+        Resolver { go, ..*self }.complete(&release, roadrunner, &resolved, plugins).await
     }
 
     /// Selects versions with the go command in a new workspace.
@@ -137,6 +144,14 @@ impl Resolver<'_> {
                 version: exclude.version.value.clone(),
             })
             .collect();
+        let floors: Vec<ModuleVersion> = manifest
+            .requires
+            .iter()
+            .map(|require| ModuleVersion {
+                path: require.module.value.clone(),
+                version: require.version.value.clone(),
+            })
+            .collect();
         self.local_directives(manifest, &plugins, &mut replaces, &mut excludes, &workspace)?;
         let in_list = plugins.iter().filter(|plugin| !plugin.built_in);
         let modules: Vec<&str> = in_list.map(|plugin| plugin.module.as_str()).collect();
@@ -161,6 +176,7 @@ impl Resolver<'_> {
                 plugins: &requirements,
                 replaces: replaces.clone(),
                 excludes: excludes.clone(),
+                floors: floors.clone(),
                 dependencies: self.settings.dependencies,
                 lowered: if is_first { &nothing } else { &decisions.lowered },
                 compiled: compiled.as_ref(),
@@ -483,6 +499,7 @@ impl Resolver<'_> {
         }
         let raised = self.raised(plugins, &selected, workspace).await?;
         let go_version = self.go.version_in(workspace.directory()).await?;
+        let go_version = self.toolchains.patched(self.go, go_version).await?;
         let locked = plugins
             .iter()
             .map(|plugin| LockedPlugin {
@@ -585,19 +602,21 @@ impl Resolver<'_> {
         Ok(raised)
     }
 
-    /// Sets the span of a go command error to the plugin whose module it names.
+    /// Sets the span of a go command error to the plugin or the requirement whose module it names.
     fn with_span(&self, mut error: Error, plugins: &[ResolvedPlugin]) -> Error {
         let text = error.output.join("\n");
+        let floors = self.manifest.requires.iter().map(|it| (&it.module.value, &it.module.span));
         let named = plugins
             .iter()
-            .filter(|plugin| plugin.span.is_some())
-            .filter(|plugin| text.contains(plugin.module.as_str()))
-            .max_by_key(|plugin| plugin.module.len());
-        if let (Some(plugin), Some(first)) = (named, error.diagnostics.first_mut())
+            .map(|plugin| (&plugin.module, &plugin.span))
+            .chain(floors)
+            .filter(|(module, span)| span.is_some() && text.contains(module.as_str()))
+            .max_by_key(|(module, _)| module.len());
+        if let (Some((module, span)), Some(first)) = (named, error.diagnostics.first_mut())
             && first.span.is_none()
         {
-            first.span = plugin.span.clone();
-            first.label = Some(format!("it names {}", plugin.module));
+            first.span.clone_from(span);
+            first.label = Some(format!("it names {module}"));
         }
         error
     }

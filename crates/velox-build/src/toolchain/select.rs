@@ -8,7 +8,7 @@ use velox_fetch::{
     toolchain::{self, InstalledToolchain},
 };
 use velox_gomod::{goversion::GoVersion, modfile::GoMod, module::ModuleVersion};
-use velox_manifest::GoTarget;
+use velox_manifest::{Diagnostic, GoSelection, GoTarget, Manifest};
 
 use super::{
     go_command::Toolchain,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     download_failure::{advice, unserved},
-    error::{Blame, Error, checksum_mismatch},
+    error::{Blame, Error, ErrorKind, checksum_mismatch},
     event::{Event, Note, Phase, phase},
     process::{CommandRunner, Invocation},
 };
@@ -128,8 +128,8 @@ impl Toolchains {
         self.get(version, sum).await
     }
 
-    /// The toolchain for a build without a lock: the installed one if it is suitable, else the one that
-    /// RoadRunner's go.mod names, else the newest release.
+    /// The toolchain for a build without a lock: the installed one if it is suitable, else the newest patch release of the
+    /// one that RoadRunner's go.mod names, else the newest release.
     pub(crate) async fn for_release(&self, release: Option<&ModuleVersion>) -> Result<Toolchain, Error> {
         let InstalledGo { policy, .. } = &self.installed;
         if let Some(version) = self.installed.version() {
@@ -147,9 +147,99 @@ impl Toolchains {
             (Some((line, _)), Some((_, version))) if !is_older(version, &line) => {
                 self.get(version, None).await
             }
-            (Some((_, Some(toolchain))), _) => self.get(&toolchain, None).await,
+            (Some((_, Some(toolchain))), _) => self.get(&self.newest_patch(&toolchain).await?, None).await,
             _ => self.get(&self.newest().await?, None).await,
         }
+    }
+
+    /// The toolchain that `[go] version` selects; it never switches. `release`: RoadRunner's go.mod.
+    pub(crate) async fn selected(
+        &self,
+        selection: &GoSelection,
+        release: Option<&GoMod>,
+    ) -> Result<Toolchain, Error> {
+        let installed = self.installed.version();
+        let version = match selection {
+            GoSelection::Exact(version) => format!("go{version}"),
+            GoSelection::Minor(minor) => match installed {
+                // The user can't get another one.
+                Some(installed) if self.installed.stays() && is_of_minor(installed, minor) => {
+                    installed.to_owned()
+                }
+                _ if self.installed.stays() => format!("go{minor}"),
+                _ => self.newest_patch(&format!("go{minor}")).await?,
+            },
+            GoSelection::Release => release.and_then(GoMod::preferred_toolchain).ok_or_else(|| {
+                Error::build("RoadRunner's go.mod names no Go version that can be downloaded")
+                    .help("set version in [go] to a Go version, such as \"1.26\"")
+            })?,
+        };
+        if self.installed.stays() && installed != Some(version.as_str()) {
+            let Some(installed) = installed else { return Err(self.no_go_command()) };
+            let said = &self.installed.policy.said;
+            let message = format!(
+                "[go] version requires {version}, found {installed}, and {said} forbids downloading another"
+            );
+            return Err(Error::build(message)
+                .fault(Blame::Request)
+                .help(format!("install {version}, set GOTOOLCHAIN=auto, or change version in [go]")));
+        }
+        let mut go = self.get(&version, None).await?;
+        go.fixed = true;
+        Ok(go)
+    }
+
+    /// The newest patch release of a toolchain's minor version, if the go command of `go` selected `found` in its place.
+    pub(crate) async fn patched(&self, go: &Toolchain, found: String) -> Result<String, Error> {
+        if go.version == found {
+            return Ok(found);
+        }
+        let patched = self.newest_patch(&found).await?;
+        Ok(self.get(&patched, None).await?.version)
+    }
+
+    /// The newest release of the same minor version that the proxies list, not older than `name` (`go1.26.4`, `go1.26`).
+    /// Without a list: the newest one on this machine, with a note.
+    async fn newest_patch(&self, name: &str) -> Result<String, Error> {
+        let GoTarget { os, arch } = GoTarget::host();
+        let Some(floor) = GoVersion::from_toolchain_name(name) else { return Ok(name.to_owned()) };
+        let first = floor.toolchain().unwrap_or_else(|| name.to_owned());
+        if self.installed.policy.others != ToolchainSwitching::Any {
+            return Ok(first);
+        }
+        let counts = |version: &GoVersion| version.is_same_minor(&floor) && *version >= floor;
+        let listed = match &self.fetcher {
+            Some(fetcher) if !fetcher.needs_go(toolchain::TOOLCHAIN_MODULE) => tokio::select! {
+                versions = fetcher.versions(toolchain::TOOLCHAIN_MODULE) => versions.map_err(|error| {
+                    match unserved("the list of Go releases", error) {
+                        Ok(tried) => tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+                        Err(error) => error.diagnostics.first().map(|it| it.message.clone()).unwrap_or_default(),
+                    }
+                }),
+                () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
+            },
+            _ if self.offline => Err("`--offline` forbids downloading one".to_owned()),
+            _ => Err("GOPROXY has no module proxy".to_owned()),
+        };
+        let why = match listed {
+            Ok(versions) => match toolchain::newest_release(&versions, &os, &arch, counts) {
+                Some(newest) => return Ok(newest),
+                None => format!("no proxy lists a release of {name} for {os}/{arch}"),
+            },
+            Err(why) => why,
+        };
+        let cached = toolchain::newest_release(&self.cached(), &os, &arch, counts);
+        let installed = self.installed.program().map(|(_, version)| version.to_owned());
+        let local = cached.into_iter().chain(installed).filter_map(|name| {
+            let version = GoVersion::from_toolchain_name(&name).filter(&counts)?;
+            Some((version, name))
+        });
+        let chosen = local.max().map_or(first, |(_, name)| name);
+        let text = format!(
+            "using {chosen}, which may not be the newest patch release: no list of Go releases ({why})"
+        );
+        self.children.reporter.report(Event::Note(Note::Text { text }));
+        Ok(chosen)
     }
 
     /// A newer toolchain, if `go` is older than the go line `line` of `module`.
@@ -158,9 +248,17 @@ impl Toolchains {
         go: &Toolchain,
         line: Option<&str>,
         module: &str,
+        manifest: &Manifest,
     ) -> Result<Option<Toolchain>, Error> {
         let Some(line) = line.filter(|line| is_older(&go.version, line)) else { return Ok(None) };
         let installed = &go.version;
+        if let Some(selection) = &manifest.go {
+            let message =
+                format!("{module} requires Go {line} or newer, but [go] version selects {installed}");
+            let diagnostic = Diagnostic::error(message).at(selection.span.clone()).label("too old");
+            let diagnostic = diagnostic.help("select a newer one, or remove version from [go]");
+            return Err(Error::many(ErrorKind::Build, vec![diagnostic]).fault(Blame::Request));
+        }
         if self.installed.policy.others == ToolchainSwitching::None {
             return Err(Error::build(format!("{module} requires Go {line} or newer, found {installed}"))
                 .fault(Blame::Request)
@@ -171,7 +269,7 @@ impl Toolchains {
                 }));
         }
         match line.parse::<GoVersion>().ok().and_then(|version| version.toolchain()) {
-            Some(toolchain) => self.get(&toolchain, None).await.map(Some),
+            Some(toolchain) => self.get(&self.newest_patch(&toolchain).await?, None).await.map(Some),
             // Versions that old are not published as toolchains.
             None => self.get(&self.newest().await?, None).await.map(Some),
         }
@@ -343,12 +441,8 @@ impl Toolchains {
             (None, None) => return None,
         };
         let go_mod = GoMod::parse(&text).ok()?;
-        let line: GoVersion = go_mod.go.as_ref()?.parse().ok()?;
-        let toolchain = go_mod.toolchain.filter(|name| {
-            GoVersion::from_toolchain_name(name)
-                .is_some_and(|version| version > line && version.supports_switching())
-        });
-        Some((go_mod.go?, toolchain.or_else(|| line.toolchain())))
+        let toolchain = go_mod.preferred_toolchain();
+        Some((go_mod.go?, toolchain))
     }
 
     /// The newest release, or without a fetcher the newest cached one.
@@ -368,7 +462,7 @@ impl Toolchains {
             (None, true) => "none is cached; `--offline` forbids downloading one",
             (None, false) => "GOPROXY has no module proxy",
         };
-        toolchain::newest_release(&versions, &os, &arch).ok_or_else(|| {
+        toolchain::newest_release(&versions, &os, &arch, |_| true).ok_or_else(|| {
             Error::build(format!("no go command for {os}/{arch} on the PATH: {reason}"))
                 .help("install Go from https://go.dev/dl/ and put its bin directory on the PATH")
         })
@@ -424,6 +518,14 @@ fn download_error(what: &str, error: DownloadError) -> Error {
 fn is_older(installed: &str, line: &str) -> bool {
     match (GoVersion::from_toolchain_name(installed), line.parse::<GoVersion>()) {
         (Some(installed), Ok(line)) => installed < line,
+        _ => false,
+    }
+}
+
+/// Whether a toolchain is a release of a minor version (`1.26`).
+fn is_of_minor(toolchain: &str, minor: &str) -> bool {
+    match (GoVersion::from_toolchain_name(toolchain), minor.parse::<GoVersion>()) {
+        (Some(toolchain), Ok(minor)) => toolchain.is_release() && toolchain.is_same_minor(&minor),
         _ => false,
     }
 }

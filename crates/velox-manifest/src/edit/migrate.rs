@@ -362,6 +362,8 @@ fn is_equivalent(old: &Manifest, new: &Manifest, modules: &BTreeMap<String, Stri
                 (manifest.debug, manifest.strict, manifest.log.level, manifest.log.mode),
                 manifest.replaces.iter().map(|r| (&r.old.value, &r.new.value)).collect::<Vec<_>>(),
                 manifest.excludes.iter().map(|e| (&e.module.value, &e.version.value)).collect::<Vec<_>>(),
+                manifest.requires.iter().map(|r| (&r.module.value, &r.version.value)).collect::<Vec<_>>(),
+                manifest.go.as_ref().map(|go| &go.value),
                 manifest.targets.iter().map(|target| &target.value).collect::<Vec<_>>(),
                 (manifest.cache.remote.as_ref().map(|remote| &remote.value), manifest.cache.read_only),
                 (endpoint(&manifest.github), endpoint(&manifest.gitlab)),

@@ -178,6 +178,13 @@ new = "github.com/acme/new@v1.3.0"
 [[excludes]]
 module = "github.com/redis/go-redis/v9"
 version = "v9.15.0"
+
+[[requires]]
+module = "golang.org/x/crypto"
+version = "v0.45.0"
+
+[go]
+version = "1.26"
 "#;
 
 #[test]
@@ -221,6 +228,10 @@ fn the_schema_rejects_what_the_parser_rejects() {
         format!("{PLUGIN}targets = {{ os = 'linux', arch = 'amd64' }}"),
         format!("{PLUGIN}replaces = [{{ old = 'a.b/c' }}]"),
         format!("{PLUGIN}excludes = [{{ module = 'a.b/c', version = '1' }}]"),
+        format!("{PLUGIN}requires = [{{ module = 'a.b/c' }}]"),
+        format!("{PLUGIN}go.version = '1.20'"),
+        format!("{PLUGIN}go.version = 'go1.26'"),
+        format!("{PLUGIN}go.version = 1.26"),
         format!("{PLUGIN}github.base_url = 'ghe.example.com'"),
         format!("{PLUGIN}github.token = 'secret'"),
         format!("{PLUGIN}github.plugins.b = {{ {HTTP} }}"),

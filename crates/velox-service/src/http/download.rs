@@ -11,7 +11,7 @@ use axum::{
 use tokio::time::Instant;
 use url::form_urlencoded;
 use velox_api::{
-    ArtifactInfo, BuildSpec, BuildView, ExcludeSpec, PluginSpec, Problem, ReplaceSpec, Violation,
+    ArtifactInfo, BuildSpec, BuildView, ExcludeSpec, PluginSpec, Problem, ReplaceSpec, RequireSpec, Violation,
 };
 use velox_manifest::{catalogue, parse_target};
 
@@ -36,6 +36,8 @@ const RETRY_SECONDS: u64 = 5;
         ("target" = Option<String>, Query, description = "The target, `os/arch`; default: the service's own platform"),
         ("replace" = Option<Vec<String>>, Query, explode, description = "A replacement as `OLD=NEW@VERSION`. Can be repeated"),
         ("exclude" = Option<Vec<String>>, Query, explode, description = "An excluded version as `MODULE@VERSION`. Can be repeated"),
+        ("require" = Option<Vec<String>>, Query, explode, description = "The lowest version of a module as `MODULE@VERSION`. Can be repeated"),
+        ("go" = Option<String>, Query, description = "The Go toolchain: `1.26` (its newest patch release), `1.26.4`, or `release`"),
         ("tag" = Option<Vec<String>>, Query, explode, description = "A build tag. Can be repeated"),
         ("debug" = Option<bool>, Query, description = "Keep debug information"),
         ("race" = Option<bool>, Query, description = "Compile with the race detector"),
@@ -175,6 +177,11 @@ fn set(spec: &mut BuildSpec, wait: &mut u64, name: &str, value: &str) -> Result<
             let (module, version) = value.split_once('@').ok_or("expected MODULE@VERSION")?;
             spec.excludes.push(ExcludeSpec { module: module.to_owned(), version: version.to_owned() });
         }
+        "require" => {
+            let (module, version) = value.split_once('@').ok_or("expected MODULE@VERSION")?;
+            spec.requires.push(RequireSpec { module: module.to_owned(), version: version.to_owned() });
+        }
+        "go" => spec.go = Some(value.to_owned()),
         "tag" => spec.tags.push(value.to_owned()),
         "target" => spec.target = parse_target(value)?,
         "debug" => spec.debug = parse_flag(value)?,
@@ -206,6 +213,7 @@ fn query_field(field: String) -> String {
         "plugins" => field.replacen("plugins", "plugin", 1),
         "replaces" => field.replacen("replaces", "replace", 1),
         "excludes" => field.replacen("excludes", "exclude", 1),
+        "requires" => field.replacen("requires", "require", 1),
         "tags" => field.replacen("tags", "tag", 1),
         _ => field,
     }
@@ -222,7 +230,7 @@ mod tests {
     #[test]
     fn queries() {
         let query = "roadrunner=v2025.1.15&plugin=example.com/a@v1.0.0&plugin=http%40v5.2.0&plugin=rpc&target=linux/arm64\
-                     &replace=example.com/b=example.com/c@v1.0.0&exclude=example.com/d@v1.2.3&tag=x&debug=1&strict=false&wait=999";
+                     &replace=example.com/b=example.com/c@v1.0.0&exclude=example.com/d@v1.2.3&require=example.com/e@v1.3.0&go=1.26&tag=x&debug=1&strict=false&wait=999";
         let parsed = parse(query).expect("valid");
         let plugins = [
             PluginSpec::new("example.com/a", "v1.0.0"),
@@ -233,6 +241,8 @@ mod tests {
             target: parse_target("linux/arm64").expect("a target"),
             replaces: vec![ReplaceSpec { old: "example.com/b".into(), new: "example.com/c@v1.0.0".into() }],
             excludes: vec![ExcludeSpec { module: "example.com/d".into(), version: "v1.2.3".into() }],
+            requires: vec![RequireSpec { module: "example.com/e".into(), version: "v1.3.0".into() }],
+            go: Some("1.26".into()),
             tags: vec!["x".into()],
             debug: true,
             ..BuildSpec::new("v2025.1.15", plugins.into())

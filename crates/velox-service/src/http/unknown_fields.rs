@@ -167,9 +167,9 @@ impl<'a> UnknownField<'a> {
                 _,
                 "arm" | "goarm" | "amd64" | "goamd64" | "variant" | "tags" | "buildtags" | "buildargs"
                 | "args" | "flags" | "ldflags" | "gcflags" | "cgo" | "cgoenabled" | "strip" | "strict"
-                | "dependencies" | "go" | "goversion" | "toolchain" | "gotoolchain" | "env" | "environment"
-                | "stampversion" | "stamptime" | "buildtime" | "github" | "gitlab" | "token" | "baseurl"
-                | "configuration" | "config" | "build",
+                | "dependencies" | "require" | "requires" | "go" | "goversion" | "toolchain" | "gotoolchain"
+                | "env" | "environment" | "stampversion" | "stamptime" | "buildtime" | "github" | "gitlab"
+                | "token" | "baseurl" | "configuration" | "config" | "build",
             ) => "it has no equivalent here",
             (parent, _) => {
                 let inner = INNER_FIELDS.into_iter().find(|(list, _)| *list == parent);

@@ -12,7 +12,7 @@ use super::{
 use crate::catalogue::{CataloguePlugin, PluginCatalogue, base};
 
 /// The fields of the section that is collapsed by default.
-const ADVANCED_FIELDS: [&str; 9] = [
+const ADVANCED_FIELDS: [&str; 11] = [
     "debug",
     "race",
     "strict",
@@ -20,6 +20,8 @@ const ADVANCED_FIELDS: [&str; 9] = [
     "tags",
     "replaces",
     "excludes",
+    "requires",
+    "go",
     "stamp_version",
     "stamp_time",
 ];
@@ -471,6 +473,7 @@ fn advanced(selection: &Selection, errors: &FormErrors) -> Markup {
                     }
                     (errors.beside("dependencies"))
                 }
+                (line("go", &selection.go, "Go version", "that of the service"))
                 (line("tags", &selection.tags, "Build tags", "netgo,osusergo"))
                 (line("stamp_version", &selection.stamp_version, "Version string", "that of the release"))
                 (line("stamp_time", &selection.stamp_time, "Build time", "that of the release"))
@@ -479,6 +482,8 @@ fn advanced(selection: &Selection, errors: &FormErrors) -> Markup {
                 &html! { "Replacements of modules, one per line" }, "github.com/acme/old => github.com/acme/new@v1.2.3"))
             (area(errors, "excludes", &selection.excludes, "Excludes",
                 &html! { "Module versions to exclude, one per line" }, "github.com/acme/module@v1.2.3"))
+            (area(errors, "requires", &selection.requires, "Requires",
+                &html! { "Lowest versions of modules, one per line" }, "golang.org/x/crypto@v0.45.0"))
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Write as _};
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::form_urlencoded;
-use velox_api::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, Violation};
+use velox_api::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, RequireSpec, Violation};
 use velox_manifest::{GoTarget, parse_target};
 
 use crate::catalogue::{CataloguePlugin, PluginCatalogue, base};
@@ -43,6 +43,9 @@ pub(super) struct Selection {
     pub(super) replaces: String,
     /// Excluded versions, one `module@version` per line.
     pub(super) excludes: String,
+    /// The lowest versions of modules, one `module@version` per line.
+    pub(super) requires: String,
+    pub(super) go: String,
     pub(super) stamp_version: String,
     pub(super) stamp_time: String,
 }
@@ -240,6 +243,7 @@ impl Selection {
         let lines = |lines: Vec<String>| lines.join("\n");
         let replace = |ReplaceSpec { old, new }: &ReplaceSpec| format!("{old} => {new}");
         let exclude = |ExcludeSpec { module, version }: &ExcludeSpec| format!("{module}@{version}");
+        let require = |RequireSpec { module, version }: &RequireSpec| format!("{module}@{version}");
         Self {
             roadrunner: spec.roadrunner.clone(),
             plugins: spec.plugins.clone(),
@@ -252,19 +256,23 @@ impl Selection {
             tags: spec.tags.join(","),
             replaces: lines(spec.replaces.iter().map(replace).collect()),
             excludes: lines(spec.excludes.iter().map(exclude).collect()),
+            requires: lines(spec.requires.iter().map(require).collect()),
+            go: spec.go.clone().unwrap_or_default(),
             stamp_version: spec.stamp_version.clone().unwrap_or_default(),
             stamp_time: spec.stamp_time.clone().unwrap_or_default(),
         }
     }
 
     /// The optional text fields, by their form names.
-    fn texts(&mut self) -> [(&'static str, &mut String); 7] {
+    fn texts(&mut self) -> [(&'static str, &mut String); 9] {
         [
             ("more", &mut self.more),
             ("dependencies", &mut self.dependencies),
             ("tags", &mut self.tags),
             ("replaces", &mut self.replaces),
             ("excludes", &mut self.excludes),
+            ("requires", &mut self.requires),
+            ("go", &mut self.go),
             ("stamp_version", &mut self.stamp_version),
             ("stamp_time", &mut self.stamp_time),
         ]
@@ -340,6 +348,10 @@ impl Selection {
             let (module, version) = line.split_once('@').or_else(|| line.split_once(' '))?;
             Some(ExcludeSpec { module: module.trim().to_owned(), version: version.trim().to_owned() })
         });
+        let requires = parse_lines("requires", &self.requires, "module@version", &mut violations, |line| {
+            let (module, version) = line.split_once('@').or_else(|| line.split_once(' '))?;
+            Some(RequireSpec { module: module.trim().to_owned(), version: version.trim().to_owned() })
+        });
         if plugins.is_empty() && violations.is_empty() {
             violations.push(Violation::new("plugins", "select at least one plugin"));
         }
@@ -358,6 +370,8 @@ impl Selection {
             plugins,
             replaces,
             excludes,
+            requires,
+            go: some(self.go.trim()),
             target,
             tags: self.tags.split([',', ' ']).filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
             debug: self.debug,
@@ -458,6 +472,8 @@ mod tests {
                 new: "a.b/d@v1.0.0+incompatible".to_owned(),
             }],
             excludes: vec![ExcludeSpec { module: "a.b/c".to_owned(), version: "v1.0.0".to_owned() }],
+            requires: vec![RequireSpec { module: "a.b/e".to_owned(), version: "v1.2.0".to_owned() }],
+            go: Some("1.26".to_owned()),
             target: parse_target("windows/arm64").unwrap(),
             tags: vec!["one".to_owned(), "two".to_owned()],
             debug: true,
@@ -547,10 +563,11 @@ mod tests {
             more: "example.com/x\n".to_owned(),
             replaces: "a.b/c".to_owned(),
             excludes: "a.b/c".to_owned(),
+            requires: "a.b/c".to_owned(),
             target: "linux/amd64".to_owned(),
             ..Selection::default()
         };
         let fields: Vec<String> = selected.spec().1.into_iter().map(|violation| violation.field).collect();
-        assert_eq!(fields, ["more", "replaces", "excludes"]);
+        assert_eq!(fields, ["more", "replaces", "excludes", "requires"]);
     }
 }

@@ -109,3 +109,43 @@ fn a_package_that_a_newer_module_lacks_is_a_reason_too() {
     let sandbox = machine(&proxy, "hello@v1.0.2");
     sandbox.vx("build").succeeds_with(&["lowered: example.com/acme/lib v1.1.0 to v1.0.2"]);
 }
+
+#[test]
+fn a_floor_raises_a_transitive_module() {
+    let proxy = proxy();
+    proxy.module("example.com/acme/lib", "v1.2.0", library("lib", "New"));
+    let floor = |version: &str| {
+        configuration("hello@v1.1.0").replace(crate::support::sandbox::RELEASE, TESTED)
+            + &format!("\n[[requires]]\nmodule = \"example.com/acme/lib\"\nversion = \"{version}\"\n")
+    };
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", floor("v1.2.0"));
+    sandbox.vx("build").ok();
+    assert_eq!(sandbox.module_in("rr", "example.com/acme/lib").as_deref(), Some("v1.2.0"));
+    sandbox.vx("lock --check").ok();
+    sandbox.vx("build --locked -o again").ok();
+    assert_contains(
+        &sandbox.vx("why example.com/acme/lib").ok(),
+        &["example.com/acme/lib v1.2.0 is selected", "v1.2.0  the configuration ([[requires]])"],
+    );
+    let why = sandbox.vx("why example.com/acme/lib --format json").events().pop().unwrap();
+    assert_eq!(why["demanded"][0]["configuration"], true);
+
+    // A lock below the floor, and one with a floor that the configuration doesn't have.
+    let lock = sandbox.read("velox.lock");
+    let lowered = lock.replace("example.com/acme/lib v1.2.0", "example.com/acme/lib v1.1.0");
+    let sandbox = sandbox.file("velox.lock", lowered);
+    let difference = "go.mod: requires example.com/acme/lib v1.1.0, but the configuration requires v1.2.0";
+    sandbox.vx("lock --check").fails_with(1, &[difference]);
+    let sandbox = sandbox.file("velox.lock", lock).file("velox.toml", floor("v1.0.0"));
+    sandbox.vx("lock --check").fails_with(
+        1,
+        &[
+            "only the lock has: require example.com/acme/lib v1.2.0",
+            "the lock lacks: require example.com/acme/lib v1.0.0",
+        ],
+    );
+    // A floor never lowers.
+    sandbox.vx("build").ok();
+    assert_eq!(sandbox.module_in("rr", "example.com/acme/lib").as_deref(), Some("v1.1.0"));
+    sandbox.file("velox.toml", floor("v1.9.0")).vx("lock").fails_with(1, &["--> velox.toml:9:10", "v1.9.0"]);
+}

@@ -1,5 +1,5 @@
-//! What was named is what is compiled: forks, branches and commits, version prefixes, `[[replaces]]` and
-//! `[[excludes]]`.
+//! What was named is what is compiled: forks, branches and commits, version prefixes, `[[replaces]]`, `[[excludes]]`
+//! and `[[requires]]`.
 
 use velox_testkit::{Internet, ModuleProxy, TestForge, plugin, roadrunner};
 
@@ -142,6 +142,10 @@ fn directives_that_contradict_the_build_are_errors_and_unused_ones_are_warnings(
         format!("\n[[excludes]]\nmodule = \"{module}\"\nversion = \"{version}\"\n")
     };
     let roadrunner = "github.com/roadrunner-server/roadrunner/v2025";
+    let require = |module: &str, version: &str| {
+        format!("\n[[requires]]\nmodule = \"{module}\"\nversion = \"{version}\"\n")
+    };
+    let both = exclude("example.com/acme/bye", "v1.1.0") + &require("example.com/acme/bye", "v1.1.0");
     let mut shown = String::new();
     for (directive, code) in [
         (replace(roadrunner), 2),
@@ -149,6 +153,10 @@ fn directives_that_contradict_the_build_are_errors_and_unused_ones_are_warnings(
         (exclude(roadrunner, RELEASE), 2),
         (replace("example.com/acme/nothing"), 0),
         (replace("github.com/roadrunner-server/endure/v2@v2.0.0"), 0),
+        (require("example.com/acme/hello", "v1.1.0"), 2),
+        (require(roadrunner, RELEASE), 2),
+        (both, 2),
+        (require("example.com/acme/bye", "v1.1.0"), 0),
     ] {
         let sandbox = Sandbox::behind(&proxy).file("velox.toml", format!("{text}{directive}"));
         let output = sandbox.vx("build --dry-run");

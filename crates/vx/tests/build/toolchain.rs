@@ -12,7 +12,7 @@ use std::{
 use velox_manifest::GoTarget;
 use velox_testkit::{Fault, ModuleProxy, plugin, roadrunner};
 
-use crate::support::sandbox::{RELEASE, Sandbox, configuration, program};
+use crate::support::sandbox::{RELEASE, Sandbox, assert_contains, configuration, program};
 
 /// The go command that these tests run under other names.
 fn go() -> PathBuf {
@@ -102,7 +102,8 @@ fn used(sandbox: &Sandbox) -> String {
 }
 
 fn downloads(proxy: &ModuleProxy) -> Vec<String> {
-    proxy.requests().into_iter().filter(|path| path.contains("golang.org/toolchain")).collect()
+    let is_download = |path: &String| path.contains("golang.org/toolchain") && path.ends_with(".zip");
+    proxy.requests().into_iter().filter(is_download).collect()
 }
 
 fn root(sandbox: &Sandbox, version: &str) -> PathBuf {
@@ -316,4 +317,103 @@ fn build_fails_when_toolchain_is_unavailable() {
     let sandbox = sandbox.env("HTTPS_PROXY", "http://127.0.0.1:1");
     sandbox.vx("lock").ok();
     assert!(root(&sandbox, &version).exists() && !root(&sandbox, "go1.22.1").exists());
+}
+
+/// A toolchain module whose go command reports its own version, and can resolve but not build.
+fn resolving_toolchain(proxy: &ModuleProxy, name: &str) {
+    let (go, version) = (go(), version());
+    let go = go.display();
+    let text = format!(
+        "#!/bin/sh\nunset GOROOT\n[ \"$1\" != env ] || {{ {go} \"$@\" | sed 's/{version}/{name}/'; exit; }}\nexec {go} \"$@\"\n"
+    );
+    let files = [("bin/go", text.as_str()), ("src/_go.mod", "module std\n")];
+    let files = files.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()));
+    proxy.module("golang.org/toolchain", &module(name), files.into());
+}
+
+/// The minor version of this machine's Go, such as `1.26`.
+fn minor() -> String {
+    version().trim_start_matches("go").splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
+}
+
+#[test]
+fn a_downloaded_go_is_the_newest_patch_release() {
+    let (proxy, version, minor) = (proxy(), version(), minor());
+    for name in [&version, &format!("go{minor}.97"), &format!("go{minor}.98"), "go1.99.0"] {
+        resolving_toolchain(&proxy, name);
+    }
+    let locked = |sandbox: &Sandbox, version: &str| {
+        assert_contains(&sandbox.read("velox.lock"), &[&format!("\n[go]\nversion = \"{version}\"")]);
+    };
+    let newest = format!("go{minor}.98");
+    let sandbox = machine(&proxy);
+    sandbox.vx("lock").ok();
+    locked(&sandbox, &newest);
+    let sandbox = with_go(machine(&proxy), "go1.24.1").env("GOTOOLCHAIN", "auto");
+    sandbox.vx("lock").ok();
+    locked(&sandbox, &newest);
+    // An installed Go that is new enough stays.
+    let sandbox = with_go(machine(&proxy), &version).env("GOTOOLCHAIN", "auto");
+    sandbox.vx("lock").ok();
+    locked(&sandbox, &version);
+
+    // Without a list, the required one.
+    proxy.fail("golang.org/toolchain/@v/list", Fault::Status(500));
+    let sandbox = machine(&proxy);
+    let note =
+        format!("using {version}, which may not be the newest patch release: no list of Go releases (");
+    sandbox.vx("lock").succeeds_with(&[&note]);
+    locked(&sandbox, &version);
+}
+
+#[test]
+fn the_configuration_selects_the_go_version() {
+    let (proxy, version, minor) = (proxy(), version(), minor());
+    let [older, newest] = ["97", "98"].map(|patch| format!("go{minor}.{patch}"));
+    for name in [&version, &older, &newest, "go1.25.1"] {
+        resolving_toolchain(&proxy, name);
+    }
+    let text =
+        |selection: &str| configuration("hello@v1.0.0") + &format!("\n[go]\nversion = \"{selection}\"\n");
+    let sandbox = with_go(machine(&proxy), &version).env("GOTOOLCHAIN", "auto");
+    let locks = |sandbox: Sandbox, selection: &str, expected: &str| {
+        let sandbox = sandbox.file("velox.toml", text(selection));
+        sandbox.vx("lock").ok();
+        assert_contains(&sandbox.read("velox.lock"), &[&format!("\n[go]\nversion = \"{expected}\"")]);
+        sandbox
+    };
+    let sandbox = locks(sandbox, older.trim_start_matches("go"), &older);
+    let sandbox = locks(sandbox, "release", &version);
+    let sandbox = locks(sandbox, &minor, &newest);
+
+    // The lock keeps it, until it is upgraded.
+    resolving_toolchain(&proxy, &format!("go{minor}.99"));
+    let sandbox = locks(sandbox, &minor, &newest);
+    sandbox.vx("lock --check").ok();
+    sandbox.vx("lock --upgrade").ok();
+    assert_contains(&sandbox.read("velox.lock"), &[&format!("\n[go]\nversion = \"go{minor}.99\"")]);
+
+    // A lock with another Go, and a configuration with another one.
+    let lock = sandbox.read("velox.lock");
+    let edited = lock.replace(&format!("version = \"go{minor}.99\""), "version = \"go1.99.0\"");
+    let sandbox = sandbox.file("velox.lock", edited);
+    let difference = format!("the lock has go1.99.0, but [go] version is {minor}");
+    sandbox.vx("lock --check").fails_with(1, &[&difference]);
+    let sandbox = sandbox.file("velox.lock", lock).file("velox.toml", text("release"));
+    sandbox.vx("lock --check").fails_with(1, &[&format!("only the lock has: go {minor}")]);
+
+    let sandbox = sandbox.file("velox.toml", text("1.25.1"));
+    sandbox.vx("lock").fails_with(
+        1,
+        &["or newer, but [go] version selects go1.25.1", "--> velox.toml:9:11", "select a newer one"],
+    );
+    let sandbox = sandbox.file("velox.toml", text("1.25.7"));
+    sandbox.vx("lock").fails_with(1, &["failed to download Go 1.25.7", "--> velox.toml:9:11"]);
+    let sandbox = sandbox.env("GOTOOLCHAIN", "local");
+    sandbox.vx("lock").fails_with(
+        1,
+        &[&format!("[go] version requires go1.25.7, found {version}, and GOTOOLCHAIN=local forbids downloading another")],
+    );
+    // What can't be replaced is the newest one.
+    locks(sandbox, &minor, &version);
 }

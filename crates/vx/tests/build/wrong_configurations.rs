@@ -72,6 +72,11 @@ refused! {
     exclude_of_no_version: modules("[[excludes]]\nmodule = \"github.com/roadrunner-server/http/v5\"\nversion = \"newest\"");
     endpoint_that_is_no_url: format!("[gitlab.endpoint]\nendpoint = \"gitlab example\"\n\n{}", manual("http = { ref = \"v5.0.2\", owner = \"roadrunner-server\", repository = \"http\" }"));
     unsafe_build_argument: format!("[velox]\nbuild_args = [\"-trimpath\", \"-toolexec\", \"/bin/sh\"]\n\n{}", manual("http = { ref = \"v4.0.0\", owner = \"roadrunner-server\", repository = \"http\" }"));
+    require_of_no_version: modules("[[requires]]\nmodule = \"golang.org/x/crypto\"\nversion = \"newest\"");
+    require_twice: modules("[[requires]]\nmodule = \"golang.org/x/crypto\"\nversion = \"v0.1.0\"\n\n[[requires]]\nmodule = \"golang.org/x/crypto\"\nversion = \"v0.2.0\"");
+    go_with_a_prefix: modules("[go]\nversion = \"go1.26\"");
+    go_without_a_version: modules("[go]\nversion = \"newest\"");
+    go_that_is_too_old: modules("[go]\nversion = \"1.20.3\"");
     unknown_dependencies: "[roadrunner]\nref = \"v2024.2.1\"\ndependencies = \"newest\"\n\n[github.plugins]\nhttp = { ref = \"v5.0.2\", owner = \"roadrunner-server\", repository = \"http\" }\n";
     many_mistakes_at_once: "[roadrunner]\nreff = \"v2024.2.1\"\n\n[debug]\nenabled = 1\n\n[github.plugins]\nhttp = { ref = \"v5 0\", owner = \"roadrunner-server\" }\nlogger = { owner = \"roadrunner-server\", repository = \"logger\", folder = \"../x\" }\n\n[log]\nlevel = \"loud\"\n";
 }

@@ -74,6 +74,7 @@ fn render(why: &Why, arrow: &str) -> String {
 fn requirer(requirement: &ModuleRequirement) -> String {
     let by = match &requirement.by {
         Requirer::Configuration(name) => return format!("the configuration (plugin {name})"),
+        Requirer::Floor => return "the configuration ([[requires]])".to_owned(),
         Requirer::RoadRunner => "RoadRunner".to_owned(),
         Requirer::Module(module) => format!("{} {}", module.path, module.version),
     };
@@ -87,6 +88,7 @@ fn fields(why: &Why) -> Value {
         let mut fields = json!({ "version": version, "indirect": indirect });
         match by {
             Requirer::Configuration(name) => fields["plugin"] = json!(name),
+            Requirer::Floor => fields["configuration"] = json!(true),
             Requirer::RoadRunner => fields["roadrunner"] = json!(true),
             Requirer::Module(by) => fields["by"] = json!({ "module": by.path, "version": by.version }),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use velox_api::{BuildSpec, with_module_paths};
 use velox_build::{Error, ErrorKind, RemoteBuild};
-use velox_manifest::{Diagnostic, Manifest};
+use velox_manifest::{Diagnostic, GoSelection, Manifest};
 
 /// The module paths of all plugins by name; `None` if one is unknown.
 pub(super) fn module_paths(manifest: &Manifest) -> Option<BTreeMap<String, String>> {
@@ -24,6 +24,9 @@ pub(super) fn build_specs(
     if let Some(exact) = local.exact() {
         if let Some(reference) = &mut manifest.roadrunner.reference {
             reference.value = exact.roadrunner;
+        }
+        if let Some(go) = &mut manifest.go {
+            go.value = GoSelection::Exact(exact.go);
         }
         // The locked version of a replaced plugin belongs to the replacement.
         for plugin in manifest.plugins.iter_mut().filter(|plugin| plugin.replace.is_none()) {

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 use velox_fetch::download::Fetcher;
+use velox_gomod::goversion::GoVersion;
 use velox_manifest::{Diagnostic, GoSelection, Manifest, Spanned};
 
 use crate::{
@@ -75,7 +76,8 @@ impl<'a> BuildContext<'a> {
         match found.matching(&self.requested) {
             Ok(lock) => {
                 let upgrades = self.request.options.versions.upgrade != Upgrade::Nothing;
-                Ok((lock.covers(&self.variants) && !upgrades).then(|| lock.clone()))
+                let keeps_go = self.manifest.go.is_none() || self.unlocked_go(found).is_none();
+                Ok((lock.covers(&self.variants) && !upgrades && keeps_go).then(|| lock.clone()))
             }
             Err(differences) if self.is_locked() => Err(found.mismatch(&differences)),
             Err(_) => Ok(None),
@@ -136,7 +138,14 @@ impl<'a> BuildContext<'a> {
     /// The `[go] version` that the lock doesn't have; `release` is decided when RoadRunner is resolved.
     fn unlocked_go(&self, found: &LockFile) -> Option<&Spanned<GoSelection>> {
         let selection = self.manifest.go.as_ref().filter(|go| go.value != GoSelection::Release)?;
-        let is_kept = |lock: &Lock| lock.settings.contains(&go_setting(&selection.value));
+        let is_new_enough = |lock: &Lock| {
+            let lowest = self.request.options.versions.lowest_go.as_ref().and_then(|it| it.parse().ok());
+            lowest.is_none_or(|lowest: GoVersion| {
+                GoVersion::from_toolchain_name(&lock.go_version) >= Some(lowest)
+            })
+        };
+        let is_kept =
+            |lock: &Lock| lock.settings.contains(&go_setting(&selection.value)) && is_new_enough(lock);
         let upgrades = self.request.options.versions.upgrade == Upgrade::Everything;
         (upgrades || !found.lock.as_ref().is_some_and(is_kept)).then_some(selection)
     }

@@ -18,6 +18,7 @@ mod environment;
 mod error;
 mod event;
 mod go_memory;
+mod go_tool;
 mod go_variables;
 mod imports;
 mod licenses;
@@ -56,6 +57,7 @@ pub use event::{
     Reporter,
 };
 pub use go_memory::{available_memory, garbage_collector_variables};
+pub use go_tool::{GoTool, GoToolOutput};
 pub use go_variables::{GoVariable, InstructionSet, target_of_environment};
 pub use licenses::{LicenseFile, ModuleLicense};
 pub use lock::{

@@ -145,6 +145,8 @@ pub struct VersionOptions {
     pub locked: bool,
     /// `vx lock --upgrade`.
     pub upgrade: Upgrade,
+    /// The lowest Go version that is taken from the lock, if `[go]` names a minor version (`1.26.9`).
+    pub lowest_go: Option<String>,
 }
 
 /// Which locked versions are resolved again.

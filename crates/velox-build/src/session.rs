@@ -59,8 +59,6 @@ pub struct ResolvedModules {
     pub compiled: BTreeMap<String, SelectedModule>,
     /// The lowest versions in `[[requires]]`, by module path.
     pub floors: BTreeMap<String, String>,
-    /// GONOPROXY and GONOSUMDB: patterns of module paths that must not reach public services.
-    pub private_patterns: [String; 2],
 }
 
 /// The subject of a version query.
@@ -163,11 +161,9 @@ impl<'a> QuerySession<'a> {
         for target in lock.targets.values() {
             compiled.extend(lock.selected(target)?);
         }
-        let settings = tools.go.settings();
-        let private_patterns = [settings.gonoproxy.clone(), settings.gonosumdb.clone()];
         let floors = context.manifest.requires.iter();
         let floors = floors.map(|it| (it.module.value.clone(), it.version.value.clone())).collect();
-        Ok(ResolvedModules { lock, release, graph, compiled, floors, private_patterns })
+        Ok(ResolvedModules { lock, release, graph, compiled, floors })
     }
 
     /// The bill of materials of each target, in the order of the request. Downloads the modules that the cache lacks;

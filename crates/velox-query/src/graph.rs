@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{BuildRequest, Error, Lock, LockedPlugin, QuerySession, Reporter, ResolvedModules};
-use velox_gomod::{
-    modfile::Require,
-    module::{ModuleVersion, match_prefix_patterns},
-};
+use velox_gomod::{modfile::Require, module::ModuleVersion};
 use velox_manifest::catalogue;
 
 use crate::{last_part, without_major};
@@ -136,10 +133,5 @@ impl ModuleGraph {
             .collect();
         near.sort_by(|(one, _), (other, _)| other.total_cmp(one));
         near.into_iter().take(3).map(|(_, path)| path).collect()
-    }
-
-    /// Whether GONOPROXY or GONOSUMDB excludes this module path from public services.
-    pub(crate) fn is_private(&self, path: &str) -> bool {
-        self.resolved.private_patterns.iter().any(|patterns| match_prefix_patterns(patterns, path))
     }
 }

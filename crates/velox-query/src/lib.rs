@@ -7,11 +7,13 @@
 //! | [`PluginGraph`]        | connections between plugins, sections of `.rr.yaml`    | `vx graph`          |
 //! | [`available_versions`] | available versions of plugins                          | `vx outdated`       |
 //! | [`select_plugins`]     | module paths and versions of plugin selectors          | `vx add`, `vx init` |
-//! | [`check`]              | problems such as moving refs and known vulnerabilities | `vx check`          |
+//! | [`check`]              | problems such as moving refs                           | `vx check`          |
+//! | [`AuditReport`]        | known vulnerabilities, and whether they are called     | `vx audit`          |
 //! | [`licenses`]           | licenses of everything that is compiled in             | `vx licenses`       |
 //! | [`inspect`]            | plugins and build settings of a binary                 | `vx inspect`        |
 //! | [`diagnose`]           | problems of go, git, proxies, forges, caches and disks | `vx doctor`         |
 
+mod audit;
 mod check;
 mod configuration;
 mod doctor;
@@ -22,7 +24,6 @@ mod interfaces;
 mod licenses;
 mod list;
 mod module_paths;
-mod osv;
 mod outdated;
 mod plugin_graph;
 mod rr_config;
@@ -30,7 +31,11 @@ mod select;
 mod upgrade;
 mod why;
 
-pub use check::{CheckReport, CheckRule, Finding, VulnerabilityLookup, build, check, check_majors};
+pub use audit::{
+    AuditReport, CallFrame, PUBLIC_VULNERABILITY_DATABASE, Reach, SecurityChange, SecurityPlan,
+    UnfixedVulnerability, Vulnerability,
+};
+pub use check::{CheckReport, CheckRule, Finding, build, check, check_majors};
 pub use configuration::{PluginEntry, plugin_group, plugin_name, render_configuration, render_settings};
 pub use doctor::{Diagnosis, Health, diagnose};
 pub use generation::{plugin_major, plugin_major_of};
@@ -39,7 +44,6 @@ pub use inspect::{BinaryModule, Inspection, inspect};
 pub use licenses::{DeniedLicense, LicenseGroup, LicenseReport, LicensedModule, licenses};
 pub use list::{ListedPlugin, PluginList, list};
 pub use module_paths::module_paths;
-pub use osv::Vulnerability;
 pub use outdated::{AvailableVersions, NewerGeneration, ROADRUNNER, available_versions};
 pub use plugin_graph::{
     DisabledCause, FactKind, Implementer, LoadedPluginGraph, PluginEdge, PluginGraph, PluginNeed, PluginNode,

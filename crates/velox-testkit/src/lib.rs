@@ -10,7 +10,6 @@ mod localhost;
 #[cfg(feature = "nats")]
 mod nats;
 mod oracle;
-mod osv;
 mod plugin;
 mod proxy;
 mod repo;
@@ -29,7 +28,6 @@ pub use forge::{RecordedRequest, TestForge};
 #[cfg(feature = "nats")]
 pub use nats::NatsServer;
 pub use oracle::GoOracle;
-pub use osv::Osv;
 pub use plugin::{Files, PluginModule, plugin};
 pub use proxy::ModuleProxy;
 pub use repo::{FIRST_COMMIT, Repo};

@@ -83,6 +83,7 @@ async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
         CliCommand::Sbom(arguments) => query::sbom::sbom(settings, *arguments).await,
         CliCommand::Inspect(arguments) => query::inspect::inspect(&settings, &arguments),
         CliCommand::Check(arguments) => query::check::check(settings, *arguments).await,
+        CliCommand::Audit(arguments) => query::audit::audit(settings, *arguments).await,
         #[cfg(feature = "service")]
         CliCommand::Server(arguments) => service::server::server(settings, *arguments).await,
         #[cfg(feature = "service")]

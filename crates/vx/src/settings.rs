@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, io::IsTerminal};
 use clap::ColorChoice;
 use velox_manifest::{LogConfig, LogLevel, LogMode};
 
-use crate::cli::{DiagramFormat, FormatArg, GlobalArgs, OutputFormat};
+use crate::cli::{AuditFormat, DiagramFormat, FormatArg, GlobalArgs, OutputFormat};
 
 /// The global flags and the environment of the process.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     format: Option<OutputFormat>,
     /// The format of `vx graph`, if it is a diagram.
     pub(crate) diagram: Option<DiagramFormat>,
+    /// The format of `vx audit`, if another program reads it.
+    pub(crate) audit: Option<AuditFormat>,
 }
 
 /// The terminal capabilities of the standard streams.
@@ -70,6 +72,7 @@ impl Settings {
             },
             format: flags.format.and_then(FormatArg::output),
             diagram: flags.format.and_then(FormatArg::diagram),
+            audit: flags.format.and_then(FormatArg::audit),
             environment,
         }
     }
@@ -116,7 +119,7 @@ mod tests {
 
     fn settings(verbosity: Option<Verbosity>, format: Option<OutputFormat>, stderr: bool) -> Settings {
         let terminal = Terminal { stdin: false, stderr, unicode: false, color: false };
-        Settings { environment: BTreeMap::new(), terminal, verbosity, format, diagram: None }
+        Settings { environment: BTreeMap::new(), terminal, verbosity, format, diagram: None, audit: None }
     }
 
     #[test]

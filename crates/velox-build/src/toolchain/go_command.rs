@@ -39,6 +39,11 @@ pub(crate) enum ModuleMode {
 }
 
 impl Toolchain {
+    /// `go1.26.8`
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
     pub(crate) fn settings(&self) -> &GoSettings {
         &self.settings
     }
@@ -80,6 +85,47 @@ impl Toolchain {
         directory: &Path,
         on_line: Option<&(dyn Fn(&str) + Sync)>,
     ) -> Result<CommandOutput, Error> {
+        self.children
+            .run(Invocation {
+                name: "go",
+                program: &self.program,
+                arguments: arguments.iter().map(Into::into).collect(),
+                directory,
+                environment: self.environment(mode, variant),
+                on_line,
+            })
+            .await
+    }
+
+    /// Runs a program that runs this go command itself, as `go` on the PATH.
+    pub(crate) async fn run_tool(
+        &self,
+        name: &'static str,
+        program: &Path,
+        variant: &TargetVariant,
+        arguments: &[&str],
+        directory: &Path,
+    ) -> Result<CommandOutput, Error> {
+        let found = self.run(ModuleMode::ReadOnly, None, &["env", "GOROOT"], directory, None).await?;
+        let own = Path::new(found.stdout.trim()).join("bin");
+        let inherited = self.children.inherited.get("PATH").map(String::as_str).unwrap_or_default();
+        let path = std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(inherited)))
+            .map_err(|error| Error::build(format!("failed to set PATH: {error}")))?;
+        let mut environment = self.environment(ModuleMode::ReadOnly, Some(variant));
+        environment.push(("PATH", path.to_string_lossy().into_owned()));
+        self.children
+            .run(Invocation {
+                name,
+                program,
+                arguments: arguments.iter().map(Into::into).collect(),
+                directory,
+                environment,
+                on_line: None,
+            })
+            .await
+    }
+
+    fn environment(&self, mode: ModuleMode, variant: Option<&TargetVariant>) -> Vec<(&'static str, String)> {
         let target = variant.map_or_else(GoTarget::host, |variant| variant.target.clone());
         let mode = match mode {
             ModuleMode::Complete => "-mod=mod",
@@ -112,27 +158,14 @@ impl Toolchain {
             ("GIT_TERMINAL_PROMPT", "0"),
             ("LC_ALL", "C"),
         ];
-        self.children
-            .run(Invocation {
-                name: "go",
-                program: &self.program,
-                arguments: arguments.iter().map(Into::into).collect(),
-                directory,
-                environment: environment
-                    .into_iter()
-                    .map(|(name, value)| (name, value.to_owned()))
-                    .chain(InstructionSet::variables(
-                        variant.and_then(|variant| variant.instruction_set.as_ref()),
-                    ))
-                    // As the go command does when it switches toolchains.
-                    .chain(self.root.iter().map(|root| ("GOROOT", root.to_string_lossy().into_owned())))
-                    .chain(
-                        self.settings.goenv.iter().map(|file| ("GOENV", file.to_string_lossy().into_owned())),
-                    )
-                    .collect(),
-                on_line,
-            })
-            .await
+        environment
+            .into_iter()
+            .map(|(name, value)| (name, value.to_owned()))
+            .chain(InstructionSet::variables(variant.and_then(|variant| variant.instruction_set.as_ref())))
+            // As the go command does when it switches toolchains.
+            .chain(self.root.iter().map(|root| ("GOROOT", root.to_string_lossy().into_owned())))
+            .chain(self.settings.goenv.iter().map(|file| ("GOENV", file.to_string_lossy().into_owned())))
+            .collect()
     }
 
     /// The Go version that compiles in `directory`, possibly a newer one that its go.mod requires.

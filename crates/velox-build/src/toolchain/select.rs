@@ -259,6 +259,18 @@ impl Toolchains {
             let diagnostic = diagnostic.help("select a newer one, or remove version from [go]");
             return Err(Error::many(ErrorKind::Build, vec![diagnostic]).fault(Blame::Request));
         }
+        self.newer_than(installed, line, module).await.map(Some)
+    }
+
+    /// A newer toolchain for a program whose go.mod has this go line, if `go` is older.
+    pub(crate) async fn at_least(&self, go: &Toolchain, line: &str) -> Result<Option<Toolchain>, Error> {
+        match is_older(&go.version, line) {
+            true => self.newer_than(&go.version, line, "the program").await.map(Some),
+            false => Ok(None),
+        }
+    }
+
+    async fn newer_than(&self, installed: &str, line: &str, module: &str) -> Result<Toolchain, Error> {
         if self.installed.policy.others == ToolchainSwitching::None {
             return Err(Error::build(format!("{module} requires Go {line} or newer, found {installed}"))
                 .fault(Blame::Request)
@@ -269,9 +281,9 @@ impl Toolchains {
                 }));
         }
         match line.parse::<GoVersion>().ok().and_then(|version| version.toolchain()) {
-            Some(toolchain) => self.get(&self.newest_patch(&toolchain).await?, None).await.map(Some),
+            Some(toolchain) => self.get(&self.newest_patch(&toolchain).await?, None).await,
             // Versions that old are not published as toolchains.
-            None => self.get(&self.newest().await?, None).await.map(Some),
+            None => self.get(&self.newest().await?, None).await,
         }
     }
 

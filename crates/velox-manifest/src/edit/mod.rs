@@ -6,7 +6,7 @@ mod text;
 
 use std::{fmt, ops::Range};
 
-use toml_edit::{Document, Item};
+use toml_edit::{Document, Item, TableLike};
 
 pub use self::migrate::{Migration, migrate};
 use self::{
@@ -212,6 +212,70 @@ impl Editor {
         };
         let mut changes = TextEdits::default();
         changes.replace(place.clone(), self.literal(reference, Some(&place)));
+        self.change(changes)
+    }
+
+    /// Sets `version` in `[go]`.
+    pub fn set_go(&mut self, version: &str) -> Result<(), Diagnostic> {
+        let document = self.document()?;
+        let table = get(document.as_table(), "go");
+        let value = table.and_then(|table| get(table.as_table_like()?, "version")?.span());
+        match (value, table) {
+            (Some(place), _) => {
+                let mut changes = TextEdits::default();
+                changes.replace(place.clone(), self.literal(version, Some(&place)));
+                self.change(changes)
+            }
+            (None, None) => self.append(&["[go]".to_owned(), format!("version = {}", string(version))]),
+            (None, Some(_)) => Err(Diagnostic::error("missing key `version` in `[go]`")
+                .help(format!("add it: version = {}", string(version)))),
+        }
+    }
+
+    /// Sets the lowest version of a module, in `[[requires]]`.
+    pub fn set_floor(&mut self, module: &str, version: &str) -> Result<(), Diagnostic> {
+        let document = self.document()?;
+        let item = get(document.as_table(), "requires");
+        let tables: Vec<&dyn TableLike> = match item {
+            Some(Item::ArrayOfTables(tables)) => tables.iter().map(|table| table as &dyn TableLike).collect(),
+            Some(Item::Value(toml_edit::Value::Array(values))) => {
+                values.iter().filter_map(|value| Some(value.as_inline_table()? as &dyn TableLike)).collect()
+            }
+            _ => Vec::new(),
+        };
+        let is_module =
+            |table: &&&dyn TableLike| get(**table, "module").and_then(Item::as_str) == Some(module);
+        let known = tables.iter().find(is_module).and_then(|table| get(*table, "version")?.span());
+        let pairs = [("module", string(module)), ("version", string(version))];
+        let inline_array = item.and_then(|item| item.as_value()?.span());
+        if let Some(place) = known {
+            let mut changes = TextEdits::default();
+            changes.replace(place.clone(), self.literal(version, Some(&place)));
+            return self.change(changes);
+        }
+        let Some(array) = inline_array else {
+            let lines = pairs.map(|(key, value)| format!("{key} = {value}"));
+            return self.append(&[&["[[requires]]".to_owned()], lines.as_slice()].concat());
+        };
+        let mut changes = TextEdits::default();
+        changes.insert(
+            array.start + 1,
+            format!("{}{}", inline(&pairs), if tables.is_empty() { "" } else { ", " }),
+        );
+        self.change(changes)
+    }
+
+    /// Adds a table at the end, after a blank line.
+    fn append(&mut self, lines: &[String]) -> Result<(), Diagnostic> {
+        let text = &self.text;
+        let mut lines = lines.to_vec();
+        let start = line_start(text, text.len());
+        let is_separate = start == text.len() && (start == 0 || blank_line_before(text, start).is_some());
+        if !is_separate {
+            lines.insert(0, String::new());
+        }
+        let mut changes = TextEdits::default();
+        changes.insert(text.len(), as_lines(text, text.len(), &lines));
         self.change(changes)
     }
 

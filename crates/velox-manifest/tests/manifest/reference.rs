@@ -231,7 +231,6 @@ fn the_schema_rejects_what_the_parser_rejects() {
         format!("{PLUGIN}requires = [{{ module = 'a.b/c' }}]"),
         format!("{PLUGIN}go.version = '1.20'"),
         format!("{PLUGIN}go.version = 'go1.26'"),
-        format!("{PLUGIN}go.version = 1.26"),
         format!("{PLUGIN}github.base_url = 'ghe.example.com'"),
         format!("{PLUGIN}github.token = 'secret'"),
         format!("{PLUGIN}github.plugins.b = {{ {HTTP} }}"),

@@ -3,7 +3,6 @@
 mod rules;
 mod starts;
 mod uses;
-mod vulnerabilities;
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -19,8 +18,7 @@ use velox_manifest::{
 };
 
 use crate::{
-    LoadedPluginGraph, ModuleGraph, PluginGraph, PluginNode, Vulnerability,
-    plugin_graph::PLUGIN_GRAPH_READER, without_major,
+    LoadedPluginGraph, ModuleGraph, PluginGraph, PluginNode, plugin_graph::PLUGIN_GRAPH_READER, without_major,
 };
 
 /// A rule of a check.
@@ -45,8 +43,6 @@ pub enum CheckRule {
     MovingRef,
     /// Plugins are maintained.
     Deprecated,
-    /// No module has a known vulnerability.
-    Vulnerable,
     /// The settings of `.rr.yaml` work with the RoadRunner release.
     RrConfig,
 }
@@ -60,8 +56,6 @@ pub struct Finding {
     pub diagnostic: Diagnostic,
     /// The lines of an explanation.
     pub explanation: Vec<String>,
-    /// The vulnerabilities, for [`CheckRule::Vulnerable`].
-    pub vulnerabilities: Vec<Vulnerability>,
 }
 
 /// The result of a check.
@@ -71,17 +65,6 @@ pub struct CheckReport {
     pub findings: Vec<Finding>,
     /// RoadRunner's version; `None` if it can't be resolved.
     pub roadrunner: Option<String>,
-    /// The lookup in the vulnerability database, or the reason why it failed.
-    pub looked_up: Result<VulnerabilityLookup, String>,
-}
-
-/// The scope of a lookup in the vulnerability database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct VulnerabilityLookup {
-    /// The number of modules that were looked up.
-    pub asked: usize,
-    /// The number of skipped private modules (GOPRIVATE, GONOPROXY, GONOSUMDB, a configured forge).
-    pub private: usize,
 }
 
 /// Checks a request. Only caches are written, as with [`ModuleGraph::load`].
@@ -116,20 +99,11 @@ pub async fn check(
                 // Without the graph, nothing is known of the start.
                 Ok(None) | Err(_) => {}
             }
-            let looked_up = tokio::select! {
-                looked_up = vulnerabilities::find(request, graph) => looked_up,
-                () = cancel.cancelled() => return Err(Error::interrupted()),
-            };
-            let looked_up = looked_up.map(|(asked, vulnerable)| {
-                findings.extend(vulnerable);
-                asked
-            });
-            CheckReport { findings, roadrunner: Some(graph.lock().roadrunner.version.clone()), looked_up }
+            CheckReport { findings, roadrunner: Some(graph.lock().roadrunner.version.clone()) }
         }
         Err(error) => {
             findings.extend(rules::of_failure(&request.manifest, error));
-            let why = "the versions could not be resolved".to_owned();
-            CheckReport { findings, roadrunner: None, looked_up: Err(why) }
+            CheckReport { findings, roadrunner: None }
         }
     };
     checked.findings.sort_by_key(|finding| {
@@ -240,12 +214,7 @@ impl Finding {
     /// Creates a finding from a configuration warning.
     #[must_use]
     pub fn of_warning(diagnostic: Diagnostic) -> Self {
-        Self {
-            rule: CheckRule::Configuration,
-            diagnostic,
-            explanation: Vec::new(),
-            vulnerabilities: Vec::new(),
-        }
+        Self { rule: CheckRule::Configuration, diagnostic, explanation: Vec::new() }
     }
 
     pub(crate) fn new(
@@ -256,7 +225,7 @@ impl Finding {
         label: &str,
     ) -> Self {
         let diagnostic = Diagnostic { level, ..Diagnostic::error(message).at(span).label(label) };
-        Self { rule, diagnostic, explanation: Vec::new(), vulnerabilities: Vec::new() }
+        Self { rule, diagnostic, explanation: Vec::new() }
     }
 
     pub(crate) fn because(mut self, explanation: impl Into<String>) -> Self {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use velox_manifest::{Replacement, catalogue::PluginGroup};
 
-use super::ConfigArgs;
+use super::{ConfigArgs, query::DatabaseArgs};
 
 pub(super) const NEW_EXAMPLES: &str = "\
 Examples:
@@ -136,6 +136,11 @@ pub(crate) struct RemoveCommand {
   vx update http kv        # only these plugins
   vx update --major http   # to the latest major version, with its module path
   vx update roadrunner     # RoadRunner itself, which is only updated when named
+  vx update --security     # the smallest changes that remove known vulnerabilities
+  vx update --security --dry-run
+
+--security changes Go to a patch release, plugins and RoadRunner to fixed versions of the same major version, and adds
+[[requires]] for other modules. The result is compiled before anything is written.
 
 A plugin at a branch or with a version constraint keeps its ref; velox.lock moves to the newest commit or version. A replaced plugin is not updated.")]
 pub(crate) struct UpdateCommand {
@@ -147,6 +152,14 @@ pub(crate) struct UpdateCommand {
     /// always have the major version of the RoadRunner release
     #[arg(long, visible_alias = "breaking")]
     pub(crate) major: bool,
+    /// Remove known vulnerabilities (see `vx audit`), and change nothing else
+    #[arg(long, conflicts_with_all = ["plugins", "major", "no_lock"])]
+    pub(crate) security: bool,
+    /// Show the changes without making them
+    #[arg(long, requires = "security")]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
     #[command(flatten)]
     pub(crate) edit: EditArgs,
 }

@@ -75,6 +75,7 @@ impl CliCommand {
             Self::Tree(command) => &mut command.project.source.config,
             Self::Graph(command) => &mut command.project.source.config,
             Self::Check(command) => &mut command.project.source.config,
+            Self::Audit(command) => &mut command.project.source.config,
             Self::Init(command) => &mut command.config.config,
             Self::Add(command) => &mut command.edit.config.config,
             Self::Remove(command) => &mut command.edit.config.config,

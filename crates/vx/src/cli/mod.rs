@@ -70,13 +70,17 @@ impl Cli {
         std::mem::take(&mut cli.leading)
             .pass_to(&mut cli.command, &matches)
             .map_err(|error| error.format(&mut command))?;
-        if cli.global.format.is_some_and(|format| format.diagram().is_some())
-            && !matches!(cli.command, CliCommand::Graph(_))
-        {
-            let message = "invalid value for '--format <FORMAT>': only `vx graph` prints diagrams";
-            return Err(clap::Error::raw(ErrorKind::InvalidValue, message).format(&mut command));
-        }
-        Ok(cli)
+        let only = match cli.global.format {
+            Some(FormatArg::Dot | FormatArg::Mermaid) if !matches!(cli.command, CliCommand::Graph(_)) => {
+                "only `vx graph` prints diagrams"
+            }
+            Some(FormatArg::Sarif | FormatArg::Openvex) if !matches!(cli.command, CliCommand::Audit(_)) => {
+                "only `vx audit` prints SARIF and OpenVEX"
+            }
+            _ => return Ok(cli),
+        };
+        let message = format!("invalid value for '--format <FORMAT>': {only}");
+        Err(clap::Error::raw(ErrorKind::InvalidValue, message).format(&mut command))
     }
 }
 
@@ -128,8 +132,10 @@ pub(crate) enum CliCommand {
     Sbom(Box<query::SbomCommand>),
     /// Show the plugins and build settings of a RoadRunner binary
     Inspect(query::InspectCommand),
-    /// Check the configuration for errors and known vulnerabilities, without compiling
+    /// Check the configuration for errors, without compiling
     Check(Box<query::CheckCommand>),
+    /// Show known vulnerabilities, and whether the vulnerable code is called
+    Audit(Box<query::AuditCommand>),
     /// Run the build service, an HTTP server that builds binaries on request
     #[cfg(feature = "service")]
     #[command(mut_args(|argument| argument.hide_env(true)))]
@@ -222,6 +228,10 @@ pub(crate) enum FormatArg {
     Dot,
     #[value(hide = true)]
     Mermaid,
+    #[value(hide = true)]
+    Sarif,
+    #[value(hide = true)]
+    Openvex,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,21 +247,36 @@ pub(crate) enum DiagramFormat {
     Mermaid,
 }
 
+/// The format of a report about vulnerabilities that another program reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuditFormat {
+    Sarif,
+    Openvex,
+}
+
 impl FormatArg {
     /// The format of messages and results; `None`: as without the flag.
     pub(crate) fn output(self) -> Option<OutputFormat> {
         match self {
             Self::Human => Some(OutputFormat::Human),
             Self::Json => Some(OutputFormat::Json),
-            Self::Dot | Self::Mermaid => None,
+            Self::Dot | Self::Mermaid | Self::Sarif | Self::Openvex => None,
         }
     }
 
     pub(crate) fn diagram(self) -> Option<DiagramFormat> {
         match self {
-            Self::Human | Self::Json => None,
             Self::Dot => Some(DiagramFormat::Dot),
             Self::Mermaid => Some(DiagramFormat::Mermaid),
+            Self::Human | Self::Json | Self::Sarif | Self::Openvex => None,
+        }
+    }
+
+    pub(crate) fn audit(self) -> Option<AuditFormat> {
+        match self {
+            Self::Sarif => Some(AuditFormat::Sarif),
+            Self::Openvex => Some(AuditFormat::Openvex),
+            Self::Human | Self::Json | Self::Dot | Self::Mermaid => None,
         }
     }
 }

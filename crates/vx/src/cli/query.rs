@@ -1,10 +1,10 @@
-//! The arguments of `vx doctor`, `outdated`, `search`, `list`, `why`, `tree`, `graph`, `licenses`, `sbom`, `inspect` and
-//! `check`.
+//! The arguments of `vx doctor`, `outdated`, `search`, `list`, `why`, `tree`, `graph`, `licenses`, `sbom`, `inspect`,
+//! `check` and `audit`.
 
 use std::path::PathBuf;
 
-use clap::{Args, builder::NonEmptyStringValueParser};
-use velox_query::DeniedLicense;
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
+use velox_query::{DeniedLicense, PUBLIC_VULNERABILITY_DATABASE, Reach};
 
 use super::{ConfigArgs, ProjectArgs, SbomFormatArg, SourceArgs};
 
@@ -170,13 +170,67 @@ pub(crate) struct InspectCommand {
 #[command(after_help = "Examples:
   vx check
   vx check --deny-warnings         # in CI: fail on warnings
-  vx check --offline               # without network access, and so without vulnerabilities
 
-Known vulnerabilities are looked up at https://api.osv.dev; private modules (GOPRIVATE) are not sent.")]
+`vx audit` shows known vulnerabilities.")]
 pub(crate) struct CheckCommand {
     #[command(flatten)]
     pub(crate) project: ProjectArgs,
     /// Exit with 1 on warnings
     #[arg(long)]
     pub(crate) deny_warnings: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx audit                                  # fail if vulnerable code is called
+  vx audit --fail-on imported               # also if it is only compiled
+  vx audit --format sarif >audit.sarif      # for code scanning
+  vx audit --format openvex >rr.vex.json    # for scanners that read the binary
+  vx audit --db file:///srv/vulndb --offline
+
+The analysis is that of govulncheck, which is compiled once, on the source tree that `vx build` compiles. No name of a
+module is sent anywhere.
+
+Exit codes: 0 nothing found at this level, 1 vulnerabilities, or something could not be checked, 2 invalid usage or
+configuration.")]
+pub(crate) struct AuditCommand {
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    /// The least use of a vulnerability that is a failure
+    #[arg(long, value_name = "USE", value_enum, default_value = "called")]
+    pub(crate) fail_on: FailOn,
+}
+
+/// The vulnerability database.
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseArgs {
+    /// The Go vulnerability database: the URL of a mirror, or file:// with the path of a copy
+    #[arg(long = "db", value_name = "URL", default_value = PUBLIC_VULNERABILITY_DATABASE)]
+    pub(crate) url: String,
+}
+
+/// A value of `--fail-on`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailOn {
+    /// A vulnerable function is called
+    Called,
+    /// A vulnerable package is compiled
+    Imported,
+    /// A module with a vulnerable package is required
+    Required,
+    /// Never
+    None,
+}
+
+impl FailOn {
+    pub(crate) fn includes(self, reach: Reach) -> bool {
+        match self {
+            Self::Called => reach == Reach::Called,
+            Self::Imported => reach >= Reach::Imported,
+            Self::Required => true,
+            Self::None => false,
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use velox_manifest::{Level, SourceFile};
-use velox_query::{CheckRule, Finding};
+use velox_query::Finding;
 
 use super::{
     diagnostics::{SourceRange, render_explained},
@@ -20,7 +20,7 @@ pub(crate) fn finding_event(finding: &Finding, source: Option<&SourceFile>) -> S
 }
 
 fn fields(finding: &Finding, source: Option<&SourceFile>) -> Value {
-    let Finding { rule, diagnostic, explanation, vulnerabilities } = finding;
+    let Finding { rule, diagnostic, explanation } = finding;
     let mut fields = json!({
         "rule": rule,
         "level": match diagnostic.level { Level::Error => "error", Level::Warning => "warning" },
@@ -29,12 +29,9 @@ fn fields(finding: &Finding, source: Option<&SourceFile>) -> Value {
         "explanation": explanation,
         "help": diagnostic.help,
     });
-    let Some(object) = fields.as_object_mut() else { return fields };
-    if *rule == CheckRule::Vulnerable {
-        object.insert("vulnerabilities".to_owned(), json!(vulnerabilities));
-    }
     if let (Some(source), Some(span)) = (source, &diagnostic.span)
-        && let Value::Object(range) = json!(SourceRange::new(source, span))
+        && let (Some(object), Value::Object(range)) =
+            (fields.as_object_mut(), json!(SourceRange::new(source, span)))
     {
         object.extend(range);
     }

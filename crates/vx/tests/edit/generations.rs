@@ -260,9 +260,7 @@ fn check_names_the_version_for_the_release() {
     let proxy = proxy();
     let plugins =
         [("http", "http/v5", "v5.2.0"), ("tcp", "tcp/v5", "v5.1.0"), OLD, ("logger", "logger/v6", "v6.0.0")];
-    let sandbox = sandbox(&proxy)
-        .env("VX_OSV_URL", "http://127.0.0.1:9")
-        .file("velox.toml", modules("v3.0.0", &plugins));
+    let sandbox = sandbox(&proxy).file("velox.toml", modules("v3.0.0", &plugins));
     let checked = sandbox.vx("check");
     assert_eq!(checked.code(), Some(1));
     assert_contains(

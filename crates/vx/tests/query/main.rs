@@ -8,6 +8,7 @@ mod support {
     pub mod sandbox;
 }
 
+mod audit;
 mod command_line;
 mod docs;
 mod doctor;

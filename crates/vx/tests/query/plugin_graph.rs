@@ -1,6 +1,6 @@
 //! `vx graph`, and the findings of `vx check` about plugins that do not start.
 
-use velox_testkit::{Files, ModuleProxy, Osv, plugin};
+use velox_testkit::{Files, ModuleProxy, plugin};
 
 use crate::support::sandbox::{RELEASE, Sandbox, assert_contains};
 
@@ -160,10 +160,8 @@ fn a_plugin_that_does_not_compile_is_unknown() {
 #[test]
 fn check_reports_plugins_that_do_not_start_once_the_binary_was_built() {
     let proxy = proxy();
-    let osv = Osv::start();
-    let sandbox = Sandbox::behind(&proxy)
-        .env("VX_OSV_URL", osv.url())
-        .plugins("guest@v1.0.0 github.com/roadrunner-server/fileserver/v5@v5.1.9");
+    let sandbox =
+        Sandbox::behind(&proxy).plugins("guest@v1.0.0 github.com/roadrunner-server/fileserver/v5@v5.1.9");
     assert!(!sandbox.vx("check").stdout().contains("does not start"));
     sandbox.vx("build -q -o bin").ok();
     let checked = sandbox.vx("check");

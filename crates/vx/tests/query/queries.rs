@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::sandbox::{CommandOutput, RELEASE, Sandbox};
 use serde_json::{Value, json};
-use velox_testkit::{ModuleProxy, Osv, plugin, roadrunner};
+use velox_testkit::{ModuleProxy, plugin, roadrunner};
 
 /// A proxy with a small RoadRunner, two plugins, and a library that both require at different versions.
 fn proxy() -> ModuleProxy {
@@ -337,75 +337,4 @@ fn check_finds_missing_refs() {
     // An invalid configuration exits with 2.
     let sandbox = sandbox.file("velox.toml", "[roadrunner]\nreff = 'x'\n");
     sandbox.vx("check").fails(2);
-}
-
-#[test]
-fn check_looks_up_known_vulnerabilities() {
-    let proxy = proxy();
-    let osv = Osv::start();
-    let affected = |module: &str, fixed: &str| {
-        json!([{
-            "package": { "name": module, "ecosystem": "Go" },
-            "ranges": [{ "type": "SEMVER", "events": [{ "introduced": "0" }, { "fixed": fixed }] }],
-        }])
-    };
-    let (hello, lib) = ("example.com/acme/hello", "example.com/acme/lib");
-    osv.vulnerable(
-        lib,
-        "1.2.0",
-        &json!({
-            "id": "GHSA-aaaa-bbbb-cccc", "aliases": ["CVE-2025-1"], "summary": "Reads past the end",
-        }),
-    );
-    osv.vulnerable(
-        lib,
-        "1.2.0",
-        &json!({
-            "id": "GO-2025-0001", "aliases": ["CVE-2025-1", "GHSA-aaaa-bbbb-cccc"],
-            "summary": "Reads past the end", "affected": affected(lib, "1.2.5"),
-        }),
-    );
-    osv.vulnerable(lib, "1.2.0", &json!({
-        "id": "GO-2025-0002", "summary": "Never ends on \u{1b}[2J some input", "affected": affected(lib, "1.3.0"),
-    }));
-    osv.vulnerable(hello, "1.0.0", &json!({
-        "id": "GO-2025-0003", "details": "Says too much.\nMuch too much.", "affected": affected(hello, "1.0.1"),
-    }));
-    osv.vulnerable(hello, "1.0.0", &json!({ "id": "GO-2025-0004", "withdrawn": "2025-05-05T00:00:00Z" }));
-    let sandbox = machine(&proxy)
-        .env("GOSUMDB", "off")
-        .env("GONOSUMDB", "example.com/acme/bye")
-        .env("VX_OSV_URL", osv.url())
-        .file("velox.toml", configuration(&[HELLO, BYE]));
-    let ran = sandbox.vx("check -q");
-    snapshot!("check_vulnerabilities", shown(&ran).replace(&count_of(&ran.stdout()), "[N] modules"));
-    let asked = osv.queries();
-    assert!(asked.contains(&"example.com/acme/lib 1.2.0".to_owned()), "{asked:?}");
-    assert!(asked.iter().any(|asked| asked.starts_with("stdlib 1.")), "{asked:?}");
-    assert!(
-        !asked.iter().any(|asked| asked.contains("/bye")),
-        "a private module's name is not sent: {asked:?}"
-    );
-    let found = events(&sandbox.vx("check --format json"));
-    let of_lib = found.iter().find(|event| event["vulnerabilities"][0]["id"] == "GO-2025-0001").unwrap();
-    assert_eq!(of_lib["vulnerabilities"][0]["fixed"], "v1.2.5");
-    assert_eq!(found.last().unwrap()["vulnerabilities_looked_up"]["private"], 1);
-    sandbox.vx("check --deny-warnings").fails(1);
-
-    // An unreachable database is reported, but not an error.
-    drop(osv);
-    let ran = sandbox.vx("check");
-    assert!(
-        ran.ok().contains("note: known vulnerabilities were not checked: 127.0.0.1: "),
-        "{}",
-        ran.stdout()
-    );
-    let ran = sandbox.env("VX_OSV_URL", "no url").vx("check -q");
-    assert!(ran.ok().contains("invalid URL in VX_OSV_URL"), "{}", ran.stdout());
-}
-
-/// The count in the last line, such as `77 modules`.
-fn count_of(text: &str) -> String {
-    let (before, _) = text.rsplit_once(" for known vulnerabilities").unwrap();
-    before.rsplit("checked ").next().unwrap().to_owned()
 }

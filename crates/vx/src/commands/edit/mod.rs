@@ -6,6 +6,7 @@ pub(crate) mod migrate;
 pub(crate) mod new;
 mod prompt;
 pub(crate) mod remove;
+mod security;
 pub(crate) mod session;
 pub(crate) mod update;
 mod upgrade;

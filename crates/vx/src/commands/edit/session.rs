@@ -126,7 +126,8 @@ impl EditSession {
 
     /// Updates the lock, then writes the file. If the update fails, neither is changed.
     pub(crate) async fn save(mut self, lock: bool) -> CommandResult {
-        if self.editor.text() == self.source.text && self.upgrade.is_empty() {
+        let changes_go = self.session.request.options.versions.lowest_go.is_some();
+        if self.editor.text() == self.source.text && self.upgrade.is_empty() && !changes_go {
             return self.finish(&[]);
         }
         let source = SourceFile { name: self.source.name.clone(), text: self.editor.text().to_owned() };

@@ -5,15 +5,21 @@ use velox_query::{AvailableVersions, ROADRUNNER, available_versions};
 
 use crate::{
     cli::edit::UpdateCommand,
-    commands::edit::session::{EditPurpose, EditSession},
+    commands::edit::{
+        security,
+        session::{EditPurpose, EditSession},
+    },
     report::{Change, ChangeKind},
     settings::Settings,
     status::CommandResult,
 };
 
 pub(crate) async fn update(settings: Settings, arguments: UpdateCommand) -> CommandResult {
-    let UpdateCommand { plugins, major, edit } = arguments;
+    let UpdateCommand { plugins, major, security, dry_run, database, edit } = arguments;
     let mut editing = EditSession::open(settings, &edit.config, EditPurpose::Edit)?;
+    if security {
+        return security::update(editing, &database.url, dry_run).await;
+    }
     let plugins: Vec<String> = plugins.iter().map(|text| editing.name_of(text)).collect();
     for name in plugins.iter().filter(|name| *name != ROADRUNNER) {
         check_name(&editing, name).map_err(|error| editing.session.invalid(error))?;

@@ -1,6 +1,6 @@
 use serde_json::json;
 use velox_manifest::{Level, SourceFile};
-use velox_query::{CheckReport, Finding, VulnerabilityLookup};
+use velox_query::{CheckReport, Finding};
 
 use crate::{
     cli::{OutputFormat, query::CheckCommand},
@@ -38,17 +38,6 @@ fn render(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     for finding in &checked.findings {
         text += &render_finding(finding, source);
     }
-    let lookup = match &checked.looked_up {
-        Ok(VulnerabilityLookup { asked, private }) => {
-            let skipped = if *private == 0 { String::new() } else { format!(", skipped {private} private") };
-            let modules = count(*asked as u64, "module");
-            format!("; checked {modules} for known vulnerabilities{skipped}")
-        }
-        Err(cause) => {
-            text += &format!("note: known vulnerabilities were not checked: {cause}\n");
-            String::new()
-        }
-    };
     let subject = checked.roadrunner.as_ref().map(|version| format!("RoadRunner {version}: "));
     let found = match (count_level(checked, Level::Error), count_level(checked, Level::Warning)) {
         (0, 0) => "no problems found".to_owned(),
@@ -56,21 +45,15 @@ fn render(checked: &CheckReport, source: Option<&SourceFile>) -> String {
             format!("{}, {}", count(errors as u64, "error"), count(warnings as u64, "warning"))
         }
     };
-    text + &format!("{}{found}{lookup}\n", subject.unwrap_or_default())
+    text + &format!("{}{found}\n", subject.unwrap_or_default())
 }
 
 fn events(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     let mut text: String = checked.findings.iter().map(|finding| finding_event(finding, source)).collect();
-    let (looked_up, why) = match &checked.looked_up {
-        Ok(looked_up) => (Some(looked_up), None),
-        Err(why) => (None, Some(why)),
-    };
     let summary = json!({
         "roadrunner": checked.roadrunner,
         "errors": count_level(checked, Level::Error),
         "warnings": count_level(checked, Level::Warning),
-        "vulnerabilities_looked_up": looked_up,
-        "vulnerabilities_unknown": why,
     });
     text += &report::event("checked", &summary);
     text

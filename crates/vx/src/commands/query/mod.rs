@@ -1,5 +1,6 @@
 //! Commands that only read the configuration.
 
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod doctor;
 pub(crate) mod graph;

@@ -1,0 +1,230 @@
+//! `vx update --security`.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use velox_build::{BuildRequest, CacheOptions, Error, Goal, Output, cache_directory};
+use velox_manifest::{Diagnostic, GoSelection, SourceFile};
+use velox_query::{AuditReport, Reach, SecurityChange, SecurityPlan, UnfixedVulnerability, Vulnerability};
+
+use crate::{
+    cli::OutputFormat,
+    commands::{
+        edit::session::EditSession,
+        query::audit::{vulnerabilities, warn},
+    },
+    report::{self, Change, ChangeKind, text::clean},
+    status::{CommandResult, ExitStatus},
+};
+
+/// A fixed version can have other vulnerabilities, and require modules with others.
+const MAX_ROUNDS: usize = 5;
+
+/// The versioned cache subdirectory for a binary that the artifact store can't keep.
+const TRIAL_DIRECTORY: &str = "security-update-v0";
+
+/// The result of an update.
+#[derive(Serialize)]
+struct SecurityUpdate<'a> {
+    file: &'a std::path::Path,
+    dry_run: bool,
+    changes: &'a [SecurityChange],
+    closed: Vec<ClosedVulnerability<'a>>,
+    remaining: &'a [UnfixedVulnerability],
+    /// Whether the changed configuration compiles; null without changes.
+    builds: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct ClosedVulnerability<'a> {
+    id: &'a str,
+    module: &'a str,
+    version: &'a str,
+    reach: Reach,
+}
+
+/// Finds the changes, compiles the result, and writes both files unless it is a dry run.
+pub(crate) async fn update(mut editing: EditSession, database: &str, dry_run: bool) -> CommandResult {
+    let mut request = BuildRequest { goal: Goal::Plan, ..editing.session.request.clone() };
+    let before = audit(&editing, &request, database).await?;
+    warn(&editing.session, &before);
+    let mut after = before.clone();
+    let mut changes: Vec<SecurityChange> = Vec::new();
+    let mut remaining: Vec<UnfixedVulnerability> = Vec::new();
+    for _ in 0..MAX_ROUNDS {
+        let SecurityPlan { changes: new, unfixed } = after.security_plan(&request.manifest);
+        remaining = unfixed;
+        let mut is_changed = false;
+        for change in new {
+            match apply(&mut editing, &mut request, &change) {
+                Ok(()) => {
+                    is_changed = true;
+                    merge(&mut changes, change);
+                }
+                Err(error) => return Err(editing.session.invalid(error)),
+            }
+        }
+        if !is_changed {
+            break;
+        }
+        let source = SourceFile { name: editing.source.name.clone(), text: editing.editor.text().to_owned() };
+        request.manifest = editing
+            .parse(&source)
+            .map_err(|errors| editing.session.failed(&Error::many(velox_build::ErrorKind::Build, errors)))?;
+        request.source = Some(source);
+        after = audit(&editing, &request, database).await?;
+    }
+    let is_open = |known: &Vulnerability| {
+        after.vulnerabilities.iter().any(|other| (&other.id, &other.module) == (&known.id, &known.module))
+    };
+    let closed = before.vulnerabilities.iter().filter(|known| !is_open(known));
+    let closed = closed.map(|known| ClosedVulnerability {
+        id: &known.id,
+        module: &known.module,
+        version: &known.version,
+        reach: known.reach,
+    });
+    let closed: Vec<_> = closed.collect();
+    let builds = match changes.is_empty() {
+        true => None,
+        false => Some(builds(&editing, &request).await?),
+    };
+    let update = SecurityUpdate {
+        file: &editing.file,
+        dry_run,
+        changes: &changes,
+        closed,
+        remaining: &remaining,
+        builds,
+    };
+    editing.session.print(&match editing.session.format {
+        OutputFormat::Json => report::event("security_update", &update),
+        OutputFormat::Human => clean(&render(&update)).into_owned(),
+    })?;
+    match builds {
+        Some(false) => Err(ExitStatus::Failure),
+        None => Ok(()),
+        Some(true) if dry_run => Ok(()),
+        Some(true) => {
+            editing.changes = changes.iter().map(file_change).collect();
+            editing.session.request.options.versions.lowest_go = request.options.versions.lowest_go;
+            editing.save(true).await
+        }
+    }
+}
+
+async fn audit(editing: &EditSession, request: &BuildRequest, database: &str) -> CommandResult<AuditReport> {
+    let session = &editing.session;
+    let loaded = AuditReport::load(request, database, session.reporter(), session.cancel.clone()).await;
+    loaded.map_err(|error| session.failed(&error))
+}
+
+/// Whether the binary can be compiled. The lock is not written.
+async fn builds(editing: &EditSession, request: &BuildRequest) -> CommandResult<bool> {
+    let binary = format!("rr{}", std::env::consts::EXE_SUFFIX);
+    let place = cache_directory(&request.environment).join(TRIAL_DIRECTORY).join(binary);
+    let mut request = request.clone();
+    request.goal = Goal::Build(Output::Store(place));
+    request.updates_lock = false;
+    request.options.cache = CacheOptions { program: std::env::current_exe().ok(), ..request.options.cache };
+    let session = &editing.session;
+    match velox_build::build(&request, session.reporter(), session.cancel.clone()).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == velox_build::ErrorKind::Build => {
+            session.failed(&error.help("the configuration was not changed"));
+            Ok(false)
+        }
+        Err(error) => Err(session.failed(&error)),
+    }
+}
+
+/// Changes the text of the configuration, or the options if the text has the change already.
+fn apply(
+    editing: &mut EditSession,
+    request: &mut BuildRequest,
+    change: &SecurityChange,
+) -> Result<(), Diagnostic> {
+    let editor = &mut editing.editor;
+    match change {
+        SecurityChange::Go { to, .. } => {
+            request.options.versions.lowest_go = Some(to.clone());
+            match request.manifest.go.as_ref().map(|go| &go.value) {
+                Some(GoSelection::Minor(_)) => Ok(()),
+                _ => editor.set_go(to),
+            }
+        }
+        SecurityChange::Roadrunner { to, .. } => editor.set_roadrunner(to),
+        SecurityChange::Plugin { name, to, .. } => match editor.has_variable_ref(name) {
+            true => Err(Diagnostic::error(format!("the ref of plugin {name} contains a variable"))
+                .help(format!("set the variable to {to}"))),
+            false => editor.set_ref(name, to),
+        },
+        SecurityChange::Requires { module, to, .. } => editor.set_floor(module, to),
+    }
+}
+
+/// Adds a change, or extends one of an earlier round.
+fn merge(changes: &mut Vec<SecurityChange>, new: SecurityChange) {
+    let same = changes.iter_mut().find(|old| match (&**old, &new) {
+        (SecurityChange::Go { .. }, SecurityChange::Go { .. })
+        | (SecurityChange::Roadrunner { .. }, SecurityChange::Roadrunner { .. }) => true,
+        (SecurityChange::Plugin { name: old, .. }, SecurityChange::Plugin { name, .. }) => old == name,
+        (SecurityChange::Requires { module: old, .. }, SecurityChange::Requires { module, .. }) => {
+            old == module
+        }
+        _ => false,
+    });
+    match same {
+        Some(old) => *old = old.clone().with_target(new.to()),
+        None => changes.push(new),
+    }
+}
+
+fn file_change(change: &SecurityChange) -> Change {
+    let (kind, name, module) = match change {
+        SecurityChange::Go { .. } => (ChangeKind::Updated, "Go".to_owned(), None),
+        SecurityChange::Roadrunner { .. } => (ChangeKind::Updated, "roadrunner".to_owned(), None),
+        SecurityChange::Plugin { name, module, .. } => {
+            (ChangeKind::Updated, name.clone(), Some(module.clone()))
+        }
+        SecurityChange::Requires { module, .. } => (ChangeKind::Updated, module.clone(), None),
+    };
+    Change { kind, name, module, from: Some(change.from().to_owned()), to: Some(change.to().to_owned()) }
+}
+
+fn render(update: &SecurityUpdate<'_>) -> String {
+    let mut text = String::new();
+    for change in update.changes {
+        let (from, to) = (change.from(), change.to());
+        let _ = match change {
+            SecurityChange::Go { .. } => writeln!(text, "Go {from} -> {to}"),
+            SecurityChange::Roadrunner { .. } => writeln!(text, "RoadRunner {from} -> {to}"),
+            SecurityChange::Plugin { name, .. } => writeln!(text, "plugin {name} {from} -> {to}"),
+            SecurityChange::Requires { module, .. } => {
+                writeln!(text, "{module} {from} -> {to} ([[requires]])")
+            }
+        };
+    }
+    if !update.changes.is_empty() {
+        text.push('\n');
+    }
+    if !update.closed.is_empty() {
+        let _ = writeln!(text, "closes {}:", vulnerabilities(update.closed.len()));
+        for ClosedVulnerability { id, module, version, reach } in &update.closed {
+            let _ = writeln!(text, "  {id} in {module} {version} ({})", reach.word());
+        }
+    }
+    if !update.remaining.is_empty() {
+        let _ = writeln!(text, "can't close {}:", vulnerabilities(update.remaining.len()));
+        for UnfixedVulnerability { id, module, version, reach, why } in update.remaining {
+            let _ = writeln!(text, "  {id} in {module} {version} ({}): {why}", reach.word());
+        }
+    }
+    text + match update.builds {
+        None if update.remaining.is_empty() => "no known vulnerabilities: nothing to change\n",
+        None => "nothing to change\n",
+        Some(true) if update.dry_run => "the build works; nothing was written (--dry-run)\n",
+        Some(true) => "the build works\n",
+        Some(false) => "the build fails; nothing was written\n",
+    }
+}

@@ -1,0 +1,162 @@
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde_json::json;
+use velox_build::Event;
+use velox_manifest::Diagnostic;
+use velox_query::{AuditReport, CallFrame, Reach, Vulnerability};
+
+use crate::{
+    cli::{AuditFormat, OutputFormat, query::AuditCommand},
+    commands::session::Session,
+    report::{
+        self,
+        text::{clean, count},
+    },
+    settings::Settings,
+    status::{CommandResult, ExitStatus},
+};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The author of OpenVEX statements, if `VX_AUTHOR` names nobody.
+const DEFAULT_AUTHOR: &str = "vx audit";
+
+pub(crate) async fn audit(settings: Settings, arguments: AuditCommand) -> CommandResult {
+    let AuditCommand { project, database, fail_on } = arguments;
+    let format = settings.audit;
+    let session = Session::open(settings, project)?;
+    let loaded =
+        AuditReport::load(&session.request, &database.url, session.reporter(), session.cancel.clone());
+    let audited = loaded.await.map_err(|error| session.failed(&error))?;
+    session.report.clear();
+    warn(&session, &audited);
+    session.print(&match (format, session.format) {
+        (Some(AuditFormat::Sarif), _) => {
+            let source = session.request.source.as_ref();
+            format!("{:#}\n", audited.sarif(VERSION, &session.request.manifest, source))
+        }
+        (Some(AuditFormat::Openvex), _) => openvex(&session, &audited),
+        (None, OutputFormat::Json) => events(&audited),
+        (None, OutputFormat::Human) => clean(&render(&audited)).into_owned(),
+    })?;
+    let is_failure = audited.vulnerabilities.iter().any(|known| fail_on.includes(known.reach));
+    if is_failure { Err(ExitStatus::Failure) } else { Ok(()) }
+}
+
+/// What was not looked at, and what an old database lacks.
+pub(crate) fn warn(session: &Session, audited: &AuditReport) {
+    let AuditReport { database, database_modified, .. } = audited;
+    if audited.is_database_old {
+        let message =
+            format!("the vulnerability database {database} was last modified at {database_modified}");
+        let warning =
+            Diagnostic::warning(message).help("newer vulnerabilities are missing: update the mirror");
+        session.report.report(Event::Warning(warning));
+    }
+    if !audited.not_checked.is_empty() {
+        let modules = audited.not_checked.join(", ");
+        let warning = Diagnostic::warning(format!("not looked up in the vulnerability database: {modules}"));
+        session.report.report(Event::Warning(
+            warning.help("a local directory has no version; its dependencies were checked"),
+        ));
+    }
+}
+
+fn openvex(session: &Session, audited: &AuditReport) -> String {
+    let variable = |name: &str| session.request.environment.get(name).filter(|value| !value.is_empty());
+    // https://reproducible-builds.org/specs/source-date-epoch/
+    let epoch = variable("SOURCE_DATE_EPOCH").and_then(|seconds| seconds.parse().ok());
+    let epoch = epoch.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let author = variable("VX_AUTHOR").map_or(DEFAULT_AUTHOR, String::as_str);
+    format!("{:#}\n", audited.openvex(VERSION, author, epoch.unwrap_or_else(Timestamp::now)))
+}
+
+fn events(audited: &AuditReport) -> String {
+    let mut text: String =
+        audited.vulnerabilities.iter().map(|known| report::event("vulnerability", known)).collect();
+    let mut summary = json!(audited);
+    if let Some(fields) = summary.as_object_mut() {
+        fields.insert("roadrunner".to_owned(), json!(audited.roadrunner.path));
+        fields.insert("version".to_owned(), json!(audited.roadrunner.version));
+        for reach in [Reach::Called, Reach::Imported, Reach::Required] {
+            fields.insert(reach.word().to_owned(), json!(audited.count(reach)));
+        }
+    }
+    text += &report::event("audited", &summary);
+    text
+}
+
+fn render(audited: &AuditReport) -> String {
+    let mut text = String::new();
+    for (reach, title) in [
+        (Reach::Called, "Called: the vulnerable code can run"),
+        (Reach::Imported, "Imported: compiled, but the vulnerable functions are not called"),
+        (Reach::Required, "Required: no vulnerable package is compiled"),
+    ] {
+        let mut known = audited.vulnerabilities.iter().filter(|known| known.reach == reach).peekable();
+        if known.peek().is_some() {
+            let _ = writeln!(text, "{title}\n");
+        }
+        for known in known {
+            text += &render_vulnerability(known);
+        }
+    }
+    let total = audited.vulnerabilities.len();
+    let found = match total {
+        0 => "no known vulnerabilities".to_owned(),
+        _ => format!(
+            "{}: {} called, {} imported, {} required",
+            vulnerabilities(total),
+            audited.count(Reach::Called),
+            audited.count(Reach::Imported),
+            audited.count(Reach::Required)
+        ),
+    };
+    let AuditReport { roadrunner, go_version, modules, database, database_modified, scanner, .. } = audited;
+    let modules = count(*modules as u64, "module");
+    let go = go_version.trim_start_matches("go");
+    text + &format!(
+        "RoadRunner {}, {modules}, Go {go}: {found}\n{scanner}, {database} of {database_modified}\n",
+        roadrunner.version
+    )
+}
+
+/// `1 vulnerability`, `2 vulnerabilities`
+pub(crate) fn vulnerabilities(number: usize) -> String {
+    if number == 1 { "1 vulnerability".to_owned() } else { format!("{number} vulnerabilities") }
+}
+
+fn render_vulnerability(known: &Vulnerability) -> String {
+    let Vulnerability { id, aliases, summary, symbols, packages, plugins, calls, required_by, .. } = known;
+    let aliases = if aliases.is_empty() { String::new() } else { format!(" ({})", aliases.join(", ")) };
+    let mut text = format!("{id}{aliases}: {summary}\n  {}, {}\n", known.subject(), known.fix());
+    if !symbols.is_empty() {
+        let _ = writeln!(text, "  calls {}", symbols.join(", "));
+    } else if !packages.is_empty() {
+        let _ = writeln!(text, "  compiles {}", packages.join(", "));
+    }
+    let noun = if plugins.len() == 1 { "plugin" } else { "plugins" };
+    if !plugins.is_empty() {
+        let _ = writeln!(text, "  through {noun} {}", plugins.join(", "));
+    }
+    // The shortest one; JSON has all.
+    if let Some(calls) = calls.iter().min_by_key(|calls| calls.len()) {
+        for frame in calls {
+            let _ = writeln!(text, "    {}", render_frame(frame));
+        }
+    }
+    if calls.is_empty()
+        && let Some(chain) = required_by.iter().min_by_key(|chain| chain.len())
+    {
+        let _ = writeln!(text, "    {}", chain.join(" -> "));
+    }
+    text + "\n"
+}
+
+fn render_frame(frame: &CallFrame) -> String {
+    let CallFrame { function, file, line, .. } = frame;
+    match (file, line) {
+        (Some(file), Some(line)) => format!("{function} ({file}:{line})"),
+        _ => function.clone(),
+    }
+}

@@ -1,0 +1,367 @@
+//! `vx audit`, and `vx update --security`, with fictional vulnerabilities of the test modules.
+
+use std::{fs, path::Path, process::Command, sync::OnceLock};
+
+use serde_json::{Value, json};
+use velox_testkit::{Files, ModuleProxy, plugin};
+
+use crate::support::sandbox::{CommandOutput, Sandbox, assert_contains, configuration};
+
+const GO_MOD: &str = include_str!("../../../velox-query/src/audit/govulncheck.mod");
+const GO_SUM: &str = include_str!("../../../velox-query/src/audit/govulncheck.sum");
+const LIB: &str = "example.com/acme/lib";
+const HELLO: &str = "example.com/acme/hello";
+
+/// Downloads the modules of govulncheck; where that is impossible, the test is skipped with a printed reason.
+fn has_govulncheck(test: &str) -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    let has = HAS.get_or_init(|| {
+        let sandbox = Sandbox::new().file("tool/go.mod", GO_MOD).file("tool/go.sum", GO_SUM);
+        let arguments = ["-C", "tool", "mod", "download"];
+        sandbox.command("go", &arguments).output().is_ok_and(|output| output.status.success())
+    });
+    if !has {
+        println!("{test} is skipped: golang.org/x/vuln can't be downloaded from GOPROXY");
+    }
+    *has
+}
+
+/// A library whose function `Read` is called, whose package `lib/rare` nobody imports.
+fn library() -> Files {
+    let text =
+        |name: &str| format!("package {name}\n\nfunc Read() string {{ return \"x\" }}\n\nfunc Rare() {{}}\n");
+    [
+        ("go.mod", format!("module {LIB}\n\ngo 1.22\n")),
+        ("lib.go", text("lib")),
+        ("rare/rare.go", text("rare")),
+    ]
+    .map(|(file, text)| (file.to_owned(), text.into_bytes()))
+    .into()
+}
+
+/// A plugin that calls the library in a method that RoadRunner finds by reflection.
+fn user(name: &str, call: &str) -> Files {
+    let module = format!("example.com/acme/{name}");
+    let mut files = plugin(&module, name).requires(LIB, "v1.2.0").files();
+    let source =
+        format!("package {name}\n\nimport \"{LIB}\"\n\nfunc (*Plugin) Text() string {{ return {call} }}\n");
+    files.insert("use.go".to_owned(), source.into_bytes());
+    files
+}
+
+fn proxy() -> ModuleProxy {
+    let proxy = crate::support::sandbox::acme_proxy();
+    for version in ["v1.2.0", "v1.2.5", "v1.3.0"] {
+        proxy.module(LIB, version, library());
+    }
+    for version in ["v1.0.0", "v1.0.1"] {
+        proxy.module(HELLO, version, user("hello", "lib.Read()"));
+    }
+    proxy
+}
+
+/// A vulnerability of symbols of one package.
+fn entry(id: &str, module: &str, package: &str, symbols: &[&str], fixed: Option<&str>) -> Value {
+    let fixed = fixed.map(|fixed| json!({ "fixed": fixed }));
+    let events: Vec<Value> = std::iter::once(json!({ "introduced": "0" })).chain(fixed).collect();
+    json!({
+        "schema_version": "1.3.1",
+        "id": id,
+        "published": "2026-01-02T00:00:00Z",
+        "modified": "2026-01-02T00:00:00Z",
+        "aliases": [format!("CVE-{}", &id[3..])],
+        "summary": format!("Fictional {id}"),
+        "details": "Only in tests.",
+        "affected": [{
+            "package": { "name": module, "ecosystem": "Go" },
+            "ranges": [{ "type": "SEMVER", "events": events }],
+            "ecosystem_specific": { "imports": [{ "path": package, "symbols": symbols }] },
+        }],
+        "database_specific": { "url": format!("https://pkg.go.dev/vuln/{id}") },
+    })
+}
+
+fn called() -> Value {
+    entry("GO-2026-0001", LIB, LIB, &["Read"], Some("1.2.5"))
+}
+
+/// Writes a database with these entries (<https://go.dev/doc/security/vuln/database#api>) to `db/`.
+fn with_database(sandbox: Sandbox, modified: &str, entries: &[Value]) -> Sandbox {
+    let mut modules: Vec<Value> = Vec::new();
+    let mut sandbox = sandbox.file("db/index/db.json", json!({ "modified": modified }).to_string());
+    for entry in entries {
+        let vuln = json!({ "id": entry["id"], "modified": entry["modified"] });
+        modules.push(json!({ "path": entry["affected"][0]["package"]["name"], "vulns": [vuln] }));
+        sandbox = sandbox.file(&format!("db/ID/{}.json", entry["id"].as_str().unwrap()), entry.to_string());
+    }
+    modules.sort_by_key(|module| module["path"].as_str().unwrap().to_owned());
+    // One item for each module.
+    let mut merged: Vec<Value> = Vec::new();
+    for module in modules {
+        match merged.last_mut().filter(|last| last["path"] == module["path"]) {
+            Some(last) => {
+                last["vulns"].as_array_mut().unwrap().extend(module["vulns"].as_array().unwrap().clone())
+            }
+            None => merged.push(module),
+        }
+    }
+    sandbox.file("db/index/modules.json", json!(merged).to_string())
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}
+
+fn url(sandbox: &Sandbox) -> String {
+    format!("file://{}", sandbox.at("db").display())
+}
+
+fn audit(sandbox: &Sandbox, arguments: &str) -> CommandOutput {
+    sandbox.vx(&format!("audit --db {} {arguments}", url(sandbox)))
+}
+
+/// hello calls a vulnerable function, bye is not vulnerable, and nobody compiles `lib/rare`.
+fn machine(proxy: &ModuleProxy) -> Sandbox {
+    let sandbox = Sandbox::behind(proxy).plugins("hello@v1.0.0 bye@v1.0.0");
+    let entries = [
+        called(),
+        entry("GO-2026-0002", LIB, LIB, &["Rare"], None),
+        entry("GO-2026-0003", LIB, &format!("{LIB}/rare"), &["Read"], Some("1.3.0")),
+        entry("GO-2026-0004", "example.com/acme/other", "example.com/acme/other", &["Read"], None),
+    ];
+    with_database(sandbox, &now(), &entries)
+}
+
+#[test]
+fn audit_tells_called_from_imported_and_required() {
+    if !has_govulncheck("audit_tells_called_from_imported_and_required") {
+        return;
+    }
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let output = audit(&sandbox, "-q");
+    output.fails(1);
+    let text = output.stdout();
+    assert_contains(
+        &text,
+        &[
+            "Called: the vulnerable code can run\n\nGO-2026-0001 (CVE-2026-0001): Fictional GO-2026-0001\n",
+            "  example.com/acme/lib v1.2.0, fixed in v1.2.5\n  calls example.com/acme/lib.Read\n  through plugin hello\n    \
+             example.com/acme/hello.Plugin.Text (use.go:5)\n    example.com/acme/lib.Read (lib.go:3)\n",
+            "Imported: compiled, but the vulnerable functions are not called\n\nGO-2026-0002",
+            "  compiles example.com/acme/lib\n  through plugin hello\n    example.com/acme/hello v1.0.0 -> example.com/acme/lib v1.2.0\n",
+            "Required: no vulnerable package is compiled\n\nGO-2026-0003",
+            "3 vulnerabilities: 1 called, 1 imported, 1 required\n",
+            "govulncheck v1.9.0, file://",
+        ],
+    );
+    assert!(!text.contains("GO-2026-0004"), "{text}");
+
+    // The program is compiled once.
+    let again = audit(&sandbox, "--fail-on none");
+    again.ok();
+    assert!(!again.stderr().contains("compiling govulncheck"), "{}", again.stderr());
+    audit(&sandbox, "--offline").fails(1);
+
+    let events = audit(&sandbox, "--format json").events();
+    let [first, .., last] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!(
+        (&first["id"], &first["reach"], &first["fixed"]),
+        (&json!("GO-2026-0001"), &json!("called"), &json!("v1.2.5"))
+    );
+    assert_eq!(first["plugins"], json!(["hello"]));
+    assert_eq!(first["calls"][0].as_array().unwrap().last().unwrap()["file"], "lib.go");
+    assert_eq!(
+        (&last["event"], &last["called"], &last["required"]),
+        (&json!("audited"), &json!(1), &json!(1))
+    );
+
+    // Without the called one, the level decides.
+    let sandbox = with_database(sandbox, &now(), &[entry("GO-2026-0002", LIB, LIB, &["Rare"], None)]);
+    audit(&sandbox, "").ok();
+    audit(&sandbox, "--fail-on imported").fails(1);
+    // An old database is no clean bill.
+    let sandbox = with_database(sandbox, "2026-01-02T00:00:00Z", &[]);
+    assert_contains(
+        &audit(&sandbox, "").stderr(),
+        &["was last modified at 2026-01-02", "newer vulnerabilities are missing"],
+    );
+}
+
+#[test]
+fn audit_writes_sarif_and_openvex() {
+    if !has_govulncheck("audit_writes_sarif_and_openvex") {
+        return;
+    }
+    let proxy = proxy();
+    let sandbox = machine(&proxy).env("SOURCE_DATE_EPOCH", "1767312000");
+    let document = |format: &str| -> Value {
+        let output = audit(&sandbox, &format!("-q --format {format}"));
+        assert_eq!(output.code(), Some(1), "{}", output.stderr());
+        fs::write(sandbox.at(format), output.stdout()).unwrap();
+        serde_json::from_str(&output.stdout()).unwrap()
+    };
+    let sarif = document("sarif");
+    let results = sarif["runs"][0]["results"].as_array().unwrap();
+    let levels: Vec<&Value> = results.iter().map(|result| &result["level"]).collect();
+    assert_eq!(levels, ["error", "warning", "note"]);
+    let place = &results[0]["locations"][0]["physicalLocation"];
+    assert_eq!(
+        (&place["artifactLocation"]["uri"], &place["region"]["startLine"]),
+        (&json!("velox.toml"), &json!(4))
+    );
+    let step = &results[0]["codeFlows"][0]["threadFlows"][0]["locations"][0]["location"]["physicalLocation"];
+    assert_eq!(step["artifactLocation"]["uri"], "example.com/acme/hello@v1.0.0/use.go");
+
+    let vex = document("openvex");
+    assert_eq!(vex["timestamp"], "2026-01-02T00:00:00Z");
+    let statements = vex["statements"].as_array().unwrap();
+    let said: Vec<_> =
+        statements.iter().map(|it| (it["status"].as_str().unwrap(), it["justification"].as_str())).collect();
+    assert_eq!(
+        said,
+        [
+            ("affected", None),
+            ("not_affected", Some("vulnerable_code_not_in_execute_path")),
+            ("not_affected", Some("vulnerable_code_not_present")),
+        ]
+    );
+    assert_eq!(
+        statements[1]["products"][0]["subcomponents"][0]["@id"],
+        "pkg:golang/example.com/acme/lib@v1.2.0"
+    );
+    assert_eq!(document("openvex"), vex, "the same statements have the same bytes");
+    validate(&sandbox);
+}
+
+/// Reads both documents with the packages of others, if Python has them.
+fn validate(sandbox: &Sandbox) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/read-audit");
+    let read =
+        Command::new("python3").arg(script).args([sandbox.at("sarif"), sandbox.at("openvex")]).output();
+    match read {
+        Ok(read) if read.status.code() == Some(77) => {
+            println!("not read by others: {}", String::from_utf8_lossy(&read.stderr));
+        }
+        Ok(read) => assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr)),
+        Err(error) => println!("not read by others: {error}"),
+    }
+}
+
+#[test]
+fn audit_without_a_database_or_a_tool_is_a_failure() {
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    let fails = |sandbox: &Sandbox, parts: &[&str]| {
+        let output = audit(sandbox, "");
+        output.fails_with(1, parts);
+        assert_eq!(output.stdout(), "", "nothing is called clean");
+    };
+    let sandbox = sandbox.file("db/index/db.json", "{\"modi");
+    fails(
+        &sandbox,
+        &[
+            "invalid index/db.json in the vulnerability database file://",
+            "line 1 column 6",
+            "nothing was checked",
+        ],
+    );
+    let sandbox = with_database(sandbox, &now(), &[])
+        .file("db/index/modules.json", "[{\"path\":\"a.b/c\",\"vulns\":[{\"id\":\"../../etc/passwd\"}]}]");
+    fails(&sandbox, &["invalid index/modules.json", "invalid id \"../../etc/passwd\" of module \"a.b/c\""]);
+    let sandbox = with_database(sandbox, &now(), &[called()]).file("db/ID/GO-2026-0001.json", "");
+    fails(&sandbox, &["invalid ID/GO-2026-0001.json", "EOF while parsing"]);
+    let other = entry("GO-2026-0009", LIB, LIB, &["Read"], None).to_string();
+    let sandbox = sandbox.file("db/ID/GO-2026-0001.json", other);
+    fails(&sandbox, &["invalid ID/GO-2026-0001.json", "it is the entry \"GO-2026-0009\""]);
+    fs::remove_file(sandbox.at("db/ID/GO-2026-0001.json")).unwrap();
+    fails(&sandbox, &["failed to read ID/GO-2026-0001.json", "No such file"]);
+    fs::remove_dir_all(sandbox.at("db")).unwrap();
+    fails(
+        &sandbox,
+        &[
+            "failed to read index/db.json of the vulnerability database file://",
+            "`--db` names another database",
+        ],
+    );
+
+    sandbox
+        .vx("audit --db http://127.0.0.1:9")
+        .fails_with(1, &["failed to read index/db.json of the vulnerability database http://127.0.0.1:9/"]);
+    sandbox
+        .vx("audit --offline")
+        .fails_with(1, &["`--offline` forbids reading the vulnerability database https://vuln.go.dev/"]);
+    sandbox.vx("audit --db https://user:secret@example.com").fails_with(2, &["must not contain credentials"]);
+    assert!(!sandbox.vx("audit --db https://user:secret@example.com").stderr().contains("secret"));
+    sandbox.vx("audit --db /srv/vulndb").fails_with(2, &["did you mean `file:///srv/vulndb`?"]);
+    sandbox.vx("build --format sarif").fails_with(2, &["only `vx audit` prints SARIF and OpenVEX"]);
+
+    // A proxy without govulncheck.
+    let sandbox = with_database(sandbox, &now(), &[called()]);
+    sandbox.vx("lock").ok();
+    let sandbox = sandbox.env("GOPROXY", proxy.url());
+    fails(
+        &sandbox,
+        &[
+            "failed to build govulncheck",
+            "golang.org/x/vuln/cmd/govulncheck v1.9.0, which GOPROXY must serve",
+        ],
+    );
+}
+
+#[test]
+fn a_security_update_is_the_smallest_change() {
+    if !has_govulncheck("a_security_update_is_the_smallest_change") {
+        return;
+    }
+    let proxy = proxy();
+    let entries = [
+        called(),
+        entry("GO-2026-0002", LIB, LIB, &["Rare"], None),
+        entry("GO-2026-0003", HELLO, HELLO, &["Plugin.Text"], Some("1.0.1")),
+    ];
+    let text = configuration("hello@v1.0.0 bye@v1.0.0") + "# the end\n";
+    let sandbox = with_database(Sandbox::behind(&proxy).file("velox.toml", &text), &now(), &entries);
+    sandbox.vx("lock").ok();
+    let lock = sandbox.read("velox.lock");
+    let update =
+        |arguments: &str| sandbox.vx(&format!("update --security --db {} {arguments}", url(&sandbox)));
+
+    let output = update("-q --dry-run");
+    assert_eq!(
+        output.ok(),
+        "plugin hello v1.0.0 -> v1.0.1\nexample.com/acme/lib v1.2.0 -> v1.2.5 ([[requires]])\n\n\
+         closes 2 vulnerabilities:\n  GO-2026-0001 in example.com/acme/lib v1.2.0 (called)\n  \
+         GO-2026-0003 in example.com/acme/hello v1.0.0 (called)\n\
+         can't close 1 vulnerability:\n  GO-2026-0002 in example.com/acme/lib v1.2.5 (imported): no fix is available\n\
+         the build works; nothing was written (--dry-run)\n"
+    );
+    assert_eq!((sandbox.read("velox.toml"), sandbox.read("velox.lock")), (text.clone(), lock));
+
+    let events = update("--format json").events();
+    let result = events.iter().find(|event| event["event"] == "security_update").unwrap();
+    assert_eq!(
+        result["changes"][1],
+        json!({ "change": "requires", "module": LIB, "from": "v1.2.0", "to": "v1.2.5" })
+    );
+    assert_eq!((&result["builds"], &result["closed"][0]["id"]), (&json!(true), &json!("GO-2026-0001")));
+    let floor = format!("\n[[requires]]\nmodule = \"{LIB}\"\nversion = \"v1.2.5\"\n");
+    assert_eq!(sandbox.read("velox.toml"), text.replacen("tag = \"v1.0.0\"", "tag = \"v1.0.1\"", 1) + &floor);
+    sandbox.vx("lock --check").ok();
+    sandbox.vx("build -q -o bin --locked").ok();
+    assert_eq!(sandbox.module_in("bin/rr", LIB).as_deref(), Some("v1.2.5"));
+    assert_contains(&update("-q").ok(), &["nothing to change"]);
+
+    // A fix that doesn't compile changes nothing.
+    let broken = "package lib\n".to_owned().into_bytes();
+    let mut files = library();
+    files.insert("lib.go".to_owned(), broken);
+    proxy.module(LIB, "v1.2.6", files);
+    let before = sandbox.read("velox.toml");
+    let sandbox =
+        with_database(sandbox, &now(), &[entry("GO-2026-0005", LIB, LIB, &["Read"], Some("1.2.6"))]);
+    let output = sandbox.vx(&format!("update --security --db {}", url(&sandbox)));
+    assert_eq!(output.code(), Some(1), "{}", output.stderr());
+    assert_eq!(sandbox.read("velox.toml"), before);
+    sandbox.vx("update --security hello").fails(2);
+}

@@ -293,8 +293,11 @@ fn vulnerability(
     let called: Vec<&ScanFrame> = vulnerable.clone().filter(|frame| !frame.function.is_empty()).collect();
     let packages = vulnerable.filter(|frame| !frame.package.is_empty()).map(|frame| frame.package.clone());
     let packages = unique(packages.collect());
+    // The analysis starts in the packages of plugins, and doesn't report what is vulnerable right there.
+    let is_entry = packages.iter().any(|package| names.plugins.contains_key(package));
     let reach = match (called.is_empty(), packages.is_empty()) {
         (false, _) => Reach::Called,
+        (true, false) if is_entry => Reach::Called,
         (true, false) => Reach::Imported,
         (true, true) => Reach::Required,
     };
@@ -304,7 +307,7 @@ fn vulnerability(
     let mut plugins = unique(on_stacks.filter_map(|frame| names.of(&frame.module).cloned()).collect());
     let path = names.original(module);
     let chains: Vec<_> = graph.plugins().iter().filter_map(|plugin| graph.chain(plugin, path)).collect();
-    if reach != Reach::Called {
+    if called.is_empty() {
         let requiring = chains.iter().filter_map(|chain| chain.first()).map(|plugin| &plugin.path);
         let of_plugins = requiring.filter_map(|path| names.plugins.get(path)).chain(names.of(path));
         plugins = unique(of_plugins.cloned().collect());

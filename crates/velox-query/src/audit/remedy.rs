@@ -166,7 +166,9 @@ fn change(
         let requested = manifest.roadrunner.reference.as_ref().map_or("", |reference| &reference.value);
         return match semver::is_valid(requested) {
             true => Ok(SecurityChange::Roadrunner { from, to }),
-            false => Err(format!("it is fixed in {to}, but the ref of RoadRunner is no version")),
+            false => {
+                Err(format!("it is fixed in {to}, but the ref of RoadRunner is no exact version: change it"))
+            }
         };
     }
     let is_source = |plugin: &&LockedPlugin| plugin.source().is_some_and(|source| source.path == module);
@@ -181,6 +183,9 @@ fn change(
     };
     match semver::is_valid(&plugin.asked) {
         true => Ok(SecurityChange::Plugin { name: plugin.name.clone(), module: module.to_owned(), from, to }),
-        false => Err(format!("it is fixed in {to}, but the ref of plugin {} is no version", plugin.name)),
+        false => Err(format!(
+            "it is fixed in {to}, but the ref of plugin {} is no exact version: change it",
+            plugin.name
+        )),
     }
 }

@@ -184,8 +184,8 @@ pub(crate) struct CheckCommand {
 #[command(after_help = "Examples:
   vx audit                                  # fail if vulnerable code is called
   vx audit --fail-on imported               # also if it is only compiled
-  vx audit --format sarif >audit.sarif      # for code scanning
-  vx audit --format openvex >rr.vex.json    # for scanners that read the binary
+  vx audit --format sarif                   # for code scanning
+  vx audit --format openvex                 # for scanners that read the binary
   vx audit --db file:///srv/vulndb --offline
 
 The analysis is that of govulncheck, which is compiled once, on the source tree that `vx build` compiles. No name of a

@@ -1,5 +1,6 @@
 //! The output of a command: [`human`] text on stderr, or [`json`] events on stdout.
 
+pub(crate) mod audit;
 mod delayed;
 pub(crate) mod diagnostics;
 pub(crate) mod findings;

@@ -9,11 +9,12 @@ use velox_query::{AuditReport, Reach, SecurityChange, SecurityPlan, UnfixedVulne
 
 use crate::{
     cli::OutputFormat,
-    commands::{
-        edit::session::EditSession,
-        query::audit::{vulnerabilities, warn},
+    commands::edit::session::EditSession,
+    report::{
+        self, Change, ChangeKind,
+        audit::{vulnerabilities, warn},
+        text::clean,
     },
-    report::{self, Change, ChangeKind, text::clean},
     status::{CommandResult, ExitStatus},
 };
 
@@ -47,7 +48,7 @@ struct ClosedVulnerability<'a> {
 pub(crate) async fn update(mut editing: EditSession, database: &str, dry_run: bool) -> CommandResult {
     let mut request = BuildRequest { goal: Goal::Plan, ..editing.session.request.clone() };
     let before = audit(&editing, &request, database).await?;
-    warn(&editing.session, &before);
+    warn(&*editing.session.report, &before);
     let mut after = before.clone();
     let mut changes: Vec<SecurityChange> = Vec::new();
     let mut remaining: Vec<UnfixedVulnerability> = Vec::new();

@@ -2,8 +2,6 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde_json::json;
-use velox_build::Event;
-use velox_manifest::Diagnostic;
 use velox_query::{AuditReport, CallFrame, Reach, Vulnerability};
 
 use crate::{
@@ -11,6 +9,7 @@ use crate::{
     commands::session::Session,
     report::{
         self,
+        audit::{vulnerabilities, warn},
         text::{clean, count},
     },
     settings::Settings,
@@ -29,7 +28,7 @@ pub(crate) async fn audit(settings: Settings, arguments: AuditCommand) -> Comman
         AuditReport::load(&session.request, &database.url, session.reporter(), session.cancel.clone());
     let audited = loaded.await.map_err(|error| session.failed(&error))?;
     session.report.clear();
-    warn(&session, &audited);
+    warn(&*session.report, &audited);
     session.print(&match (format, session.format) {
         (Some(AuditFormat::Sarif), _) => {
             let source = session.request.source.as_ref();
@@ -41,25 +40,6 @@ pub(crate) async fn audit(settings: Settings, arguments: AuditCommand) -> Comman
     })?;
     let is_failure = audited.vulnerabilities.iter().any(|known| fail_on.includes(known.reach));
     if is_failure { Err(ExitStatus::Failure) } else { Ok(()) }
-}
-
-/// What was not looked at, and what an old database lacks.
-pub(crate) fn warn(session: &Session, audited: &AuditReport) {
-    let AuditReport { database, database_modified, .. } = audited;
-    if audited.is_database_old {
-        let message =
-            format!("the vulnerability database {database} was last modified at {database_modified}");
-        let warning =
-            Diagnostic::warning(message).help("newer vulnerabilities are missing: update the mirror");
-        session.report.report(Event::Warning(warning));
-    }
-    if !audited.not_checked.is_empty() {
-        let modules = audited.not_checked.join(", ");
-        let warning = Diagnostic::warning(format!("not looked up in the vulnerability database: {modules}"));
-        session.report.report(Event::Warning(
-            warning.help("a local directory has no version; its dependencies were checked"),
-        ));
-    }
 }
 
 fn openvex(session: &Session, audited: &AuditReport) -> String {
@@ -119,11 +99,6 @@ fn render(audited: &AuditReport) -> String {
         "RoadRunner {}, {modules}, Go {go}: {found}\n{scanner}, {database} of {database_modified}\n",
         roadrunner.version
     )
-}
-
-/// `1 vulnerability`, `2 vulnerabilities`
-pub(crate) fn vulnerabilities(number: usize) -> String {
-    if number == 1 { "1 vulnerability".to_owned() } else { format!("{number} vulnerabilities") }
 }
 
 fn render_vulnerability(known: &Vulnerability) -> String {

@@ -111,7 +111,8 @@ fn not_found(path: &Path) -> Diagnostic {
         return Diagnostic::error(message).help(format!("use `--config {other}`"));
     }
     let is_default = path.file_name().is_some_and(|name| name == DEFAULT_FILE_NAME);
-    let parents = if is_default { ", nor in a parent directory" } else { "" };
+    let is_nowhere = || path.ancestors().skip(2).all(|parent| !parent.join(DEFAULT_FILE_NAME).is_file());
+    let parents = if is_default && is_nowhere() { ", nor in a parent directory" } else { "" };
     Diagnostic::error(format!("configuration file `{}` not found{parents}", path.display()))
         .help("create one with `vx init`, select another with `--config FILE`, or build without one with `vx build --with MODULE`")
         .help(format!("a minimal velox.toml for PHP applications:\n\n{}", catalogue::starter()))

@@ -44,6 +44,10 @@ pub struct KnownPlugin {
     /// The methods of each interface whose implementers it uses, `Name` apart; only of plugins in a `used_by`.
     #[serde(default)]
     pub collects: Vec<Vec<String>>,
+    /// The settings of `.rr.yaml` that need it: its own sections (`http.headers`), and the values that name it
+    /// (`kv.*.driver=redis`).
+    #[serde(default)]
+    pub rr_config: Vec<String>,
     /// A one-line description, without a full stop.
     pub description: String,
 }

@@ -28,6 +28,7 @@ mod target;
 
 pub use constraint::VersionConstraint;
 pub use diagnostic::{ConfigSyntax, Diagnostic, DiagnosticKind, Level, RelatedSpan, SourceFile};
+pub use document::{ConfigEntry, ConfigNode, ConfigValue, parse_yaml};
 pub use flags::{ManifestOverrides, PluginOverride};
 pub use manifest::{
     Architecture, BuildArgs, CacheConfig, DebugConfig, Dependencies, ExcludeDirective, Forge, ForgeKind,

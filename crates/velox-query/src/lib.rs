@@ -10,6 +10,7 @@
 //! | [`check`]              | problems such as moving refs                           | `vx check`          |
 //! | [`AuditReport`]        | known vulnerabilities, and whether they are called     | `vx audit`          |
 //! | [`licenses`]           | licenses of everything that is compiled in             | `vx licenses`       |
+//! | [`RrConfig`]           | a `.rr.yaml`, and the plugins that its settings need   | `vx check`, `vx init` |
 //! | [`inspect`]            | plugins and build settings of a binary                 | `vx inspect`        |
 //! | [`diagnose`]           | problems of go, git, proxies, forges, caches and disks | `vx doctor`         |
 
@@ -49,7 +50,10 @@ pub use plugin_graph::{
     DisabledCause, FactKind, Implementer, LoadedPluginGraph, PluginEdge, PluginGraph, PluginNeed, PluginNode,
     PluginStart, ProvidedType, StartCondition, UnknownFact,
 };
-pub use rr_config::{RrConfigReport, check_rr_config};
+pub use rr_config::{
+    CompiledPlugins, RR_CONFIG_FILE_NAME, RrConfig, RrConfigCheck, RrConfigPlugins, RrConfigReport,
+    check_rr_config, is_rr_config,
+};
 pub use select::{SelectedPlugin, select_plugins};
 pub use upgrade::{PluginUpgrade, UpgradePlan, UpgradeStep, plan_upgrade};
 pub use why::{ModuleRequirement, Requirer, Why};

@@ -5,9 +5,10 @@ mod toml;
 mod tree;
 mod yaml;
 
-pub(crate) use self::{
-    toml::{duplicate_key, syntax_error},
+pub(crate) use self::toml::{duplicate_key, syntax_error};
+pub use self::{
     tree::{ConfigEntry, ConfigNode, ConfigValue},
+    yaml::parse_yaml,
 };
 use crate::{ConfigSyntax, Diagnostic, SourceFile};
 
@@ -18,7 +19,7 @@ use crate::{ConfigSyntax, Diagnostic, SourceFile};
 pub(crate) fn parse(source: &SourceFile) -> Result<ConfigNode, Vec<Diagnostic>> {
     match source.syntax() {
         ConfigSyntax::Toml => toml::parse(&source.text),
-        ConfigSyntax::Yaml => yaml::parse(&source.text).map_err(|error| vec![error]),
+        ConfigSyntax::Yaml => parse_yaml(&source.text).map_err(|error| vec![error]),
         ConfigSyntax::Json => json::parse(&source.text).map_err(|error| vec![error]),
     }
 }

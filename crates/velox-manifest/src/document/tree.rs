@@ -7,15 +7,17 @@ pub(super) const MAX_DEPTH: usize = 64;
 
 /// A value with its position.
 #[derive(Debug, Clone)]
-pub(crate) struct ConfigNode {
-    pub(crate) value: ConfigValue,
+pub struct ConfigNode {
+    /// The value.
+    pub value: ConfigValue,
     /// The byte range of the value; `None` for a table with a header, whose key is more precise.
-    pub(crate) span: Option<Range<usize>>,
+    pub span: Option<Range<usize>>,
 }
 
 /// A value. Numbers and dates are kept as they are written: a version such as `1.10` must not become `1.1`.
 #[derive(Debug, Clone)]
-pub(crate) enum ConfigValue {
+#[expect(missing_docs, reason = "the names say it")]
+pub enum ConfigValue {
     Null,
     Text(String),
     Boolean(bool),
@@ -28,15 +30,19 @@ pub(crate) enum ConfigValue {
 
 /// A key with its value. A table of YAML or JSON may have the same key twice.
 #[derive(Debug, Clone)]
-pub(crate) struct ConfigEntry {
-    pub(crate) key: String,
-    pub(crate) span: Option<Range<usize>>,
-    pub(crate) node: ConfigNode,
+pub struct ConfigEntry {
+    /// The key.
+    pub key: String,
+    /// The byte range of the key.
+    pub span: Option<Range<usize>>,
+    /// The value.
+    pub node: ConfigNode,
 }
 
 impl ConfigNode {
     /// The entries of a table.
-    pub(crate) fn entries(&self) -> Option<&[ConfigEntry]> {
+    #[must_use]
+    pub fn entries(&self) -> Option<&[ConfigEntry]> {
         match &self.value {
             ConfigValue::Table(entries) => Some(entries),
             _ => None,
@@ -44,20 +50,23 @@ impl ConfigNode {
     }
 
     /// The entry of a table with this key. As in Velox, the case of letters doesn't matter.
-    pub(crate) fn get(&self, key: &str) -> Option<&ConfigEntry> {
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&ConfigEntry> {
         let entries = self.entries()?;
         let exact = entries.iter().find(|entry| entry.key == key);
         exact.or_else(|| entries.iter().find(|entry| entry.key.eq_ignore_ascii_case(key)))
     }
 
     /// Whether this is missing in all but name: an empty text, or nothing at all.
-    pub(crate) fn is_unset(&self) -> bool {
+    #[must_use]
+    pub fn is_unset(&self) -> bool {
         matches!(&self.value, ConfigValue::Null)
             || matches!(&self.value, ConfigValue::Text(text) if text.is_empty())
     }
 
     /// The value in one word, with its article.
-    pub(crate) fn kind(&self) -> &'static str {
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
         match &self.value {
             ConfigValue::Null => "nothing",
             ConfigValue::Text(_) => "a string",

@@ -1,7 +1,10 @@
-use std::{borrow::Cow, collections::HashMap, ops::Range};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
-use saphyr::{Scalar, ScalarStyle, Tag};
-use saphyr_parser::{Event, Parser, Span};
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use super::tree::{ConfigEntry, ConfigNode, ConfigValue, MAX_DEPTH};
 use crate::Diagnostic;
@@ -9,10 +12,18 @@ use crate::Diagnostic;
 /// The values that aliases (`*name`) may repeat: nested aliases multiply.
 const MAX_ALIASED_NODES: usize = 10_000;
 
+/// The values of a document: a configuration has hundreds, and each takes memory.
+const MAX_NODES: usize = 200_000;
+
 /// A merge key, as in `<<: *defaults` (<https://yaml.org/type/merge.html>).
 const MERGE: &str = "<<";
 
-pub(super) fn parse(text: &str) -> Result<ConfigNode, Diagnostic> {
+/// Parses a YAML document, with aliases and merge keys resolved. A table may have the same key twice.
+///
+/// # Errors
+/// The first syntax error, more than one document, or values without bounds: nested too deeply, too many, or repeated
+/// by aliases too often.
+pub fn parse_yaml(text: &str) -> Result<ConfigNode, Diagnostic> {
     let (skipped, body) = match text.strip_prefix('\u{feff}') {
         Some(body) => (text.len() - body.len(), body),
         None => (0, text),
@@ -22,6 +33,7 @@ pub(super) fn parse(text: &str) -> Result<ConfigNode, Diagnostic> {
         open: Vec::new(),
         anchors: HashMap::new(),
         aliased: 0,
+        nodes: 0,
         documents: Vec::new(),
     };
     for event in Parser::new_from_str(body) {
@@ -89,6 +101,7 @@ struct TreeBuilder {
     open: Vec<OpenCollection>,
     anchors: HashMap<usize, ConfigNode>,
     aliased: usize,
+    nodes: usize,
     documents: Vec<ConfigNode>,
 }
 
@@ -163,6 +176,12 @@ impl TreeBuilder {
     }
 
     fn close(&mut self, node: ConfigNode, anchor: usize) -> Result<(), Diagnostic> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return Err(
+                Diagnostic::error(format!("invalid YAML: more than {MAX_NODES} values")).at(node.span)
+            );
+        }
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -192,19 +211,20 @@ fn size(node: &ConfigNode) -> usize {
 }
 
 /// Resolves merge keys: the keys of the merged tables that this one doesn't have itself.
-fn merged(mut entries: Vec<ConfigEntry>) -> Vec<ConfigEntry> {
-    while let Some(at) = entries.iter().position(|entry| entry.key == MERGE) {
-        let tables = match entries.remove(at).node.value {
+fn merged(entries: Vec<ConfigEntry>) -> Vec<ConfigEntry> {
+    if entries.iter().all(|entry| entry.key != MERGE) {
+        return entries;
+    }
+    let (merges, mut entries): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.key == MERGE);
+    let mut known: HashSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+    for merge in merges {
+        let tables = match merge.node.value {
             ConfigValue::Array(nodes) => nodes,
             value => vec![ConfigNode { value, span: None }],
         };
         for table in tables {
             let ConfigValue::Table(others) = table.value else { continue };
-            for other in others {
-                if entries.iter().all(|entry| entry.key != other.key) {
-                    entries.push(other);
-                }
-            }
+            entries.extend(others.into_iter().filter(|other| known.insert(other.key.clone())));
         }
     }
     entries
@@ -216,15 +236,52 @@ fn scalar(
     tag: Option<&Cow<'_, Tag>>,
     range: &Range<usize>,
 ) -> Result<ConfigValue, Diagnostic> {
-    Ok(match Scalar::parse_from_cow_and_metadata(Cow::Borrowed(&*text), style, tag) {
-        Some(Scalar::Null) => ConfigValue::Null,
-        Some(Scalar::Boolean(value)) => ConfigValue::Boolean(value),
-        Some(Scalar::Integer(_)) => ConfigValue::Integer(text.into_owned()),
-        Some(Scalar::FloatingPoint(_)) => ConfigValue::Float(text.into_owned()),
-        Some(Scalar::String(_)) => ConfigValue::Text(text.into_owned()),
-        None => {
+    let text = text.into_owned();
+    if style != ScalarStyle::Plain {
+        return Ok(ConfigValue::Text(text));
+    }
+    let tag = tag.filter(|tag| tag.is_yaml_core_schema()).map(|tag| tag.suffix.as_ref());
+    Ok(match (tag, plain(text)) {
+        (None, value)
+        | (Some("null"), value @ ConfigValue::Null)
+        | (Some("bool"), value @ ConfigValue::Boolean(_))
+        | (Some("int"), value @ ConfigValue::Integer(_))
+        | (Some("float"), value @ ConfigValue::Float(_)) => value,
+        (Some("float"), ConfigValue::Integer(text)) => ConfigValue::Float(text),
+        (Some("str"), ConfigValue::Text(text) | ConfigValue::Integer(text) | ConfigValue::Float(text)) => {
+            ConfigValue::Text(text)
+        }
+        (Some("str"), ConfigValue::Boolean(value)) => ConfigValue::Text(value.to_string()),
+        (Some("str"), ConfigValue::Null) => ConfigValue::Text(String::new()),
+        (Some(_), _) => {
             return Err(Diagnostic::error("invalid YAML: the value doesn't have the type of its tag")
                 .at(range.clone()));
         }
     })
+}
+
+/// The value of a scalar without quotes (<https://yaml.org/spec/1.2.2/#103-core-schema>).
+fn plain(text: String) -> ConfigValue {
+    let has_digits =
+        |digits: &str, radix| !digits.starts_with(['+', '-']) && i64::from_str_radix(digits, radix).is_ok();
+    let is_integer = match (text.strip_prefix("0x"), text.strip_prefix("0o")) {
+        (Some(digits), _) => has_digits(digits, 16),
+        (_, Some(digits)) => has_digits(digits, 8),
+        (None, None) => text.parse::<i64>().is_ok(),
+    };
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(&text);
+    match text.as_str() {
+        "" | "~" | "null" | "Null" | "NULL" => ConfigValue::Null,
+        "true" | "True" | "TRUE" => ConfigValue::Boolean(true),
+        "false" | "False" | "FALSE" => ConfigValue::Boolean(false),
+        _ if is_integer => ConfigValue::Integer(text),
+        ".nan" | ".NaN" | ".NAN" => ConfigValue::Float(text),
+        // Rust also parses `inf` and `nan`.
+        _ if matches!(unsigned, ".inf" | ".Inf" | ".INF")
+            || (text.bytes().any(|byte| byte.is_ascii_digit()) && text.parse::<f64>().is_ok()) =>
+        {
+            ConfigValue::Float(text)
+        }
+        _ => ConfigValue::Text(text),
+    }
 }

@@ -18,7 +18,8 @@ use velox_manifest::{
 };
 
 use crate::{
-    LoadedPluginGraph, ModuleGraph, PluginGraph, PluginNode, plugin_graph::PLUGIN_GRAPH_READER, without_major,
+    CompiledPlugins, LoadedPluginGraph, ModuleGraph, PluginGraph, PluginNode, RrConfig, RrConfigCheck,
+    plugin_graph::PLUGIN_GRAPH_READER, plugin_major_of, without_major,
 };
 
 /// A rule of a check.
@@ -43,7 +44,7 @@ pub enum CheckRule {
     MovingRef,
     /// Plugins are maintained.
     Deprecated,
-    /// The settings of `.rr.yaml` work with the RoadRunner release.
+    /// The settings of `.rr.yaml` work with the RoadRunner release and its plugins.
     RrConfig,
 }
 
@@ -63,16 +64,19 @@ pub struct Finding {
 pub struct CheckReport {
     /// The findings, in configuration order; those without a span come last.
     pub findings: Vec<Finding>,
+    /// The checks of RoadRunner configurations.
+    pub rr_configs: Vec<RrConfigCheck>,
     /// RoadRunner's version; `None` if it can't be resolved.
     pub roadrunner: Option<String>,
 }
 
-/// Checks a request. Only caches are written, as with [`ModuleGraph::load`].
+/// Checks a request, and RoadRunner configurations against its plugins. Only caches are written, as with [`ModuleGraph::load`].
 ///
 /// # Errors
 /// An interruption only: a resolution failure is a finding.
 pub async fn check(
     request: &BuildRequest,
+    rr_configs: &[RrConfig],
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<CheckReport, Error> {
@@ -85,6 +89,7 @@ pub async fn check(
         Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
         graph => graph,
     };
+    let mut plugin_graph = None;
     let mut findings = rules::of_configuration(&request.manifest, graph.as_ref().ok());
     let mut checked = match &graph {
         Ok(graph) => {
@@ -94,18 +99,36 @@ pub async fn check(
             findings.extend(rules::of_graph(request, graph, &newest));
             let quiet = Arc::new(WithoutRaised(reporter));
             match PluginGraph::load_if_built(&lenient, quiet, cancel.clone()).await {
-                Ok(Some(loaded)) => findings.extend(of_plugin_graph(&request.manifest, &loaded)),
+                Ok(Some(loaded)) => {
+                    findings.extend(of_plugin_graph(&request.manifest, &loaded));
+                    plugin_graph = Some(loaded.graph);
+                }
                 Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
                 // Without the graph, nothing is known of the start.
                 Ok(None) | Err(_) => {}
             }
-            CheckReport { findings, roadrunner: Some(graph.lock().roadrunner.version.clone()) }
+            let roadrunner = Some(graph.lock().roadrunner.version.clone());
+            CheckReport { findings, rr_configs: Vec::new(), roadrunner }
         }
         Err(error) => {
             findings.extend(rules::of_failure(&request.manifest, error));
-            CheckReport { findings, roadrunner: None }
+            CheckReport { findings, rr_configs: Vec::new(), roadrunner: None }
         }
     };
+    let modules: Vec<(String, String)> = match &graph {
+        Ok(graph) => {
+            let locked = graph.lock().plugins.iter();
+            locked.map(|plugin| (plugin.name.clone(), plugin.module.clone())).collect()
+        }
+        Err(_) => {
+            let manifest = &request.manifest;
+            let plugins = manifest.plugins.iter();
+            plugins.map(|plugin| (plugin.name.value.clone(), plugin.identity(manifest))).collect()
+        }
+    };
+    let compiled = plugin_graph.as_ref().map_or(CompiledPlugins::Modules(&modules), CompiledPlugins::Graph);
+    let major = graph.as_ref().ok().and_then(|graph| plugin_major_of(&graph.resolved.release));
+    checked.rr_configs = rr_configs.iter().map(|config| config.check(compiled, major)).collect();
     checked.findings.sort_by_key(|finding| {
         let place = finding.diagnostic.span.as_ref().map_or(usize::MAX, |span| span.start);
         (place, finding.rule)

@@ -140,6 +140,8 @@ pub(crate) struct RemoteArgs {
   vx run --with ./my-plugin serve              # include a local plugin
   vx run -- --version                          # `--` before arguments that start with a dash
 
+Without a velox.toml, `vx run serve` builds the newest RoadRunner with the plugins that .rr.yaml needs.
+
 Options of vx go before the arguments of rr. The exit code is that of rr.")]
 pub(crate) struct RunCommand {
     #[command(flatten)]

@@ -2,8 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
-use velox_manifest::{Replacement, catalogue::PluginGroup};
+use clap::{
+    Args, Subcommand,
+    builder::{NonEmptyStringValueParser, PossibleValue, PossibleValuesParser},
+};
+use velox_manifest::{
+    Replacement,
+    catalogue::{self, PluginGroup},
+};
 
 use super::{ConfigArgs, query::DatabaseArgs};
 
@@ -38,7 +44,11 @@ pub(crate) enum NewCommand {
   vx init --default                           # the plugins of the latest RoadRunner release
   vx init --roadrunner v2025.1.15 --group http --plugin rpc
   vx init --plugin http@v5.3.0 --plugin acme/plugin@main
+  vx init --preset web,queue                  # the plugins for a purpose
+  vx init --from .rr.yaml                     # the plugins that a configuration of RoadRunner needs
   vx init --from ./rr                         # the plugins and settings of a binary
+
+--preset, --group, --plugin and --from can be combined.
 
 An existing file is only overwritten with --force.")]
 pub(crate) struct InitCommand {
@@ -53,15 +63,25 @@ pub(crate) struct InitCommand {
     /// Include all plugins of a group that the RoadRunner release has; can be repeated
     #[arg(long = "group", value_name = "GROUP", value_parser = parse_group)]
     pub(crate) groups: Vec<PluginGroup>,
+    /// Include plugins for one purpose, as far as the RoadRunner release has them; can be repeated
+    #[arg(long = "preset", value_name = "PRESET", value_delimiter = ',', value_parser = preset_parser())]
+    pub(crate) presets: Vec<String>,
     /// Include exactly the plugins of the RoadRunner release
-    #[arg(long, conflicts_with_all = ["groups", "from"])]
+    #[arg(long, conflicts_with_all = ["groups", "presets", "from"])]
     pub(crate) default: bool,
-    /// Copy the plugins and settings of an existing RoadRunner binary
-    #[arg(long, value_name = "BINARY", conflicts_with_all = ["groups", "plugins"])]
+    /// Copy the plugins and settings of an existing RoadRunner binary, or include the plugins that a .rr.yaml needs
+    #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<PathBuf>,
     /// Overwrite an existing file
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+fn preset_parser() -> PossibleValuesParser {
+    let presets = catalogue::presets().iter();
+    PossibleValuesParser::new(
+        presets.map(|preset| PossibleValue::new(preset.name.as_str()).help(preset.description.as_str())),
+    )
 }
 
 fn parse_group(text: &str) -> Result<PluginGroup, String> {

@@ -170,11 +170,16 @@ pub(crate) struct InspectCommand {
 #[command(after_help = "Examples:
   vx check
   vx check --deny-warnings         # in CI: fail on warnings
+  vx check --rr-config prod.yaml   # compare the plugins with a configuration of RoadRunner
 
 `vx audit` shows known vulnerabilities.")]
 pub(crate) struct CheckCommand {
     #[command(flatten)]
     pub(crate) project: ProjectArgs,
+    /// The RoadRunner configuration whose settings the plugins must serve; can be repeated. `--config` accepts it too
+    /// [default: .rr.yaml beside velox.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rr_config: Vec<PathBuf>,
     /// Exit with 1 on warnings
     #[arg(long)]
     pub(crate) deny_warnings: bool,

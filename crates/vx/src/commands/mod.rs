@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod edit;
 pub(crate) mod query;
+mod rr_config;
 #[cfg(feature = "service")]
 pub(crate) mod service;
 #[cfg(not(feature = "service"))]

@@ -67,6 +67,27 @@ fn run_forwards_signals_to_roadrunner() {
 
 #[cfg(unix)]
 #[test]
+fn run_without_velox_toml_builds_what_the_configuration_needs() {
+    let proxy = acme_proxy();
+    let sandbox = Sandbox::behind(&proxy).env("GOPROXY", proxy.url()).file(
+        "conf/rr.yaml",
+        "version: \"3\"\nfileserver: { address: \"127.0.0.1:0\", serve: [{ prefix: \"/\", root: . }] }\n",
+    );
+    let message =
+        served(&sandbox, "run --roadrunner v2025.0.77 serve -c conf/rr.yaml", rustix::process::Signal::TERM);
+    assert!(
+        message
+            .contains("RoadRunner v2025.0.77 with the plugins that conf/rr.yaml needs: fileserver, logger;"),
+        "{message}"
+    );
+    assert_eq!(sandbox.entries("."), ["conf"]);
+    sandbox.vx("run serve -c none.yaml").fails_with(2, &["velox.toml` not found"]);
+    let sandbox = sandbox.file(".rr.yaml", "version: [");
+    sandbox.vx("run serve").fails_with(2, &[".rr.yaml:1:", "invalid YAML"]);
+}
+
+#[cfg(unix)]
+#[test]
 fn run_recompiles_a_changed_local_plugin() {
     let (sandbox, _proxy) = machine();
     let mine = |says: &str| plugin("example.com/me/mine", "mine").says(says);

@@ -70,6 +70,48 @@ fn init_takes_groups_and_plugins_from_flags() {
 }
 
 #[test]
+fn init_merges_presets_with_plugins_and_a_configuration_of_roadrunner() {
+    let proxy = proxy();
+    let rr_yaml =
+        "version: \"3\"\ninclude: [more.yaml]\nrpc: { listen: \"tcp://127.0.0.1:6001\" }\nmine: {}\n";
+    let sandbox = Sandbox::behind(&proxy)
+        .file(".rr.yaml", rr_yaml)
+        .file("more.yaml", "version: \"3\"\nfileserver: { address: \"127.0.0.1:10101\" }\n");
+    let written = sandbox.vx("init --from .rr.yaml --roadrunner v2025.0.77");
+    written.succeeds_with(&["no plugin reads the section `mine`", "Created velox.toml"]);
+    assert_eq!(
+        headers(&sandbox),
+        ["[roadrunner]", "[plugins.rpc]", "[plugins.fileserver]", "[plugins.logger]"]
+    );
+    assert!(sandbox.read("velox.toml").starts_with("# The plugins that .rr.yaml needs.\n"));
+    sandbox.vx("build --dry-run").ok();
+
+    let init = "init --force --from .rr.yaml --preset monitoring --plugin acme/hello --roadrunner v2025.0.77";
+    sandbox.vx(init).ok();
+    assert_eq!(
+        headers(&sandbox),
+        [
+            "[roadrunner]",
+            "[plugins.rpc]",
+            "[plugins.fileserver]",
+            "[plugins.logger]",
+            "[plugins.metrics]",
+            "[plugins.status]",
+            "[plugins.hello]"
+        ]
+    );
+    sandbox.vx("init --force --preset full,minimal --roadrunner v2025.0.77").ok();
+    assert_eq!(headers(&sandbox).len(), 8);
+    sandbox.vx("init -c x.toml --preset webb").fails_with(2, &["webb", "minimal, web, queue, grpc"]);
+    sandbox.vx("init -c x.toml --from more.yaml --default").fails_with(2, &["--default"]);
+    let sandbox = sandbox.file("empty.yaml", "version: \"3\"\nmine: {}\n").file("bad.yaml", "a: [");
+    sandbox
+        .vx("init -c x.toml --from empty.yaml --roadrunner v2025.0.77")
+        .fails_with(2, &["empty.yaml:2:1", "mine"]);
+    sandbox.vx("init -c x.toml --from bad.yaml").fails_with(2, &["bad.yaml:1", "invalid YAML"]);
+}
+
+#[test]
 fn init_without_version_takes_newest_release() {
     let proxy = proxy();
     // Only this proxy: otherwise the newest release would be a real one.

@@ -160,6 +160,7 @@ pages_that_run! {
     quick_start: "docs/quick-start.md",
     readme: "README.md",
     sbom_and_provenance: "docs/sbom-and-provenance.md",
+    understanding_a_server: "docs/understanding-a-server.md",
 }
 
 fn runs(block: &Block) -> bool {

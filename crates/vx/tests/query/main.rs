@@ -14,4 +14,5 @@ mod docs;
 mod doctor;
 mod plugin_graph;
 mod queries;
+mod rr_config;
 mod shell;

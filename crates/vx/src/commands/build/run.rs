@@ -1,13 +1,28 @@
-use std::{collections::BTreeMap, ffi::OsString, path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use velox_build::{
-    BuildOptions, CacheOptions, CompileOptions, Error, Goal, Output, cache_directory, target_of_environment,
+    BuildOptions, CacheOptions, CompileOptions, Error, Goal, NetworkAccess, Output, cache_directory,
+    target_of_environment,
 };
 use velox_manifest::GoTarget;
+use velox_query::RR_CONFIG_FILE_NAME;
 
 use crate::{
-    cli::{OutputFormat, build::RunCommand},
-    commands::session::{LoadedManifest, Session, working_directory},
+    cli::{
+        OutputFormat, SourceArgs,
+        build::{OverrideArgs, RunCommand},
+    },
+    commands::{
+        edit::init::plugins_of_rr_config,
+        session::{LoadedManifest, Session, working_directory},
+    },
+    config_file::default_file,
     report::{self, DelayedReport},
     settings::{Settings, Verbosity},
     status::{CommandResult, ExitStatus},
@@ -25,6 +40,13 @@ pub(crate) async fn run(settings: Settings, arguments: RunCommand) -> CommandRes
     let report = |file| report::open_stderr(&settings, Default::default(), file);
     overrides.resolve_names(&settings, &source, report).await?;
     let directory = working_directory()?;
+    let has_manifest = source.config.is_some() || default_file(&directory).exists();
+    if let Some(file) = served_config(&arguments, &directory)
+        && !has_manifest
+        && overrides.with.is_empty()
+    {
+        add_needed_plugins(&settings, &mut overrides, &source, &file, &directory).await?;
+    }
     let loaded =
         LoadedManifest::load(&settings, source.config.take(), &overrides, &directory).map_err(|error| {
             let report = report::open_stderr(&settings, Default::default(), error.source);
@@ -55,6 +77,58 @@ pub(crate) async fn run(settings: Settings, arguments: RunCommand) -> CommandRes
         Some(binary) => execute(&binary.path, &arguments),
         None => Err(report::complain("internal error: the build has no binary")),
     }
+}
+
+/// The existing RoadRunner configuration that `rr serve` reads with these arguments.
+fn served_config(arguments: &[OsString], directory: &Path) -> Option<PathBuf> {
+    let serves = arguments.iter().any(|argument| argument == "serve");
+    let value = |short: &str, long: &str| {
+        let at = arguments.iter().rposition(|argument| {
+            argument
+                .to_str()
+                .is_some_and(|it| it == long || it.starts_with(&format!("{long}=")) || it.starts_with(short))
+        })?;
+        let argument = arguments.get(at)?.to_str()?;
+        let attached = argument.strip_prefix(long).or_else(|| argument.strip_prefix(short))?;
+        match attached.strip_prefix('=').unwrap_or(attached) {
+            "" => arguments.get(at + 1).map(PathBuf::from),
+            value => Some(PathBuf::from(value)),
+        }
+    };
+    let working = value("-w", "--WorkDir").map_or_else(|| directory.to_owned(), |path| directory.join(path));
+    let file = working.join(value("-c", "--config").unwrap_or_else(|| RR_CONFIG_FILE_NAME.into()));
+    (serves && file.is_file()).then_some(file)
+}
+
+/// Without a velox.toml, the plugins are those that the RoadRunner configuration needs.
+async fn add_needed_plugins(
+    settings: &Settings,
+    overrides: &mut OverrideArgs,
+    source: &SourceArgs,
+    file: &Path,
+    directory: &Path,
+) -> CommandResult {
+    let report = report::open_stderr(settings, Default::default(), None);
+    let options = BuildOptions {
+        go: source.go.as_ref().map(|go| directory.join(go)),
+        network: if source.offline { NetworkAccess::Offline } else { NetworkAccess::default() },
+        ..BuildOptions::default()
+    };
+    let session =
+        Session::new(report, settings.clone(), LoadedManifest::empty(directory), options, Goal::Plan)?;
+    let roadrunner = overrides.roadrunner.as_deref();
+    let (reference, plugins) = plugins_of_rr_config(settings, &session, roadrunner, file, directory).await?;
+    let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+    let shown = file.strip_prefix(directory).unwrap_or(file).display();
+    session.note(format!(
+        "no velox.toml: using RoadRunner {reference} with the plugins that {shown} needs: {}; `vx init --from {shown}` \
+         writes them to velox.toml",
+        names.join(", ")
+    ));
+    overrides.with = plugins.iter().map(|plugin| format!("{}@{}", plugin.module, plugin.reference)).collect();
+    overrides.roadrunner = Some(reference);
+    session.signals.stop();
+    Ok(())
 }
 
 /// Fails if the environment selects a target that this machine can't run.

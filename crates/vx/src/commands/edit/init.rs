@@ -1,29 +1,31 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use velox_build::{
-    BuildOptions, BuildRequest, Error, Goal, QuerySession, RoadRunnerRelease, VersionSubject, Versions,
-    write_text,
+    BuildOptions, BuildRequest, Error, Event, Goal, QuerySession, RoadRunnerRelease, VersionSubject,
+    Versions, write_text,
 };
 use velox_manifest::{
     Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile, Spanned,
     catalogue::{self, PluginGroup, PluginStatus},
 };
 use velox_query::{
-    Inspection, PluginEntry, inspect, plugin_group, plugin_name, render_configuration, render_settings,
-    select_plugins, without_major,
+    Inspection, PluginEntry, RrConfigPlugins, RrConfigReport, SelectedPlugin, inspect, plugin_group,
+    plugin_name, render_configuration, render_settings, select_plugins, without_major,
 };
 
 use crate::{
     cli::{OutputFormat, edit::InitCommand},
     commands::{
         edit::prompt,
+        rr_config,
         session::{LoadedManifest, Session, working_directory},
     },
     config_file::DEFAULT_FILE_NAME,
-    report::{self, Change, ChangeKind, text::count},
+    report::{self, Change, ChangeKind, Report, text::count},
     settings::Settings,
     signals::Signal,
     status::{CommandResult, ExitStatus},
@@ -34,11 +36,16 @@ const PRESELECTED: [&str; 4] = ["http", "logger", "rpc", "server"];
 
 const SHOWN_VERSIONS: usize = 12;
 
+/// [`report::open`] or [`report::open_stderr`].
+type OpenReport = fn(&Settings, LogConfig, Option<SourceFile>) -> Arc<dyn Report>;
+
 /// The reason why no configuration was written.
 enum InitError {
     Build(Error),
     Canceled,
     Terminal(io::Error),
+    /// What was wrong is shown.
+    Shown(ExitStatus),
 }
 
 impl From<Error> for InitError {
@@ -66,6 +73,7 @@ pub(crate) async fn init(settings: Settings, arguments: InitCommand) -> CommandR
             session.report.failed(status, &[], &[]);
             return Err(status);
         }
+        Err(InitError::Shown(status)) => return Err(status),
         Err(InitError::Terminal(error)) => {
             return Err(report::complain(&format!("failed to prompt on the terminal: {error}")));
         }
@@ -119,36 +127,64 @@ async fn configuration(
     session: &Session,
     directory: &Path,
 ) -> Result<(String, String), InitError> {
-    if let Some(binary) = &arguments.from {
-        let inspection = inspect(&directory.join(binary))?;
-        let (roadrunner, entries) = entries_of_binary(settings, arguments, &inspection, binary)?;
-        let title = format!("The plugins and settings of {}", binary.display());
-        let text = render_configuration(&roadrunner, &entries, &title) + &render_settings(&inspection);
-        return Ok((text, describe(&roadrunner, entries.len())));
+    let mut by_flags = arguments.default
+        || !(arguments.groups.is_empty() && arguments.presets.is_empty() && arguments.plugins.is_empty());
+    let mut reference = arguments.roadrunner.clone();
+    let mut entries: Vec<PluginEntry> = Vec::new();
+    let mut selectors = arguments.plugins.clone();
+    let mut title = "The RoadRunner binary that `vx build` creates".to_owned();
+    let mut build_settings = String::new();
+    match &arguments.from {
+        Some(file) if rr_config::is_yaml(file) => {
+            let needed = needed_plugins(settings, report::open, file, directory)?;
+            selectors.splice(0..0, needed);
+            title = format!("The plugins that {} needs", file.display());
+            by_flags = true;
+        }
+        Some(binary) => {
+            let inspection = inspect(&directory.join(binary))?;
+            let (roadrunner, plugins) = entries_of_binary(settings, arguments, &inspection, binary)?;
+            title = format!("The plugins and settings of {}", binary.display());
+            build_settings = render_settings(&inspection);
+            if !by_flags {
+                let text = render_configuration(&roadrunner, &plugins, &title) + &build_settings;
+                return Ok((text, describe(&roadrunner, plugins.len())));
+            }
+            (reference, entries) = (Some(roadrunner), plugins);
+        }
+        None => {}
     }
-    let by_flags = arguments.default || !arguments.groups.is_empty() || !arguments.plugins.is_empty();
     if !by_flags && !is_interactive(settings) {
         return Err(Error::configuration("stdin is not a terminal to select plugins on")
-            .help("select plugins with --default, --group or --plugin")
+            .help("select plugins with --default, --preset, --group, --plugin or --from .rr.yaml")
             .into());
     }
 
-    let reference = match &arguments.roadrunner {
-        Some(reference) => reference.clone(),
+    let reference = match reference {
+        Some(reference) => reference,
         None => select_roadrunner(&session.query()?, settings, !by_flags).await?,
     };
     let request = request_for(session, &reference);
     let query = QuerySession::new(&request, session.reporter(), session.cancel.clone())?;
     let release = query.release().await?;
-    let mut entries: Vec<PluginEntry> = Vec::new();
-    let mut selectors = arguments.plugins.clone();
     if by_flags {
+        let presets = || arguments.presets.iter().filter_map(|name| catalogue::preset(name));
         let is_selected = |module: &str| {
-            arguments.default || plugin_group(module).is_some_and(|group| arguments.groups.contains(&group))
+            arguments.default
+                || presets().any(|preset| preset.contains(module))
+                || plugin_group(module).is_some_and(|group| arguments.groups.contains(&group))
         };
-        let released = release.plugins.iter().filter(|plugin| is_selected(&plugin.path));
+        let is_new =
+            |module: &str| entries.iter().all(|known| without_major(&known.module) != without_major(module));
+        let released: Vec<_> = release
+            .plugins
+            .iter()
+            .filter(|plugin| is_selected(&plugin.path) && is_new(&plugin.path))
+            .collect();
         entries.extend(
-            released.map(|plugin| PluginEntry::new(plugin_name(&plugin.path), &plugin.path, &plugin.version)),
+            released
+                .iter()
+                .map(|plugin| PluginEntry::new(plugin_name(&plugin.path), &plugin.path, &plugin.version)),
         );
     } else {
         selectors.extend(prompt_plugins(settings, &release)?);
@@ -161,8 +197,52 @@ async fn configuration(
         let error = Error::configuration("no plugin selected");
         return Err(error.help("a configuration needs at least one plugin").into());
     }
-    let title = "The RoadRunner binary that `vx build` creates";
-    Ok((render_configuration(&reference, &entries, title), describe(&reference, entries.len())))
+    let text = render_configuration(&reference, &entries, &title) + &build_settings;
+    Ok((text, describe(&reference, entries.len())))
+}
+
+/// The names of the plugins that a `.rr.yaml` needs. Reports what was found in it.
+fn needed_plugins(
+    settings: &Settings,
+    open: OpenReport,
+    file: &Path,
+    directory: &Path,
+) -> Result<Vec<String>, InitError> {
+    let RrConfigPlugins { plugins, reports } = rr_config::read(settings, file, directory)?.plugins();
+    for RrConfigReport { source, findings } in reports {
+        let report = open(settings, LogConfig::default(), Some(source));
+        if plugins.is_empty() {
+            report.failed(ExitStatus::Configuration, &findings, &[]);
+            return Err(InitError::Shown(ExitStatus::Configuration));
+        }
+        findings.into_iter().for_each(|finding| report.report(Event::Warning(finding)));
+    }
+    Ok(plugins.iter().map(|plugin| plugin.name.clone()).collect())
+}
+
+/// The newest RoadRunner release, and the plugins that a `.rr.yaml` needs, with their versions.
+pub(in crate::commands) async fn plugins_of_rr_config(
+    settings: &Settings,
+    session: &Session,
+    roadrunner: Option<&str>,
+    file: &Path,
+    directory: &Path,
+) -> CommandResult<(String, Vec<SelectedPlugin>)> {
+    let selected = async {
+        let needed = needed_plugins(settings, report::open_stderr, file, directory)?;
+        let reference = match roadrunner {
+            Some(reference) => reference.to_owned(),
+            None => newest_roadrunner(&session.query()?).await?.1,
+        };
+        let request = request_for(session, &reference);
+        let query = QuerySession::new(&request, session.reporter(), session.cancel.clone())?;
+        Ok((reference, select_plugins(&query, &needed, "github.com").await?))
+    };
+    selected.await.map_err(|error| match error {
+        InitError::Build(error) => session.failed(&error),
+        InitError::Shown(status) => status,
+        InitError::Canceled | InitError::Terminal(_) => ExitStatus::Failure,
+    })
 }
 
 /// The request of the session for this RoadRunner.

@@ -7,12 +7,13 @@ use std::{
 
 use serde_json::json;
 use velox_manifest::{Diagnostic, Level, Manifest, SourceFile, VersionConstraint};
-use velox_query::{Finding, UpgradePlan, UpgradeStep, check_rr_config, plan_upgrade};
+use velox_query::{Finding, RR_CONFIG_FILE_NAME, UpgradePlan, UpgradeStep, check_rr_config, plan_upgrade};
 
 use crate::{
     cli::{OutputFormat, edit::MigrateCommand},
     commands::{
         edit::session::EditSession,
+        rr_config,
         session::{Session, working_directory},
     },
     report::{
@@ -25,7 +26,6 @@ use crate::{
 
 /// The first major version of the plugins whose RoadRunner reads a `.rr.yaml` of RoadRunner 3.
 const RR_CONFIG_CHANGES: u64 = 6;
-const RR_CONFIG: &str = ".rr.yaml";
 
 pub(super) async fn upgrade(
     mut editing: EditSession,
@@ -145,7 +145,7 @@ fn rr_configs(
         })
     };
     if arguments.rr_config.is_empty() {
-        let default = editing.file.with_file_name(RR_CONFIG);
+        let default = editing.file.with_file_name(RR_CONFIG_FILE_NAME);
         let exists = default.is_file() && !was_newest;
         return if exists { Ok(vec![(default.clone(), read(&default)?)]) } else { Ok(Vec::new()) };
     }
@@ -162,9 +162,7 @@ fn check_file(editing: &EditSession, file: &Path, text: String) -> CommandResult
     let plugins: Vec<String> = manifest.plugins.iter().map(|plugin| plugin.identity(manifest)).collect();
     let base = file.parent().unwrap_or(&directory);
     let report = check_rr_config(&SourceFile { name, text }, base, &plugins);
-    for diagnostic in &report.findings {
-        show(&editing.session, &Finding::of_rr_config(diagnostic.clone()), &report.source)?;
-    }
+    editing.session.print(&rr_config::render(&report, editing.session.format))?;
     Ok(report.findings.iter().any(|finding| finding.level == Level::Error))
 }
 

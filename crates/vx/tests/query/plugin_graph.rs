@@ -185,9 +185,7 @@ fn check_reports_plugins_that_do_not_start_once_the_binary_was_built() {
 #[test]
 fn a_build_warns_of_plugins_that_do_not_start_or_that_nothing_uses() {
     let proxy = proxy();
-    let osv = Osv::start();
     let sandbox = Sandbox::behind(&proxy)
-        .env("VX_OSV_URL", osv.url())
         .plugins("brotli@v1.0.0 guest@v1.0.0 github.com/roadrunner-server/rpc/v5@v5.1.9");
     let warnings = [
         "warning: plugin brotli has no effect: no plugin uses it",

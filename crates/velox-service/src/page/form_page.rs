@@ -1,10 +1,12 @@
 //! The form page, for selecting plugins.
 
 use maud::{Markup, html};
+use url::form_urlencoded;
 use velox_api::{BuildSpec, Violation};
 use velox_manifest::catalogue;
 
 use super::{
+    configuration::ReadConfiguration,
     layout::{Page, code_spans},
     missing::MissingPlugins,
     selection::Selection,
@@ -129,11 +131,14 @@ pub(super) struct FormPage<'a> {
     pub(super) is_confirming: bool,
     /// Whether the target is the platform of the browser.
     pub(super) is_target_detected: bool,
+    /// The `.rr.yaml` that the plugins were selected for.
+    pub(super) configuration: Option<&'a ReadConfiguration>,
 }
 
 impl FormPage<'_> {
     pub(super) fn page(&self) -> Page {
         let Self { catalogue, selection, errors, .. } = self;
+        let link = selection.link();
         let main = html! {
             div.intro {
                 h1 { "Build a RoadRunner binary" }
@@ -150,14 +155,96 @@ impl FormPage<'_> {
                         (version(catalogue, selection, errors))
                         (target(catalogue, selection, errors, self.is_target_detected))
                     }
-                    (plugins(catalogue, selection, errors))
+                    (self.plugins())
                     (advanced(selection, errors))
                 }
                 (self.summary())
             }
+            form id="configuration-form" method="post" action="/select" {
+                @for (name, value) in form_urlencoded::parse(link.trim_start_matches("/?").as_bytes()) {
+                    input type="hidden" name=(name) value=(value);
+                }
+            }
         };
         let title = if errors.0.is_empty() { "Build a RoadRunner binary" } else { "Invalid selection" };
         Page { title: format!("{title} · velox"), refresh: None, main }
+    }
+
+    fn plugins(&self) -> Markup {
+        let Self { catalogue, selection, errors, .. } = self;
+        html! {
+            section.step id="plugins" tabindex="-1" aria-labelledby="step-plugins" {
+                h2 id="step-plugins" { "Plugins" }
+                (errors.beside("plugins"))
+                div.tools {
+                    div.search.script role="search" {
+                        label.hidden for="search" { "Search plugins" }
+                        input type="search" id="search" placeholder="Search: kafka, metrics, cache…" autocomplete="off"
+                            aria-keyshortcuts="/" aria-controls="groups";
+                        kbd aria-hidden="true" { "/" }
+                    }
+                    (form_button("set", "none", None, "Clear"))
+                }
+                fieldset.presets {
+                    legend { "Add a preset" }
+                    @for preset in catalogue::presets() {
+                        (form_button("preset", &preset.name, Some(&preset.description), &preset.name))
+                    }
+                }
+                (self.configuration_field())
+                p.found role="status" data-found {}
+                div id="groups" {
+                    @for group in &catalogue.groups {
+                        @let selectable = || group.plugins.iter().filter(|plugin| !plugin.always_included);
+                        @let selected = selectable().filter(|plugin| selection.reference(&plugin.module).is_some()).count();
+                        fieldset.group data-group {
+                            legend {
+                                (group.title)
+                                span.script.tally data-tally { (selected) " of " (selectable().count()) }
+                            }
+                            div.cards {
+                                @for plugin in &group.plugins {
+                                    @if plugin.always_included { (included_card(plugin)) }
+                                    @else { (card(catalogue, plugin, selection, errors)) }
+                                }
+                            }
+                        }
+                    }
+                }
+                p.nothing data-nothing hidden {
+                    "No plugin found. Enter other Go modules below."
+                }
+                (area(errors, "more", &selection.more, "Other plugins",
+                    &html! { "Go modules, one per line: " code { "module@version" } }, "github.com/acme/rr-plugin/v2@v2.1.0"))
+            }
+        }
+    }
+
+    /// The choice of a `.rr.yaml`. Its fields belong to another form: the main one is also sent as a URL.
+    fn configuration_field(&self) -> Markup {
+        html! {
+            details.configuration open[self.configuration.is_some()] {
+                summary { "Select the plugins of a .rr.yaml" }
+                div.script.field {
+                    label for="configuration-file" { "Choose a file, or drop it on this page" }
+                    input type="file" id="configuration-file" accept=".yaml,.yml";
+                }
+                div.field {
+                    label for="configuration" { "Or paste its text" }
+                    p.hint id="configuration-hint" {
+                        "The text is only read for the plugins that it needs, and is not stored. Files that it includes are not read."
+                    }
+                    textarea.code id="configuration" name="configuration" form="configuration-form" rows="3"
+                        spellcheck="false" autocapitalize="off" placeholder="http:" aria-describedby="configuration-hint" {}
+                    div.actions {
+                        button type="submit" form="configuration-form" { "Select its plugins" }
+                    }
+                }
+                div id="configured" role="status" tabindex="-1" {
+                    @if let Some(configuration) = self.configuration { (configuration.markup()) }
+                }
+            }
+        }
     }
 
     fn summary(&self) -> Markup {
@@ -230,54 +317,6 @@ fn version(catalogue: &PluginCatalogue, selection: &Selection, errors: &FormErro
                     "The plugin versions of " (catalogue.of) " are unknown; the newest versions are selected."
                 }
             }
-        }
-    }
-}
-
-fn plugins(catalogue: &PluginCatalogue, selection: &Selection, errors: &FormErrors) -> Markup {
-    html! {
-        section.step id="plugins" tabindex="-1" aria-labelledby="step-plugins" {
-            h2 id="step-plugins" { "Plugins" }
-            (errors.beside("plugins"))
-            div.tools {
-                div.search.script role="search" {
-                    label.hidden for="search" { "Search plugins" }
-                    input type="search" id="search" placeholder="Search: kafka, metrics, cache…" autocomplete="off"
-                        aria-keyshortcuts="/" aria-controls="groups";
-                    kbd aria-hidden="true" { "/" }
-                }
-                (form_button("set", "none", None, "Clear"))
-            }
-            fieldset.presets {
-                legend { "Add a preset" }
-                @for preset in catalogue::presets() {
-                    (form_button("preset", &preset.name, Some(&preset.description), &preset.name))
-                }
-            }
-            p.found role="status" data-found {}
-            div id="groups" {
-                @for group in &catalogue.groups {
-                    @let selectable = || group.plugins.iter().filter(|plugin| !plugin.always_included);
-                    @let selected = selectable().filter(|plugin| selection.reference(&plugin.module).is_some()).count();
-                    fieldset.group data-group {
-                        legend {
-                            (group.title)
-                            span.script.tally data-tally { (selected) " of " (selectable().count()) }
-                        }
-                        div.cards {
-                            @for plugin in &group.plugins {
-                                @if plugin.always_included { (included_card(plugin)) }
-                                @else { (card(catalogue, plugin, selection, errors)) }
-                            }
-                        }
-                    }
-                }
-            }
-            p.nothing data-nothing hidden {
-                "No plugin found. Enter other Go modules below."
-            }
-            (area(errors, "more", &selection.more, "Other plugins",
-                &html! { "Go modules, one per line: " code { "module@version" } }, "github.com/acme/rr-plugin/v2@v2.1.0"))
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod assets;
 mod build_page;
+mod configuration;
 mod dockerfile;
 mod error_page;
 mod form_page;
@@ -30,6 +31,7 @@ pub(crate) use self::assets::{ICON, SCRIPT, STYLE};
 pub(crate) use self::error_page::show_errors_as_pages;
 use self::{
     build_page::BuildPage,
+    configuration::ReadConfiguration,
     dockerfile::dockerfile,
     form_page::{FormErrors, FormPage},
     layout::Page,
@@ -43,7 +45,7 @@ use crate::{
         access::{Builder, Reader, check_origin},
         body::{self, BuildPath},
         builds::{TEXT, TOML, attachment},
-        error::ApiError,
+        error::{ApiError, ApiErrorKind},
     },
     releases::Releases,
     service::Service,
@@ -65,6 +67,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(service: Service, release
     Router::new()
         .route("/", get(form))
         .route("/missing", get(missing))
+        .route("/select", post(select).get(|| async { Redirect::to("/") }))
         .route("/velox.toml", get(file))
         .route("/Dockerfile", get(file))
         .route("/build", post(submit).get(|| async { Redirect::to("/") }))
@@ -81,6 +84,7 @@ struct ResolvedForm {
     selection: Selection,
     /// Whether the target is the platform of the browser.
     is_target_detected: bool,
+    configuration: Option<ReadConfiguration>,
 }
 
 /// `GET /`
@@ -97,6 +101,31 @@ async fn form(
         return Redirect::to(&form.selection.link()).into_response();
     }
     form.page(FormErrors::none(), false).respond(StatusCode::OK)
+}
+
+/// `POST /select`: selects the plugins that a `.rr.yaml` needs. It is sent in the body, because it may contain secrets.
+async fn select(
+    State(state): State<Arc<PageState>>,
+    _: Reader,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    check_origin(&headers, &uri)?;
+    let mut form = SubmittedForm::parse_body(&body::read(&headers, body).await?);
+    let text = std::mem::take(&mut form.configuration);
+    let read = tokio::task::spawn_blocking(move || ReadConfiguration::new(&text)).await;
+    let mut read =
+        read.map_err(|_| ApiError::new(ApiErrorKind::Internal, "failed to read the configuration"))?;
+    let mut form = state.resolve(form, &headers).await;
+    let status = if read.is_usable() {
+        read.select(&mut form.selection, &form.catalogue);
+        StatusCode::OK
+    } else {
+        StatusCode::UNPROCESSABLE_ENTITY
+    };
+    form.configuration = Some(read);
+    Ok(form.page(FormErrors::none(), false).respond(status))
 }
 
 /// `GET /missing`: the warning of the form page.
@@ -242,7 +271,7 @@ impl PageState {
             .filter(|target| !form.has_target() && catalogue.targets.iter().any(|known| known == target));
         let default_target = of_browser.unwrap_or(&catalogue.target);
         let selection = form.resolve(&catalogue, previous.as_ref(), default_target);
-        ResolvedForm { catalogue, selection, is_target_detected: of_browser.is_some() }
+        ResolvedForm { catalogue, selection, is_target_detected: of_browser.is_some(), configuration: None }
     }
 }
 
@@ -265,9 +294,10 @@ impl ResolvedForm {
 
     /// `is_confirming`: whether the next request builds despite the missing plugins.
     fn page(&self, errors: FormErrors, is_confirming: bool) -> Page {
-        let Self { catalogue, selection, is_target_detected } = self;
+        let Self { catalogue, selection, is_target_detected, configuration } = self;
         let missing = MissingPlugins::new(selection, catalogue);
-        let is_target_detected = *is_target_detected;
-        FormPage { catalogue, selection, errors, missing, is_confirming, is_target_detected }.page()
+        let (configuration, is_target_detected) = (configuration.as_ref(), *is_target_detected);
+        FormPage { catalogue, selection, errors, missing, is_confirming, is_target_detected, configuration }
+            .page()
     }
 }

@@ -157,6 +157,52 @@ function choose(form) {
     }
   }
 
+  // Selects the plugins that a .rr.yaml needs.
+  const configuration = one("#configuration-form"), configured = one("#configured");
+  async function configure(text) {
+    const body = new URLSearchParams(link().slice(2));
+    body.set("configuration", text);
+    one("details.configuration").open = true;
+    try {
+      if (text === null) throw new Error("The file is larger than 256 KiB.");
+      const answer = await fetch(configuration.action, { method: "POST", body, headers: { accept: "text/html" } });
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const told = one("#configured", fresh);
+      if (!told) throw new Error("The service did not accept the file.");
+      if (answer.ok) {
+        one("#groups").replaceWith(one("#groups", fresh));
+        filter();
+        changed();
+      }
+      configured.replaceChildren(...told.childNodes);
+    } catch (error) {
+      configured.textContent = error.message;
+    }
+    configured.scrollIntoView({ block: "nearest" });
+  }
+  const read = async (file) => configure(file.size > 256 * 1024 ? null : await file.text());
+  one("#configuration-file").addEventListener("change", (event) => {
+    if (event.target.files.length) read(event.target.files[0]);
+    event.target.value = "";
+  });
+  configuration.addEventListener("submit", (event) => {
+    event.preventDefault();
+    configure(one("#configuration").value);
+  });
+  document.addEventListener("dragover", (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    document.body.classList.add("dragging");
+  });
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dragging"); });
+  document.addEventListener("drop", (event) => {
+    document.body.classList.remove("dragging");
+    const [file] = event.dataTransfer.files;
+    if (!file) return;
+    event.preventDefault();
+    read(file);
+  });
+
   form.addEventListener("input", (event) => {
     if (event.target === search) return filter();
     if (event.target.matches(".version")) one("[type=checkbox]", event.target.closest("[data-plugin]")).checked = true;

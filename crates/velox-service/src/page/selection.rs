@@ -74,6 +74,8 @@ pub(super) struct SubmittedForm {
     has_plugins: bool,
     /// The warning about missing plugins that the user has seen: [`MissingPlugins::key`](super::missing::MissingPlugins::key).
     pub(super) accepted: String,
+    /// The text of a `.rr.yaml`.
+    pub(super) configuration: String,
 }
 
 /// A change of the selected plugins, from a button or a link.
@@ -98,6 +100,7 @@ impl SubmittedForm {
                 "ref" => other_ref = text,
                 "was" => form.previous_roadrunner = Some(text),
                 "accepted" => form.accepted = text,
+                "configuration" => form.configuration = value.replace("\r\n", "\n"),
                 "set" if text == "none" => form.changes.push(Change::Clear),
                 "preset" => form.changes.push(Change::AddPreset(text)),
                 "add" => {

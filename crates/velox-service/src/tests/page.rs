@@ -220,6 +220,61 @@ async fn an_incomplete_selection_is_built_on_purpose_only() {
     assert!(service.get("/missing?p=").await.text.contains("data-missing=\"\""));
 }
 
+/// A form body with a `.rr.yaml`.
+fn configuration_form(text: &str) -> String {
+    url::form_urlencoded::Serializer::new("rr=v2025.1.15&target=linux/arm64&".to_owned())
+        .append_pair("configuration", text)
+        .finish()
+}
+
+#[tokio::test]
+async fn plugins_are_selected_for_a_configuration() {
+    let service = TestService::start().await;
+    let text = "version: '3'\r\nserver: { command: php worker.php }\r\nrpc: { listen: 'tcp://u:hidden@127.0.0.1:6001' }\r\n\
+                http:\r\n  address: :80\r\n  middleware: [gzip, nope]\r\nkv: { a: { driver: memory } }\r\n";
+    let Answer { status, text, .. } = service.post_form("/select", &[], &configuration_form(text)).await;
+    assert_eq!(status, 200);
+    assert!(text.contains("Selected for <code>.rr.yaml</code>"), "{text}");
+    for name in ["gzip", "http", "kv", "logger", "memory", "rpc", "server"] {
+        let module = format!("github.com/roadrunner-server/{name}/v5");
+        assert!(text.contains(&format!("id=\"p-{name}\" value=\"{module}\" checked")), "{name}: {text}");
+    }
+    assert_eq!(text.matches(" checked").count(), 7, "only these: {text}");
+    assert!(text.contains("Line 6: ") && text.contains("<code>nope</code>"), "{text}");
+    assert!(text.contains("value=\"linux/arm64\" selected") && text.contains("data-missing=\"\""), "{text}");
+    assert!(
+        !text.contains("hidden@") && !text.contains("php worker.php"),
+        "the text is not repeated: {text}"
+    );
+
+    // A plugin that the release has no version of.
+    let nsq = "version: '3'\njobs: { pipelines: { a: { driver: nsq } } }\nserver: { command: a }\n";
+    let Answer { status, text, .. } = service.post_form("/select", &[], &configuration_form(nsq)).await;
+    assert_eq!(status, 200);
+    assert!(text.contains("plugin <code>nsq</code> does not exist for RoadRunner v2025.1.15"), "{text}");
+
+    // What can't be used leaves the selection as it is.
+    for (configuration, message) in [
+        ("", "configuration is empty"),
+        ("http: [", "Line "),
+        ("a:\n\tb: c\n", "Line 2: "),
+        ("- a\n- b\n", "expected sections"),
+        (&"#".repeat(300 << 10), "larger than 256 KiB"),
+    ] {
+        let form = format!("{}&p={LOGGER}", configuration_form(configuration));
+        let Answer { status, text, .. } = service.post_form("/select", &[], &form).await;
+        assert_eq!(status, 422, "{message}");
+        assert!(text.contains("No plugins were selected.") && text.contains(message), "{message}: {text}");
+        assert!(text.contains(&format!("value=\"{LOGGER}\" checked")), "{text}");
+    }
+    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(service.post_form("/select", &[], &configuration_form(&nested)).await.status, 422);
+    let huge = configuration_form(&"a".repeat(2 << 20));
+    assert_eq!(service.post_form("/select", &[], &huge).await.status, 413);
+    let other_site = [("sec-fetch-site", "cross-site")];
+    assert_eq!(service.post_form("/select", &other_site, &configuration_form(nsq)).await.status, 403);
+}
+
 #[tokio::test]
 async fn selections_are_downloaded_as_files() {
     let service = TestService::start().await;

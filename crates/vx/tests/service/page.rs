@@ -313,6 +313,42 @@ fn page_warns_of_incomplete_selections() {
 }
 
 #[test]
+fn page_selects_plugins_for_a_configuration() {
+    story("page_selects_plugins_for_a_configuration", async |service, browser| {
+        let file = service.sandbox.at("my.rr.yaml");
+        fs::write(&file, "version: '3'\nserver: { command: a }\nhttp: { middleware: [gzip] }\nno: {}\n")
+            .unwrap();
+        browser.goto(&service.link(&[("status", "v5.1.9")])).await;
+        browser.find("details.configuration summary").await.click().await.unwrap();
+        browser.find("#configuration-file").await.send_keys(file.to_str().unwrap()).await.unwrap();
+        browser.until("document.querySelector('#configured').textContent.includes('Selected for')").await;
+        assert_eq!(checked(browser).await, json!(["server", "gzip", "http", "logger"]));
+        let told = browser.text("#configured").await;
+        assert!(told.contains("Line 4: "), "{told}");
+        let address = browser.value("location.href").await;
+        assert!(address.as_str().unwrap().contains("/gzip/"), "{address}");
+        audit(browser, "configuration").await;
+        pictures(browser, "configuration").await;
+
+        // Dropped on any place of the page; an unusable file changes nothing.
+        let drop = "const files = new DataTransfer(); files.items.add(new File([TEXT], '.rr.yaml')); \
+                    for (const name of ['dragover', 'drop']) \
+                    document.querySelector('h1').dispatchEvent(new DragEvent(name, { bubbles: true, cancelable: true, dataTransfer: files }))";
+        browser.script(&drop.replace("TEXT", "'http: ['")).await;
+        browser.until("document.querySelector('#configured').textContent.includes('No plugins')").await;
+        assert_eq!(checked(browser).await, json!(["server", "gzip", "http", "logger"]));
+        browser.script(&drop.replace("TEXT", "'a'.repeat(300 * 1024)")).await;
+        browser.until("document.querySelector('#configured').textContent.includes('larger than')").await;
+        browser.script(&drop.replace("TEXT", "'version: \"3\"\\nrpc: { listen: a }'")).await;
+        browser.until("document.querySelector('#configured').textContent.includes('Selected for')").await;
+        assert_eq!(checked(browser).await, json!(["rpc", "logger"]));
+        // The rejected file is logged by the browser.
+        let complaints = browser.complaints().await;
+        assert!(complaints.iter().all(|printed| printed.contains("422")), "{complaints:?}");
+    });
+}
+
+#[test]
 fn page_shows_errors_beside_their_fields() {
     story("page_shows_errors_beside_their_fields", async |service, browser| {
         browser.goto(&service.link(&[("http", "v5.3.0")])).await;

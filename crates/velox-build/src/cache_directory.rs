@@ -38,7 +38,14 @@ pub(crate) fn secure(directory: &Path) -> Result<(), Error> {
 
 /// Fails if another user could write to the directory that this variable sets: GOMODCACHE has the sources that are
 /// compiled, GOCACHE the compiled packages, and Go verifies neither when it uses them.
-pub(crate) fn check_trusted(variable: &str, directory: &Path) -> Result<(), Error> {
+///
+/// Root may use Go's caches of another user: in a container, they are often the host's, mounted.
+pub(crate) fn check_go_cache(variable: &str, directory: &Path) -> Result<(), Error> {
+    let is_mounted = is_root() && fs::metadata(directory).is_ok_and(|data| !is_writable_by_all(&data));
+    if is_mounted { Ok(()) } else { check_trusted(variable, directory) }
+}
+
+fn check_trusted(variable: &str, directory: &Path) -> Result<(), Error> {
     // A missing directory is created by this user.
     match fs::metadata(directory).ok().as_ref().and_then(untrusted) {
         None => Ok(()),
@@ -88,8 +95,29 @@ fn untrusted(data: &fs::Metadata) -> Option<String> {
     if !is_trusted_user(data.uid()) {
         return Some(format!("belongs to user {}", data.uid()));
     }
-    // In a directory with the sticky bit, nobody can replace the files of others.
-    (data.mode() & 0o1002 == 0o002).then(|| "is writable by every user".to_owned())
+    is_writable_by_all(data).then(|| "is writable by every user".to_owned())
+}
+
+/// In a directory with the sticky bit, nobody can replace the files of others.
+#[cfg(unix)]
+fn is_writable_by_all(data: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    data.mode() & 0o1002 == 0o002
+}
+
+#[cfg(not(unix))]
+fn is_writable_by_all(_: &fs::Metadata) -> bool {
+    false
+}
+
+#[cfg(unix)]
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[cfg(not(unix))]
+fn is_root() -> bool {
+    false
 }
 
 #[cfg(not(unix))]
@@ -128,11 +156,14 @@ mod tests {
             println!("skipped: only root can change the owner of a directory");
             return;
         }
-        for variable in ["VX_CACHE_DIR", "GOMODCACHE", "GOCACHE"] {
-            let error = check_trusted(variable, place.path()).unwrap_err().diagnostics[0].message.clone();
-            assert!(error.contains(variable) && error.contains("belongs to user 1234"), "{error}");
-        }
+        let error = secure(place.path()).unwrap_err().diagnostics[0].message.clone();
+        assert!(error.contains("VX_CACHE_DIR") && error.contains("belongs to user 1234"), "{error}");
+        // Root's containers mount Go's caches of the host's user.
+        check_go_cache("GOMODCACHE", place.path()).unwrap();
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(check_go_cache("GOMODCACHE", place.path()).is_err());
         chown(0).unwrap();
-        check_trusted("GOMODCACHE", place.path()).unwrap();
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        secure(place.path()).unwrap();
     }
 }

@@ -8,7 +8,7 @@ use velox_gomod::goversion::GoVersion;
 use velox_manifest::{Diagnostic, GoSelection, Manifest, Spanned};
 
 use crate::{
-    cache_directory::{cache_directory, check_trusted, secure},
+    cache_directory::{cache_directory, check_go_cache, secure},
     error::{Blame, Error, ErrorKind},
     event::{BuildSummary, Event, Note, Reporter},
     go_memory::{available_memory, garbage_collector_variables},
@@ -105,8 +105,8 @@ impl<'a> BuildContext<'a> {
         let scratch = ScratchDirectory::create(&parent, options.workspace.keep)?;
         let plain = CommandRunner::new(self.request, &self.reporter, &self.cancel);
         let installed = InstalledGo::find(&plain, options.go.as_deref(), scratch.path()).await?;
-        check_trusted("GOMODCACHE", &installed.settings.gomodcache)?;
-        check_trusted("GOCACHE", &installed.settings.gocache)?;
+        check_go_cache("GOMODCACHE", &installed.settings.gomodcache)?;
+        check_go_cache("GOCACHE", &installed.settings.gocache)?;
         let Network { children: commands, forges, fetcher } =
             Network::new(self.request, &installed.settings, scratch.path(), &plain).await?;
         let memory = garbage_collector_variables(environment, available_memory());

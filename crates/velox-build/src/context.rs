@@ -62,6 +62,11 @@ impl<'a> BuildContext<'a> {
         })
     }
 
+    /// The first target.
+    pub(crate) fn first_variant(&self) -> Result<&TargetVariant, Error> {
+        self.variants.first().ok_or_else(|| Error::configuration("there is no target"))
+    }
+
     pub(crate) fn note(&self, text: String) {
         self.reporter.report(Event::Note(Note::Text { text }));
     }

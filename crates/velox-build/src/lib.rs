@@ -22,6 +22,7 @@ mod go_tool;
 mod go_variables;
 mod imports;
 mod licenses;
+mod link_reader;
 mod local_module;
 mod lock;
 mod package_reader;
@@ -60,6 +61,7 @@ pub use go_memory::{available_memory, garbage_collector_variables};
 pub use go_tool::{GoTool, GoToolOutput};
 pub use go_variables::{GoVariable, InstructionSet, target_of_environment};
 pub use licenses::{LicenseFile, ModuleLicense};
+pub use link_reader::{LinkReader, LinkedBinary};
 pub use lock::{
     Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, LockedVersions, SelectedModule,
     TargetVariant, carry_over_lock, locked_go_version, locked_versions,

@@ -30,7 +30,10 @@ use crate::{
 const MAX_CACHED_RESULTS: usize = 64;
 
 /// The fields of `go list -json` that readers get.
-const LIST_FIELDS: &str = "-json=ImportPath,Name,Dir,Export,GoFiles,CgoFiles,IgnoredGoFiles,Imports,ImportMap,Module,Standard,Error";
+const LIST_FIELDS: [&str; 2] = [
+    "-export",
+    "-json=ImportPath,Name,Dir,Export,GoFiles,CgoFiles,IgnoredGoFiles,Imports,ImportMap,Module,Standard,Error",
+];
 
 /// A Go program of the standard library only. Its argument is a file with the output of
 /// `go list -e -export -deps -json` for RoadRunner's main package; its standard output is the result.
@@ -80,7 +83,8 @@ pub(crate) fn cached(
     reader: PackageReader,
     lock: &Lock,
 ) -> Result<Option<PackagesRead>, Error> {
-    let text = place(context, reader, lock)?.and_then(|path| fs::read_to_string(path).ok());
+    let text = result_file(context, reader.name, reader.source, lock)?
+        .and_then(|path| fs::read_to_string(path).ok());
     let result: Option<CachedResult> = text.and_then(|text| serde_json::from_str(&text).ok());
     Ok(result.map(|CachedResult { released, output }| {
         let released = released.into_iter().map(|(path, version)| ModuleVersion { path, version });
@@ -88,16 +92,22 @@ pub(crate) fn cached(
     }))
 }
 
-/// The place of a result in the cache; `None` for a binary without a key.
-fn place(context: &BuildContext<'_>, reader: PackageReader, lock: &Lock) -> Result<Option<PathBuf>, Error> {
+/// The file of a result in the cache; `None` for a binary without a key. `generation` changes when the reader makes another
+/// result of the same packages.
+pub(crate) fn result_file(
+    context: &BuildContext<'_>,
+    name: &str,
+    generation: &str,
+    lock: &Lock,
+) -> Result<Option<PathBuf>, Error> {
     let Some(variant) = context.variants.first() else { return Ok(None) };
     let stamp = context.stamp(lock);
     let key = key::of(lock, variant, &context.settings, &stamp, &context.replaced(lock))?;
     let Some(artifact) = key else { return Ok(None) };
     let mut hash = Sha256::new();
     hash.update(artifact);
-    hash.update(reader.source);
-    let directory = cache_directory(&context.request.environment).join(format!("{}-v1", reader.name));
+    hash.update(generation);
+    let directory = cache_directory(&context.request.environment).join(format!("{name}-v1"));
     Ok(Some(directory.join(format!("{}.json", HEXLOWER.encode(&hash.finalize())))))
 }
 
@@ -109,19 +119,9 @@ pub(crate) async fn read(
     lock: &Lock,
     workspace: &Workspace,
 ) -> Result<PackagesRead, Error> {
-    let variant = context.variants.first().ok_or_else(|| Error::configuration("there is no target"))?;
-    let flags = build_flags(&context.settings, lock, &context.stamp(lock))?;
-    let mut arguments = vec!["list", "-e", "-export", "-deps", LIST_FIELDS];
-    arguments.extend(flags.iter().map(String::as_str));
-    arguments.push(MAIN_PACKAGE);
-    let directory = workspace.directory();
-    let listed = tools.go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, None).await?;
-    // With -e, packages that don't compile are listed with their error.
-    if listed.stdout.trim().is_empty() {
-        return Err(Error::build("failed to list the packages: `go list` failed").output(listed.stderr));
-    }
+    let listed = list(context, &LIST_FIELDS, tools, lock, workspace).await?;
     let scratch = Workspace::empty(tools.scratch.path().join(reader.name))?;
-    scratch.write("packages.json", &listed.stdout)?;
+    scratch.write("packages.json", &listed)?;
     scratch.write("reader.go", reader.source)?;
     // Outside of any module, for this machine.
     let arguments = ["run", "reader.go", "packages.json"];
@@ -133,20 +133,43 @@ pub(crate) async fn read(
     }
     let released = context.resolver(tools, Some(lock)).release().await?.plugins;
     let read = PackagesRead { lock: lock.clone(), released, output: ran.stdout };
-    if let Some(path) = place(context, reader, lock)? {
+    if let Some(path) = result_file(context, reader.name, reader.source, lock)? {
+        let released = read.released.iter().map(|plugin| (plugin.path.clone(), plugin.version.clone()));
+        let result = CachedResult { released: released.collect(), output: read.output.clone() };
         // Without the cache, the next query takes longer.
-        let _ = keep(&path, &read);
+        let _ = serde_json::to_string(&result).map_err(io::Error::other).and_then(|text| keep(&path, &text));
     }
     Ok(read)
 }
 
+/// What `go list -deps` prints for RoadRunner's main package.
+pub(crate) async fn list(
+    context: &BuildContext<'_>,
+    fields: &[&str],
+    tools: &BuildTools,
+    lock: &Lock,
+    workspace: &Workspace,
+) -> Result<String, Error> {
+    let flags = build_flags(&context.settings, lock, &context.stamp(lock))?;
+    // With -e, packages that don't compile are listed with their error.
+    let mut arguments = vec!["list", "-e", "-deps"];
+    arguments.extend(fields);
+    arguments.extend(flags.iter().map(String::as_str));
+    arguments.push(MAIN_PACKAGE);
+    let directory = workspace.directory();
+    let variant = context.first_variant()?;
+    let listed = tools.go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, None).await?;
+    if listed.stdout.trim().is_empty() {
+        return Err(Error::build("failed to list the packages: `go list` failed").output(listed.stderr));
+    }
+    Ok(listed.stdout)
+}
+
 /// Writes a result, and removes the oldest ones beyond the limit.
-fn keep(path: &Path, read: &PackagesRead) -> io::Result<()> {
+pub(crate) fn keep(path: &Path, text: &str) -> io::Result<()> {
     let Some(directory) = path.parent() else { return Ok(()) };
     fs::create_dir_all(directory)?;
-    let released = read.released.iter().map(|plugin| (plugin.path.clone(), plugin.version.clone()));
-    let result = CachedResult { released: released.collect(), output: read.output.clone() };
-    write_text(path, &serde_json::to_string(&result)?)?;
+    write_text(path, text)?;
     let mut results: Vec<(SystemTime, PathBuf)> = fs::read_dir(directory)?
         .flatten()
         .filter(|entry| entry.path().extension().is_some_and(|it| it == "json"))

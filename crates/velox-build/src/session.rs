@@ -9,7 +9,7 @@ use velox_gomod::{
     modfile::{GoMod, Replace},
     module::ModuleVersion,
 };
-use velox_manifest::{Manifest, Origin, Plugin};
+use velox_manifest::{GoTarget, Manifest, Origin, Plugin};
 
 use crate::{
     artifact::store::ArtifactStore,
@@ -18,6 +18,7 @@ use crate::{
     context::{BuildContext, BuildTools},
     error::{Error, ErrorKind},
     event::{Phase, Reporter, phase},
+    link_reader::{self, LinkReader},
     lock::{Lock, LockFile, SelectedModule, replacement_of},
     package_reader::{self, PackageReader, PackagesRead},
     pipeline,
@@ -227,6 +228,34 @@ impl<'a> QuerySession<'a> {
         workspace.prepare(&lock, &context.stamp(&lock), &context.settings)?;
         let reading = package_reader::read(context, reader, &tools, &lock, &workspace);
         phase(&*context.reporter, Phase::Compile, reading).await
+    }
+
+    /// Links the binary of the first target with all symbols, over the same compiled packages as a build, and reads it;
+    /// or takes the result from the cache if nothing changed. Returns it with the lock and the target.
+    ///
+    /// # Errors
+    /// As [`crate::build`], up to the link; a failure of the reader.
+    pub async fn read_link(&self, reader: LinkReader) -> Result<(String, Lock, GoTarget), Error> {
+        let context = &self.context;
+        let target = context.first_variant()?.target.clone();
+        let found = LockFile::read(context.request)?;
+        let locked = context.matching_lock(&found)?;
+        if let Some(lock) = &locked
+            && let Some(output) = link_reader::cached(context, reader, lock)?
+        {
+            return Ok((output, lock.clone(), target));
+        }
+        let mut tools = context.tools(&found, locked.as_ref()).await?;
+        let (lock, workspace) = match locked {
+            Some(lock) => pipeline::restore(context, &tools, &found, lock).await?,
+            None => pipeline::resolve(context, &mut tools, &found).await?,
+        };
+        if let Some(output) = link_reader::cached(context, reader, &lock)? {
+            return Ok((output, lock, target));
+        }
+        workspace.prepare(&lock, &context.stamp(&lock), &context.settings)?;
+        let output = link_reader::read(context, reader, &tools, &lock, &workspace).await?;
+        Ok((output, lock, target))
     }
 
     /// As [`Self::read_packages`], but only if that takes no compilation: the result is in the cache, or the artifact

@@ -12,9 +12,12 @@
 //! | [`licenses`]           | licenses of everything that is compiled in             | `vx licenses`       |
 //! | [`RrConfig`]           | a `.rr.yaml`, and the plugins that its settings need   | `vx check`, `vx init` |
 //! | [`inspect`]            | plugins and build settings of a binary                 | `vx inspect`        |
+//! | [`Bisection`]          | changes between two locks, and builds with some        | `vx bisect`         |
+//! | [`BuildSize`]          | bytes of plugins, modules and packages                 | `vx size`           |
 //! | [`diagnose`]           | problems of go, git, proxies, forges, caches and disks | `vx doctor`         |
 
 mod audit;
+mod bisect;
 mod check;
 mod configuration;
 mod doctor;
@@ -29,12 +32,16 @@ mod outdated;
 mod plugin_graph;
 mod rr_config;
 mod select;
+mod size;
 mod upgrade;
 mod why;
 
 pub use audit::{
     AuditReport, CallFrame, PUBLIC_VULNERABILITY_DATABASE, Reach, SecurityChange, SecurityPlan,
     UnfixedVulnerability, Vulnerability,
+};
+pub use bisect::{
+    Bisection, LockChange, LockChangeKind, ModuleVersions, SearchResult, StepOutcome, search_changes,
 };
 pub use check::{CheckReport, CheckRule, Finding, build, check, check_majors};
 pub use configuration::{PluginEntry, plugin_group, plugin_name, render_configuration, render_settings};
@@ -55,6 +62,10 @@ pub use rr_config::{
     check_rr_config, is_rr_config,
 };
 pub use select::{SelectedPlugin, select_plugins};
+pub use size::{
+    BinaryContents, BuildSize, ModuleGrowth, ModuleSize, PackageSize, PluginSize, RecordedSize,
+    RecordedSizes, SizePrediction, SizeReport, binary_size, is_binary,
+};
 pub use upgrade::{PluginUpgrade, UpgradePlan, UpgradeStep, plan_upgrade};
 pub use why::{ModuleRequirement, Requirer, Why};
 

@@ -64,6 +64,7 @@ async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
         CliCommand::Run(arguments) => build::run::run(settings, *arguments).await,
         CliCommand::Lock(arguments) => build::lock::lock(settings, *arguments).await,
         CliCommand::Fetch(arguments) => build::fetch::fetch(settings, *arguments).await,
+        CliCommand::Bisect(arguments) => build::bisect::bisect(settings, *arguments).await,
         CliCommand::Cache { command } => build::cache::cache(&settings, &command),
         CliCommand::CompileCache => build::compile_cache::compile_cache(settings).await,
         CliCommand::New { command } => edit::new::new(settings, command).await,
@@ -82,6 +83,7 @@ async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
         CliCommand::Licenses(arguments) => query::licenses::licenses(settings, *arguments).await,
         CliCommand::Sbom(arguments) => query::sbom::sbom(settings, *arguments).await,
         CliCommand::Inspect(arguments) => query::inspect::inspect(&settings, &arguments),
+        CliCommand::Size(arguments) => query::size::size(settings, *arguments).await,
         CliCommand::Check(arguments) => query::check::check(settings, *arguments).await,
         CliCommand::Audit(arguments) => query::audit::audit(settings, *arguments).await,
         #[cfg(feature = "service")]

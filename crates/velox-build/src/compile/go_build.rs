@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -37,9 +37,59 @@ pub(crate) async fn go_build(
     variant: &TargetVariant,
 ) -> Result<PathBuf, Error> {
     let settings = &context.settings;
-    let locked = lock.targets.get(variant).cloned().unwrap_or_default();
     let binary = workspace.directory().join("out").join(settings.binary_name(&variant.target));
-    let arguments = arguments(settings, lock, &context.stamp(lock), &binary)?;
+    let linker = linker_flags(settings, &lock.roadrunner.module, &context.stamp(lock))?;
+    run(context, go, lock, workspace, variant, &linker, &binary).await?;
+    Ok(binary)
+}
+
+/// As [`go_build`], with all symbols. Also returns how the linker reached each symbol, one line each:
+/// `PARENT -> SYMBOL` (`-dumpdep` of cmd/link).
+pub(crate) async fn go_build_unstripped(
+    context: &BuildContext<'_>,
+    go: &Toolchain,
+    lock: &Lock,
+    workspace: &Workspace,
+    variant: &TargetVariant,
+) -> Result<(PathBuf, Vec<String>), Error> {
+    let settings = &context.settings;
+    let binary = workspace.directory().join("out").join("unstripped");
+    let mut linker = linker_flags(settings, &lock.roadrunner.module, &context.stamp(lock))?;
+    linker.retain(|flag| flag != "-s");
+    // Without the debug information that the ordinary binary doesn't have, either.
+    linker.extend(settings.strip().then(|| "-w".to_owned()));
+    linker.push("-dumpdep".to_owned());
+    // Hundreds of thousands of lines.
+    let reporter: Arc<dyn Reporter> = Arc::new(WithoutOutput(Arc::clone(&context.reporter)));
+    let go = go.with_reporter(reporter);
+    let mut lines = run(context, &go, lock, workspace, variant, &linker, &binary).await?;
+    lines.retain(|line| line.contains(" -> "));
+    Ok((binary, lines))
+}
+
+/// A reporter without the output of child processes.
+struct WithoutOutput(Arc<dyn Reporter>);
+
+impl Reporter for WithoutOutput {
+    fn report(&self, event: Event) {
+        if !matches!(event, Event::Output { .. }) {
+            self.0.report(event);
+        }
+    }
+}
+
+/// Runs `go build`. Returns its lines on standard error.
+async fn run(
+    context: &BuildContext<'_>,
+    go: &Toolchain,
+    lock: &Lock,
+    workspace: &Workspace,
+    variant: &TargetVariant,
+    linker: &[String],
+    binary: &Path,
+) -> Result<Vec<String>, Error> {
+    let locked = lock.targets.get(variant).cloned().unwrap_or_default();
+    let arguments = arguments(&context.settings, linker, binary);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
 
     let main_package = format!("{}/cmd/rr", lock.roadrunner.module);
@@ -50,7 +100,7 @@ pub(crate) async fn go_build(
     let finished = run.await?;
     progress.finish(finished.status.success());
     if finished.status.success() {
-        return Ok(binary);
+        return Ok(finished.stderr);
     }
     let lines = finished.stderr.into_iter().filter(|line| !is_package_name(line)).collect();
     Err(compile_error(context, lock, &locked, lines))
@@ -88,16 +138,12 @@ pub(crate) fn build_flags(
     Ok(flags)
 }
 
-fn arguments(
-    settings: &BuildSettings,
-    lock: &Lock,
-    stamp: &Stamp,
-    binary: &Path,
-) -> Result<Vec<String>, Error> {
+fn arguments(settings: &BuildSettings, linker: &[String], binary: &Path) -> Vec<String> {
     let mut arguments = vec!["build".to_owned(), "-v".to_owned()];
-    arguments.extend(build_flags(settings, lock, stamp)?);
+    arguments.extend(settings.compile_arguments());
+    arguments.push(format!("-ldflags={}", linker.join(" ")));
     arguments.extend(["-o".to_owned(), binary.to_string_lossy().into_owned(), MAIN_PACKAGE.to_owned()]);
-    Ok(arguments)
+    arguments
 }
 
 /// Quotes a field of `-ldflags`, which knows no escapes (<https://pkg.go.dev/cmd/go>, "-ldflags").

@@ -1,6 +1,9 @@
 //! Running a go command.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio_util::sync::CancellationToken;
 use velox_gomod::goversion;
@@ -9,6 +12,7 @@ use velox_manifest::GoTarget;
 use super::{go_env::GoSettings, policy::ToolchainSwitching};
 use crate::{
     error::Error,
+    event::Reporter,
     go_variables::{self, InstructionSet},
     lock::TargetVariant,
     process::{CommandOutput, CommandRunner, Invocation},
@@ -56,6 +60,11 @@ impl Toolchain {
     /// A copy that adds these environment variables.
     pub(crate) fn with_environment(&self, variables: &[(&'static str, String)]) -> Self {
         Self { children: self.children.with_environment(variables), ..self.clone() }
+    }
+
+    /// A copy that reports to another reporter.
+    pub(crate) fn with_reporter(&self, reporter: Arc<dyn Reporter>) -> Self {
+        Self { children: CommandRunner { reporter, ..self.children.clone() }, ..self.clone() }
     }
 
     /// A copy whose commands end when `stop` or the build is cancelled.

@@ -1,4 +1,4 @@
-//! The arguments of `vx build`, `run`, `lock`, `fetch` and `cache`.
+//! The arguments of `vx build`, `run`, `lock`, `fetch`, `bisect` and `cache`.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -76,6 +76,9 @@ pub(crate) struct BuildCommand {
     /// Skip running `rr --version` after the build
     #[arg(long)]
     pub(crate) no_smoke_test: bool,
+    /// Fail if a binary is larger: in bytes, or with a suffix K, M or G; lists what grew since `vx size --save`
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "dry_run")]
+    pub(crate) max_size: Option<u64>,
     /// Print the resolved versions and the go.mod to stdout, without compiling
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -185,6 +188,31 @@ pub(crate) struct FetchCommand {
     /// Require that velox.lock is up to date
     #[arg(long)]
     pub(crate) locked: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  git show v1.4:velox.lock > good.lock
+  vx bisect --good good.lock -- ./test.sh      # ./test.sh runs the binary $RR
+  vx bisect --good good.lock --bad new.lock -- php test.php {rr}
+  vx bisect --good good.lock -- sh -c '$RR --version | grep 2025'
+
+The test exits with 0 if the binary is good, with 125 if it can't tell, and with another code up to
+127 if the binary is bad; others stop the search. After Ctrl-C, the same command continues.
+
+Exit codes: 0 found, 1 not found, 2 invalid usage, 130 interrupted.")]
+pub(crate) struct BisectCommand {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// The lock file of a good binary
+    #[arg(long, value_name = "FILE")]
+    pub(crate) good: PathBuf,
+    /// The lock file of a bad binary [default: the lock of the configuration, velox.lock]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bad: Option<PathBuf>,
+    /// The test and its arguments, after `--`: `{rr}` and the environment variable RR are the path of the binary
+    #[arg(value_name = "COMMAND", last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
 }
 
 pub(super) const CACHE_EXAMPLES: &str = "\

@@ -94,6 +94,8 @@ pub(crate) enum CliCommand {
     Lock(Box<build::LockCommand>),
     /// Download everything that a build with --offline needs
     Fetch(Box<build::FetchCommand>),
+    /// Find the version change that breaks a test, between two lock files
+    Bisect(Box<build::BisectCommand>),
     /// Create a plugin from a template
     #[command(after_help = edit::NEW_EXAMPLES)]
     New {
@@ -132,6 +134,8 @@ pub(crate) enum CliCommand {
     Sbom(Box<query::SbomCommand>),
     /// Show the plugins and build settings of a RoadRunner binary
     Inspect(query::InspectCommand),
+    /// Show how many bytes belong to each plugin, and predict the size without some
+    Size(Box<query::SizeCommand>),
     /// Check the configuration for errors, without compiling
     Check(Box<query::CheckCommand>),
     /// Show known vulnerabilities, and whether the vulnerable code is called

@@ -1,12 +1,12 @@
 //! The arguments of `vx doctor`, `outdated`, `search`, `list`, `why`, `tree`, `graph`, `licenses`, `sbom`, `inspect`,
-//! `check` and `audit`.
+//! `size`, `check` and `audit`.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use velox_query::{DeniedLicense, PUBLIC_VULNERABILITY_DATABASE, Reach};
 
-use super::{ConfigArgs, ProjectArgs, SbomFormatArg, SourceArgs};
+use super::{ConfigArgs, ProjectArgs, SbomFormatArg, SourceArgs, parse_size};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -162,6 +162,35 @@ pub(crate) struct InspectCommand {
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Include modules that are not plugins
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx size                                      # plugins, modules and kinds of data
+  vx size --without temporal --without otel    # predict the size of a smaller binary
+  vx size --max-size 40M                       # in CI: fail if the binary is larger
+  vx size --save                               # record the sizes, for the list of what grew
+  vx size bin/rr                               # an existing binary
+
+The first time, the binary is linked once more, with symbols. Exit codes: 0 success, 1 larger than --max-size.")]
+pub(crate) struct SizeCommand {
+    /// A RoadRunner binary, or a configuration file [default: velox.toml]
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+    /// Predict the size without this plugin; can be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) without: Vec<String>,
+    /// Fail if the binary is larger: in bytes, or with a suffix K, M or G; lists what grew since --save
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "without")]
+    pub(crate) max_size: Option<u64>,
+    /// Record the sizes in velox.size.json, beside velox.lock
+    #[arg(long, conflicts_with_all = ["without", "max_size"])]
+    pub(crate) save: bool,
+    /// Include all modules and packages
     #[arg(long)]
     pub(crate) all: bool,
 }

@@ -13,6 +13,7 @@ mod support {
 }
 
 mod action;
+mod bisect;
 mod built_in_plugins;
 mod compile_cache;
 mod compile_failures;

@@ -5,9 +5,10 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant};
 
+use serde_json::Value;
 use velox_gomod::{buildinfo::BuildInfo, modfile::GoMod, semver};
 
-use crate::support::sandbox::{Sandbox, exclusive, module_tree, skip};
+use crate::support::sandbox::{Sandbox, exclusive, long, module_tree, skip};
 
 const ALL_35: &str = include_str!("../real-35-plugins.toml");
 const V3: &str = include_str!("../real-v3.toml");
@@ -75,6 +76,45 @@ fn all_35_plugins_build_at_exact_versions() {
     assert_eq!(sandbox.vx("graph --format dot").ok(), dot);
     println!("vx graph again: {:.3} s", since.elapsed().as_secs_f64());
     assert!(!sandbox.vx("graph").ok().contains("does not start"));
+}
+
+/// Plugins of all sizes; the first two are the ones that share most with other plugins.
+const PREDICTED: [&str; 10] = [
+    "otel",
+    "kafka",
+    "roadrunner_temporal",
+    "redis",
+    "http",
+    "google_pub_sub",
+    "fileserver",
+    "nats",
+    "sqs",
+    "grpc",
+];
+
+#[test]
+fn predicted_sizes_are_those_of_real_builds() {
+    let Some(_tree) = module_tree("the sizes of the real RoadRunner without some plugins") else { return };
+    let _exclusive = exclusive();
+    let sandbox = sandbox().file("velox.toml", ALL_35);
+    sandbox.vx("lock -q").ok();
+    let size = |arguments: &str| -> Value {
+        let since = Instant::now();
+        let events = sandbox.vx(&format!("size --format json {arguments}")).events();
+        println!("vx size {arguments}: {:.1} s", since.elapsed().as_secs_f64());
+        events.into_iter().find(|event| event["event"] == "size").unwrap()
+    };
+    let bytes = |binary: &Path| fs::metadata(binary).unwrap().len();
+    let all = size("");
+    let real = bytes(&build(&sandbox, "-q"));
+    assert!(all["total"].as_u64().unwrap().abs_diff(real) < real / 1000, "{} or {real}", all["total"]);
+    for name in &PREDICTED[..long(2, PREDICTED.len())] {
+        let predicted = size(&format!("--without {name}"))["prediction"]["bytes"].as_u64().unwrap();
+        let real = bytes(&build(&sandbox, &format!("-q --without {name}")));
+        let error = (predicted as f64 - real as f64) / real as f64 * 100.0;
+        println!("without {name}: predicted {predicted}, built {real}: {error:+.2} %");
+        assert!(error.abs() < 5.0, "{name}: {error} %");
+    }
 }
 
 #[test]

@@ -146,6 +146,7 @@ macro_rules! pages_that_run {
 }
 
 pages_that_run! {
+    binary_size: "docs/binary-size.md",
     build_service: "docs/build-service.md",
     building: "docs/building.md",
     ci: "docs/ci.md",

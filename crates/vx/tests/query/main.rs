@@ -16,3 +16,4 @@ mod plugin_graph;
 mod queries;
 mod rr_config;
 mod shell;
+mod size;

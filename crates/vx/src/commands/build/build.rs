@@ -8,7 +8,10 @@ use velox_manifest::LogConfig;
 use super::{remote::RemoteService, sign_key};
 use crate::{
     cli::build::{BuildCommand, SbomArg},
-    commands::session::{Session, working_directory},
+    commands::{
+        query::size::check_binary_sizes,
+        session::{Session, working_directory},
+    },
     report,
     settings::Settings,
     status::CommandResult,
@@ -67,6 +70,12 @@ pub(crate) async fn build(mut settings: Settings, mut arguments: BuildCommand) -
         Session::with_overrides(settings, arguments.project, &arguments.overrides, options, goal)?;
     match remote {
         Some(remote) => remote.build(session).await,
-        None => session.run().await.map(drop),
+        None => {
+            let summary = session.run().await?;
+            match arguments.max_size {
+                Some(limit) => check_binary_sizes(&session, &summary, limit).await,
+                None => Ok(()),
+            }
+        }
     }
 }

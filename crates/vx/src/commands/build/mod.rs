@@ -1,5 +1,6 @@
 //! Commands that build binaries or manage caches.
 
+pub(crate) mod bisect;
 #[allow(clippy::module_inception)]
 pub(crate) mod build;
 pub(crate) mod cache;

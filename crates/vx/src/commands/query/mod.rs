@@ -10,5 +10,6 @@ pub(crate) mod list;
 pub(crate) mod outdated;
 pub(crate) mod sbom;
 pub(crate) mod search;
+pub(crate) mod size;
 pub(crate) mod tree;
 pub(crate) mod why;

@@ -124,6 +124,7 @@ fn local_option(arguments: &BuildCommand) -> Option<(&'static str, &'static str)
         (arguments.attestation.is_some(), "--attestation", "the build service only creates binaries"),
         (!arguments.sbom.is_empty(), "--sbom", "the build service only creates binaries"),
         (arguments.remote_cache.is_some(), "--remote-cache", "the build service has its own caches"),
+        (arguments.max_size.is_some(), "--max-size", "the sizes of modules are measured on this machine"),
         (arguments.dry_run, "--dry-run", "the build service always compiles"),
     ]
     .into_iter()

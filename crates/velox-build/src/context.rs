@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use velox_fetch::download::Fetcher;
 use velox_gomod::goversion::GoVersion;
@@ -31,6 +32,8 @@ pub(crate) struct BuildContext<'a> {
     pub(crate) variants: Vec<TargetVariant>,
     pub(crate) reporter: Arc<dyn Reporter>,
     pub(crate) cancel: CancellationToken,
+    /// Notified when all packages of a target are compiled, before they are linked.
+    pub(crate) compiled: Notify,
 }
 
 /// A scratch directory, a go command and the network.
@@ -59,6 +62,7 @@ impl<'a> BuildContext<'a> {
             settings,
             reporter,
             cancel,
+            compiled: Notify::new(),
         })
     }
 

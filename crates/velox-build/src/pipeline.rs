@@ -108,14 +108,24 @@ async fn run(
         let reading = phase(&*context.reporter, Phase::Compile, read(check));
         report_findings(&context, check, reading.await?)?;
     }
-    let compiled = targets::compile(&context, &tools, &lock, &workspace, output).await?;
-    if let Some(check) = package_check.filter(|_| !context.settings.strict) {
+    let compile = async {
+        let compiled = targets::compile(&context, &tools, &lock, &workspace, output).await;
+        context.compiled.notify_one();
+        compiled
+    };
+    let check = async {
+        let Some(check) = package_check.filter(|_| !context.settings.strict) else { return Ok(None) };
+        // Beside the linker: earlier, it would compile packages a second time.
+        context.compiled.notified().await;
         match read(check).await {
-            Ok(read) => report_findings(&context, check, read)?,
-            Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
-            // The binary was built all the same.
-            Err(_) => {}
+            Err(error) if error.kind == ErrorKind::Interrupted => Err(error),
+            // The binary is built all the same.
+            result => Ok(result.ok().map(|read| (check, read))),
         }
+    };
+    let (compiled, read) = tokio::try_join!(compile, check)?;
+    if let Some((check, read)) = read {
+        report_findings(&context, check, read)?;
     }
     let summary = targets::publish(&context, &compiled, &lock).await?;
     targets::clean_up(&context, &compiled, &workspace);

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
 use velox_manifest::{Diagnostic, Origin};
 
 use super::source_lines::SourceLines;
@@ -93,7 +94,7 @@ async fn run(
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
 
     let main_package = format!("{}/cmd/rr", lock.roadrunner.module);
-    let progress = CompileProgress::new(&*context.reporter, locked.packages, main_package);
+    let progress = CompileProgress::new(context, locked.packages, main_package);
     let on_line = |line: &str| progress.line(line);
     let directory = workspace.directory();
     let run = go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, Some(&on_line));
@@ -165,6 +166,7 @@ fn quote(field: &str) -> Result<String, Error> {
 /// Counts the packages that `go build -v` prints. The main package is the last; the linker follows it.
 struct CompileProgress<'a> {
     reporter: &'a dyn Reporter,
+    compiled: &'a Notify,
     total: u64,
     main_package: String,
     done: AtomicU64,
@@ -173,10 +175,19 @@ struct CompileProgress<'a> {
 }
 
 impl<'a> CompileProgress<'a> {
-    fn new(reporter: &'a dyn Reporter, total: u64, main_package: String) -> Self {
+    fn new(context: &'a BuildContext<'_>, total: u64, main_package: String) -> Self {
+        let BuildContext { reporter, compiled, .. } = context;
         reporter.report(Event::Started(Phase::Compile));
         let (done, linking) = (AtomicU64::new(0), Mutex::new(None));
-        Self { reporter, total, main_package, done, compiling: Instant::now(), linking }
+        Self {
+            reporter: &**reporter,
+            compiled,
+            total,
+            main_package,
+            done,
+            compiling: Instant::now(),
+            linking,
+        }
     }
 
     fn line(&self, line: &str) {
@@ -197,6 +208,7 @@ impl<'a> CompileProgress<'a> {
             *linking = Some(Instant::now());
             self.reporter.report(Event::Finished(Phase::Compile, self.compiling.elapsed()));
             self.reporter.report(Event::Started(Phase::Link));
+            self.compiled.notify_one();
         }
     }
 

@@ -45,6 +45,8 @@ pub async fn search_changes<E>(
 ) -> Result<SearchResult, E> {
     let mut certain: BTreeSet<usize> = BTreeSet::new();
     let mut limit = count;
+    // Whether the changes found so far don't build without others: a build that lacks one of these is skipped, too.
+    let mut needs_more = false;
     while limit > 0 {
         // With the first `good` changes it is not bad, with the first `bad` ones it is.
         let (mut good, mut bad) = (0, limit);
@@ -52,8 +54,9 @@ pub async fn search_changes<E>(
         while let Some(middle) = middle(good, bad, &skipped) {
             let applied = certain.iter().copied().chain(0..middle).collect();
             match test(&applied).await? {
-                StepOutcome::Good => good = middle,
                 StepOutcome::Bad => bad = middle,
+                StepOutcome::Good => good = middle,
+                StepOutcome::Skipped if needs_more => good = middle,
                 StepOutcome::Skipped => {
                     skipped.insert(middle);
                 }
@@ -64,8 +67,11 @@ pub async fn search_changes<E>(
         }
         limit = bad - 1;
         certain.insert(limit);
-        if limit > 0 && test(&certain).await? == StepOutcome::Bad {
-            break;
+        if limit > 0 {
+            match test(&certain).await? {
+                StepOutcome::Bad => break,
+                outcome => needs_more = outcome == StepOutcome::Skipped,
+            }
         }
     }
     Ok(SearchResult::Found(certain))

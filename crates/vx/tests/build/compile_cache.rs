@@ -17,7 +17,8 @@ fn cache_report(output: &CommandOutput) -> Value {
 fn compiled(output: &CommandOutput) -> Vec<String> {
     output.ok();
     let events = output.events().into_iter();
-    let compiled = events.filter(|event| event["event"] == "progress" && event["phase"] == "compile");
+    let is_package = |event: &Value| event["phase"] == "compile" && event["done"].as_u64() > Some(0);
+    let compiled = events.filter(|event| event["event"] == "progress" && is_package(event));
     compiled.map(|event| event["item"].as_str().unwrap().to_owned()).collect()
 }
 

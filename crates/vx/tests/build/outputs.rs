@@ -121,7 +121,7 @@ fn a_binary_for_another_platform_is_replaced_with_a_note() {
 fn nothing_to_compile_is_said() {
     let proxy = acme_proxy();
     let sandbox = machine(&proxy);
-    sandbox.vx("build").succeeds_with(&["Compiled ", " packages in "]);
+    sandbox.vx("build").ok();
     let again = sandbox.vx("build --no-cache");
     again.succeeds_with(&["Compiled no packages: all of them are cached", "Linked the binary in "]);
 }

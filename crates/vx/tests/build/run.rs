@@ -69,7 +69,7 @@ fn run_forwards_signals_to_roadrunner() {
 #[test]
 fn run_without_velox_toml_builds_what_the_configuration_needs() {
     let proxy = acme_proxy();
-    let sandbox = Sandbox::behind(&proxy).env("GOPROXY", proxy.url()).file(
+    let sandbox = Sandbox::behind(&proxy).file(
         "conf/rr.yaml",
         "version: \"3\"\nfileserver: { address: \"127.0.0.1:0\", serve: [{ prefix: \"/\", root: . }] }\n",
     );

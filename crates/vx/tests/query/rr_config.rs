@@ -79,7 +79,7 @@ fn a_configuration_with_its_plugins_has_no_findings() {
         let checked = sandbox.vx(&format!("check {flag} conf/good.yaml")).ok();
         assert!(!checked.contains("good.yaml"), "{checked}");
     }
-    sandbox.vx("check --rr-config no.yaml").fails_with(2, &["failed to read `no.yaml`"]);
+    sandbox.vx("check --rr-config no.yaml").fails_with(2, &["no.yaml`: No such file or directory"]);
 }
 
 #[cfg(unix)]

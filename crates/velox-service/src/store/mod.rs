@@ -166,7 +166,7 @@ pub trait BuildStore: Send + Sync {
     async fn cancel(&self, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError>;
 
     /// Reads at most `limit` log entries after the entry `after` (0: from the start), and not many more than
-    /// [`MAX_LOG_READ_BYTES`]. Returns none only at the end of the log.
+    /// `MAX_LOG_READ_BYTES`. Returns none only at the end of the log.
     async fn log(&self, id: BuildId, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError>;
 
     /// The last entries of a build's log, in order: as many as have `bytes` of text, and at least one. Reads

@@ -106,15 +106,20 @@ impl Editor {
         self.entries().into_iter().map(|entry| entry.name).collect()
     }
 
-    /// Whether the plugin's ref contains a variable (`${NAME}`, `$NAME`), which a new ref would overwrite.
+    /// Whether the ref of a plugin, or of `roadrunner`, contains a variable (`${NAME}`, `$NAME`), which a new ref would
+    /// overwrite.
     #[must_use]
     pub fn has_variable_ref(&self, name: &str) -> bool {
-        self.entries()
-            .iter()
-            .find(|entry| entry.name == name)
-            .and_then(|entry| entry.field(entry.section.reference()))
-            .and_then(|field| self.text.get(field.value.clone()))
-            .is_some_and(|raw| raw.contains('$'))
+        let place = match name {
+            "roadrunner" => self.document().ok().and_then(|document| roadrunner_ref(&document)),
+            _ => self
+                .entries()
+                .iter()
+                .find(|entry| entry.name == name)
+                .and_then(|entry| entry.field(entry.section.reference()))
+                .map(|field| field.value.clone()),
+        };
+        place.and_then(|place| self.text.get(place)).is_some_and(|raw| raw.contains('$'))
     }
 
     /// Adds a plugin after the last one of its group in the catalogue, else after the last one, in the same style.
@@ -203,13 +208,16 @@ impl Editor {
 
     /// Sets RoadRunner's ref.
     pub fn set_roadrunner(&mut self, reference: &str) -> Result<(), Diagnostic> {
-        let document = self.document()?;
-        let place = get(document.as_table(), "roadrunner")
-            .and_then(|table| get(table.as_table_like()?, "ref")?.span());
-        let Some(place) = place else {
+        let Some(place) = roadrunner_ref(&self.document()?) else {
             return Err(Diagnostic::error("missing key `ref` in `[roadrunner]`")
                 .help(format!("add it: [roadrunner] ref = \"{reference}\"")));
         };
+        if self.has_variable_ref("roadrunner") {
+            return Err(Diagnostic::error("the ref of RoadRunner contains a variable")
+                .at(place)
+                .label("stays unchanged")
+                .help(format!("set the variable to {reference}")));
+        }
         let mut changes = TextEdits::default();
         changes.replace(place.clone(), self.literal(reference, Some(&place)));
         self.change(changes)
@@ -518,6 +526,11 @@ pub fn to_toml(source: &SourceFile) -> Result<String, Vec<Diagnostic>> {
     toml_edit::ser::to_string_pretty(&tree).map_err(|error| {
         vec![Diagnostic::error(format!("failed to write `{}` as TOML: {error}", source.name))]
     })
+}
+
+/// The place of `ref` in `[roadrunner]`.
+fn roadrunner_ref(document: &Document<&str>) -> Option<Range<usize>> {
+    get(get(document.as_table(), "roadrunner")?.as_table_like()?, "ref")?.span()
 }
 
 /// A TOML key, quoted if necessary.

@@ -159,6 +159,12 @@ fn a_ref_with_a_variable_is_known() {
     let text = "[plugins]\na = { module_name = \"example.com/a\", tag = \"${A_VERSION}\" }\nb = { module_name = \"b.c/d\", tag = \"v1.0.0\" }";
     let editor = Editor::new(text).unwrap();
     assert!(editor.has_variable_ref("a") && !editor.has_variable_ref("b") && !editor.has_variable_ref("c"));
+    let text = "[roadrunner]\nref = \"${RR_VERSION}\"\n";
+    let mut editor = Editor::new(text).unwrap();
+    assert!(editor.has_variable_ref("roadrunner"));
+    let error = editor.set_roadrunner("v2025.1.15").unwrap_err();
+    assert_eq!(error.message, "the ref of RoadRunner contains a variable");
+    assert_eq!(editor.text(), text);
 }
 
 /// Migrates `text`, with these module paths by plugin name.

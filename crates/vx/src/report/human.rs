@@ -235,7 +235,12 @@ impl HumanReport {
             }
             Phase::Prepare => ("Prepared", "the source tree".to_owned()),
             Phase::Compile if progress.is_some_and(|progress| progress.count == 0) => {
-                return self.row(state, DONE_STYLE, "Compiled", "no packages: all of them are cached");
+                return self.row(
+                    state,
+                    DONE_STYLE,
+                    "Compiled",
+                    "no packages: the Go build cache has them all",
+                );
             }
             Phase::Compile => {
                 ("Compiled", progress.map_or("all packages".to_owned(), |done| count(done.count, "package")))

@@ -254,7 +254,7 @@ fn a_log_without_bars_shows_that_the_compiler_works() {
         Compiled 46 packages in 9.0s
        Compiling 46 packages of at most 508 after 0.0s
         Compiled 46 packages in 9.0s
-        Compiled no packages: all of them are cached
+        Compiled no packages: the Go build cache has them all
     ");
 }
 

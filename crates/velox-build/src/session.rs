@@ -203,6 +203,22 @@ impl<'a> QuerySession<'a> {
         Ok(sboms)
     }
 
+    /// The tools and the source tree of a lock; without one, it is resolved first.
+    async fn prepare(
+        &self,
+        found: &LockFile,
+        locked: Option<Lock>,
+    ) -> Result<(BuildTools, Lock, Workspace), Error> {
+        let context = &self.context;
+        let mut tools = context.tools(found, locked.as_ref()).await?;
+        let (lock, workspace) = match locked {
+            Some(lock) => pipeline::restore(context, &tools, found, lock).await?,
+            None => pipeline::resolve(context, &mut tools, found).await?,
+        };
+        workspace.prepare(&lock, &context.stamp(&lock), &context.settings)?;
+        Ok((tools, lock, workspace))
+    }
+
     /// Runs a reader on the packages of the first target, or takes its result from the cache if nothing changed.
     /// Packages that were not compiled yet are compiled into GOCACHE, as a build would.
     ///
@@ -217,15 +233,10 @@ impl<'a> QuerySession<'a> {
         {
             return Ok(read);
         }
-        let mut tools = context.tools(&found, locked.as_ref()).await?;
-        let (lock, workspace) = match locked {
-            Some(lock) => pipeline::restore(context, &tools, &found, lock).await?,
-            None => pipeline::resolve(context, &mut tools, &found).await?,
-        };
+        let (tools, lock, workspace) = self.prepare(&found, locked).await?;
         if let Some(read) = package_reader::cached(context, reader, &lock)? {
             return Ok(read);
         }
-        workspace.prepare(&lock, &context.stamp(&lock), &context.settings)?;
         let reading = package_reader::read(context, reader, &tools, &lock, &workspace);
         phase(&*context.reporter, Phase::Compile, reading).await
     }
@@ -245,15 +256,10 @@ impl<'a> QuerySession<'a> {
         {
             return Ok((output, lock.clone(), target));
         }
-        let mut tools = context.tools(&found, locked.as_ref()).await?;
-        let (lock, workspace) = match locked {
-            Some(lock) => pipeline::restore(context, &tools, &found, lock).await?,
-            None => pipeline::resolve(context, &mut tools, &found).await?,
-        };
+        let (tools, lock, workspace) = self.prepare(&found, locked).await?;
         if let Some(output) = link_reader::cached(context, reader, &lock)? {
             return Ok((output, lock, target));
         }
-        workspace.prepare(&lock, &context.stamp(&lock), &context.settings)?;
         let output = link_reader::read(context, reader, &tools, &lock, &workspace).await?;
         Ok((output, lock, target))
     }

@@ -200,6 +200,13 @@ pub trait Reporter: Send + Sync {
     fn report(&self, event: Event);
 }
 
+/// Discards all events.
+pub struct SilentReporter;
+
+impl Reporter for SilentReporter {
+    fn report(&self, _: Event) {}
+}
+
 /// The result of a build.
 #[derive(Debug, Clone, Serialize)]
 pub struct BuildSummary {

@@ -55,7 +55,7 @@ pub use environment::{BuildEnvironment, GoInstallation, ProgramOutput};
 pub use error::{Blame, Error, ErrorKind};
 pub use event::{
     BuildSummary, BuiltBinary, CompileCacheStats, Event, LoweredModule, Note, Phase, PluginRow, RaisedPlugin,
-    Reporter,
+    Reporter, SilentReporter,
 };
 pub use go_memory::{available_memory, garbage_collector_variables};
 pub use go_tool::{GoTool, GoToolOutput};

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use velox_build::{BuildOptions, BuildRequest, Event, Goal, QuerySession, Reporter, VersionSubject};
+use velox_build::{BuildOptions, BuildRequest, Goal, QuerySession, SilentReporter, VersionSubject};
 use velox_gomod::semver;
 use velox_manifest::{Manifest, Spanned, catalogue};
 
@@ -251,13 +251,6 @@ async fn run_query<T: Send + 'static, F: Future<Output = Result<T, String>>>(
     let runtime = tokio::runtime::Handle::current();
     let answer = tokio::task::spawn_blocking(move || runtime.block_on(question()));
     answer.await.map_err(|error| error.to_string())?
-}
-
-/// Discards progress events.
-struct SilentReporter;
-
-impl Reporter for SilentReporter {
-    fn report(&self, _: Event) {}
 }
 
 #[cfg(test)]

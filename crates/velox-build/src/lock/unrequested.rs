@@ -10,13 +10,14 @@ use velox_gomod::{
     module::{ModuleVersion, split_path_version},
     semver,
 };
-use velox_manifest::{GoSelection, Manifest, Origin, Plugin, Project, Replacement, VersionConstraint};
+use velox_manifest::{
+    GoSelection, Manifest, Origin, Plugin, Project, Replacement, VersionConstraint,
+    catalogue::ALWAYS_INCLUDED,
+};
 
 use super::model::{Lock, LockedPlugin, LockedReplacement};
 use crate::local_module::LocalDirectives;
 
-/// The plugins that every binary has, by the names that they get.
-const ADDED_PLUGINS: [&str; 2] = ["informer", "resetter"];
 const OFFICIAL: &str = "github.com/roadrunner-server/";
 /// Module paths there name the repository; other hosts may redirect to any (`go-import`).
 const FORGES: [&str; 2] = ["github.com/", "gitlab.com/"];
@@ -120,9 +121,9 @@ fn of_plugin(plugin: &LockedPlugin, lock: &Lock, manifest: &Manifest) -> Option<
     let LockedPlugin { name, module, version, replacement, .. } = plugin;
     let Some(requested) = manifest.plugins.iter().find(|plugin| plugin.name.value == *name) else {
         // A plugin that the configuration had is a difference already.
-        let is_added = ADDED_PLUGINS
+        let is_added = ALWAYS_INCLUDED
             .iter()
-            .any(|added| name == added && without_major(module).strip_prefix(OFFICIAL) == Some(*added));
+            .any(|added| without_major(module) == *added && added.strip_prefix(OFFICIAL) == Some(name));
         return (plugin.from.is_none() && !is_added)
             .then(|| format!("plugin {name}: only the lock has it ({module} {version})"));
     };

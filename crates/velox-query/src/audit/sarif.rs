@@ -18,7 +18,7 @@ impl AuditReport {
         ids.dedup();
         let rules = ids.iter().filter_map(|id| self.vulnerabilities.iter().find(|known| known.id == *id));
         let results = self.vulnerabilities.iter().map(|known| {
-            let place = Place::new(known, manifest, source);
+            let place = ConfigurationLine::new(known, manifest, source);
             result(known, ids.iter().position(|id| *id == known.id), &place)
         });
         json!({
@@ -47,12 +47,12 @@ impl AuditReport {
 }
 
 /// The place of a result in the configuration.
-struct Place {
+struct ConfigurationLine {
     file: String,
     line: usize,
 }
 
-impl Place {
+impl ConfigurationLine {
     /// Code scanning needs a file of the repository.
     fn new(known: &Vulnerability, manifest: &Manifest, source: Option<&SourceFile>) -> Self {
         let Some(source) = source else { return Self { file: "velox.toml".to_owned(), line: 1 } };
@@ -79,7 +79,11 @@ fn rule(known: &Vulnerability) -> Value {
     })
 }
 
-fn result(known: &Vulnerability, rule: Option<usize>, Place { file, line }: &Place) -> Value {
+fn result(
+    known: &Vulnerability,
+    rule: Option<usize>,
+    ConfigurationLine { file, line }: &ConfigurationLine,
+) -> Value {
     let Vulnerability { id, module, version, reach, calls, .. } = known;
     let flows: Vec<Value> = calls.iter().map(|calls| flow(calls)).collect();
     let mut result = json!({

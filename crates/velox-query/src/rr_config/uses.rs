@@ -11,12 +11,12 @@ use super::{MAX_FINDINGS, RrConfig, RrConfigReport, entries, find, is_null, is_v
 use crate::{DisabledCause, FactKind, PluginGraph, PluginNode, PluginStart, last_part, without_major};
 
 /// Keys whose values name plugins. The plugin that reads the key collects them by an interface with this method.
-const LISTS: [PluginList; 5] = [
-    PluginList { key: "http.middleware", method: "Middleware", title: "HTTP middleware" },
-    PluginList { key: "jobs.pipelines.*.driver", method: "DriverFromConfig", title: "queue driver" },
-    PluginList { key: "kv.*.driver", method: "KvFromConfig", title: "key-value driver" },
-    PluginList { key: "grpc.interceptors", method: "UnaryServerInterceptor", title: "gRPC interceptor" },
-    PluginList { key: "temporal.interceptors", method: "WorkerInterceptor", title: "Temporal interceptor" },
+const LISTS: [PluginNames; 5] = [
+    PluginNames { key: "http.middleware", method: "Middleware", title: "HTTP middleware" },
+    PluginNames { key: "jobs.pipelines.*.driver", method: "DriverFromConfig", title: "queue driver" },
+    PluginNames { key: "kv.*.driver", method: "KvFromConfig", title: "key-value driver" },
+    PluginNames { key: "grpc.interceptors", method: "UnaryServerInterceptor", title: "gRPC interceptor" },
+    PluginNames { key: "temporal.interceptors", method: "WorkerInterceptor", title: "Temporal interceptor" },
 ];
 
 /// The sections that RoadRunner reads itself, with or without plugins.
@@ -28,7 +28,7 @@ const LOGGER: &str = "logger";
 /// The first major version of the plugins of RoadRunner 3.
 const V3_PLUGINS: u64 = 6;
 
-struct PluginList {
+struct PluginNames {
     key: &'static str,
     method: &'static str,
     title: &'static str,
@@ -52,7 +52,7 @@ impl ConfigUse {
         }
     }
 
-    fn list(&self) -> Option<&'static PluginList> {
+    fn list(&self) -> Option<&'static PluginNames> {
         LISTS.iter().find(|list| self.name.is_some() && list.key == self.key)
     }
 

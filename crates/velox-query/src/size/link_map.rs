@@ -18,7 +18,7 @@ pub(super) struct LinkMap {
     /// The index of the main package.
     main: usize,
     /// Parents come before their children.
-    regions: Vec<Region>,
+    regions: Vec<SymbolRange>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ struct LinkedPackage {
 
 /// Symbols of one package that the linker reached from each other.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Region {
+struct SymbolRange {
     /// An index of a package.
     package: usize,
     /// The region from which the linker reached this one; `None`: from the start.
@@ -42,19 +42,19 @@ struct Region {
 /// A package in the output of `go list -json`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct ListedPackage {
+struct PackageListing {
     import_path: String,
     #[serde(default)]
     imports: Vec<String>,
     /// Vendored packages of the standard library.
     #[serde(default)]
     import_map: BTreeMap<String, String>,
-    module: Option<ListedModule>,
+    module: Option<ModuleListing>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct ListedModule {
+struct ModuleListing {
     path: String,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn read(binary: &LinkedBinary) -> Result<String, Error> {
     let Some(main) = packages.len().checked_sub(1) else {
         return Err(Error::build("internal error: `go list` printed no packages"));
     };
-    let mut reach = Reach::new(&packages, main);
+    let mut reach = Reachability::new(&packages, main);
     for line in &binary.reached {
         reach.add(line);
     }
@@ -76,13 +76,13 @@ pub(super) fn read(binary: &LinkedBinary) -> Result<String, Error> {
 
 /// The packages of `go list -deps -json`: dependencies first, the main package last.
 fn packages(listing: &str) -> Result<Vec<LinkedPackage>, Error> {
-    let listed: Vec<ListedPackage> =
+    let listed: Vec<PackageListing> =
         serde_json::Deserializer::from_str(listing).into_iter().collect::<Result<_, _>>().map_err(
             |error| Error::build(format!("internal error: failed to parse the output of `go list`: {error}")),
         )?;
     let indices: HashMap<&str, usize> =
         listed.iter().enumerate().map(|(index, package)| (package.import_path.as_str(), index)).collect();
-    let linked = |package: &ListedPackage| {
+    let linked = |package: &PackageListing| {
         let imports = package.imports.iter().map(|path| package.import_map.get(path).unwrap_or(path));
         LinkedPackage {
             path: package.import_path.clone(),
@@ -94,7 +94,7 @@ fn packages(listing: &str) -> Result<Vec<LinkedPackage>, Error> {
 }
 
 /// The linker's way through the symbols.
-struct Reach<'a> {
+struct Reachability<'a> {
     /// By import path, and the main package by `main`.
     packages: HashMap<&'a str, usize>,
     main: usize,
@@ -106,7 +106,7 @@ struct Reach<'a> {
     weights: Vec<u64>,
 }
 
-impl<'a> Reach<'a> {
+impl<'a> Reachability<'a> {
     fn new(packages: &'a [LinkedPackage], main: usize) -> Self {
         let paths = packages.iter().enumerate().map(|(index, package)| (package.path.as_str(), index));
         Self {
@@ -188,11 +188,11 @@ impl<'a> Reach<'a> {
             u64::try_from(u128::from(whole) * u128::from(part) / u128::from(of.max(1))).unwrap_or_default()
         };
         let regions = self.regions.iter().zip(&self.weights).zip(&sizes);
-        let regions: Vec<Region> = regions
+        let regions: Vec<SymbolRange> = regions
             .map(|(((package, parent), weight), [in_code, data])| {
                 let tables = part(contents.line_tables, *in_code, code);
                 let types = part(contents.types_and_strings, *weight, weights);
-                Region { package: *package, parent: *parent, bytes: in_code + data + tables + types }
+                SymbolRange { package: *package, parent: *parent, bytes: in_code + data + tables + types }
             })
             .collect();
         let BinaryContents { code, line_tables, types_and_strings, data, other } = contents;
@@ -315,7 +315,7 @@ mod tests {
 
     fn map(reached: &[&str], code: &[(&str, u64)]) -> LinkMap {
         let packages = packages(listing()).unwrap();
-        let mut reach = Reach::new(&packages, packages.len() - 1);
+        let mut reach = Reachability::new(&packages, packages.len() - 1);
         reached.iter().for_each(|line| reach.add(line));
         let symbol = |(name, bytes): &(&str, u64)| symbols::Symbol {
             name: (*name).to_owned(),
@@ -363,7 +363,7 @@ mod tests {
         let reached =
             ["_ -> a.F", "a.F -> go:string.\"12345678\"", "a.F -> type:[]lib.T", "a.F -> type:lib.T"];
         let packages = packages(listing()).unwrap();
-        let mut reach = Reach::new(&packages, packages.len() - 1);
+        let mut reach = Reachability::new(&packages, packages.len() - 1);
         reached.iter().for_each(|line| reach.add(line));
         let contents = BinaryContents { types_and_strings: 2 * (8 + 110 + 110), ..BinaryContents::default() };
         let map = reach.map(packages.clone(), packages.len() - 1, &[], contents);

@@ -69,7 +69,7 @@ pub(super) struct SubmittedForm {
     pub(super) previous_roadrunner: Option<String>,
     /// Versions from the version fields of plugins.
     versions: HashMap<String, String>,
-    changes: Vec<Change>,
+    changes: Vec<SelectionChange>,
     /// Whether the form contains a plugin list, possibly empty.
     has_plugins: bool,
     /// The warning about missing plugins that the user has seen: [`MissingPlugins::key`](super::missing::MissingPlugins::key).
@@ -80,7 +80,7 @@ pub(super) struct SubmittedForm {
 
 /// A change of the selected plugins, from a button or a link.
 #[derive(Debug)]
-enum Change {
+enum SelectionChange {
     Clear,
     /// Adds the plugins of the preset with this name.
     AddPreset(String),
@@ -101,10 +101,11 @@ impl SubmittedForm {
                 "was" => form.previous_roadrunner = Some(text),
                 "accepted" => form.accepted = text,
                 "configuration" => form.configuration = value.replace("\r\n", "\n"),
-                "set" if text == "none" => form.changes.push(Change::Clear),
-                "preset" => form.changes.push(Change::AddPreset(text)),
+                "set" if text == "none" => form.changes.push(SelectionChange::Clear),
+                "preset" => form.changes.push(SelectionChange::AddPreset(text)),
                 "add" => {
-                    form.changes.extend(text.split(',').map(|module| Change::Add(module.trim().to_owned())));
+                    form.changes
+                        .extend(text.split(',').map(|module| SelectionChange::Add(module.trim().to_owned())));
                 }
                 "p" => {
                     form.has_plugins = true;
@@ -218,13 +219,13 @@ impl SubmittedForm {
         }
         for change in self.changes {
             let is_added: &dyn Fn(&CataloguePlugin) -> bool = match &change {
-                Change::Clear => {
+                SelectionChange::Clear => {
                     plugins.clear();
                     selection.more.clear();
                     continue;
                 }
-                Change::AddPreset(name) => &|plugin| catalogue.is_in_preset(plugin, name),
-                Change::Add(module) => &|plugin| plugin.module == *module,
+                SelectionChange::AddPreset(name) => &|plugin| catalogue.is_in_preset(plugin, name),
+                SelectionChange::Add(module) => &|plugin| plugin.module == *module,
             };
             for plugin in selectable().filter(|plugin| is_added(plugin)) {
                 if !plugins.iter().any(|selected| selected.module == plugin.module) {

@@ -15,8 +15,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use velox_build::{
-    Blame, BuildOptions, CacheOptions, CompileOptions, EndSignal, Error, ErrorKind, Event, Goal, Lock,
-    Output, ProcessGroup, Reporter, cache_directory, write_text,
+    Blame, BuildOptions, CacheOptions, CompileOptions, EndSignal, Error, ErrorKind, Goal, Lock, Output,
+    ProcessGroup, Reporter, SilentReporter, cache_directory, write_text,
 };
 use velox_gomod::buildinfo::BuildInfo;
 use velox_manifest::{GoTarget, LogConfig};
@@ -425,13 +425,6 @@ fn with_binary(word: &OsString, binary: &Path) -> OsString {
         Some(text) if text.contains("{rr}") => text.replace("{rr}", &binary.to_string_lossy()).into(),
         _ => word.clone(),
     }
-}
-
-/// The builds of the steps report nothing.
-struct SilentReporter;
-
-impl Reporter for SilentReporter {
-    fn report(&self, _: Event) {}
 }
 
 fn render(result: &BisectResult) -> String {

@@ -65,6 +65,8 @@ pub struct PackagesRead {
 pub struct PackageCheck<'a> {
     /// Reads the packages.
     pub reader: PackageReader,
+    /// Whether the versions of a lock leave open what the packages contain. If not, they are only read with `--strict`.
+    pub is_needed: &'a (dyn Fn(&Lock) -> bool + Sync),
     /// The findings in a result.
     pub findings: &'a (dyn Fn(PackagesRead) -> Vec<Diagnostic> + Sync),
 }

@@ -114,7 +114,8 @@ async fn run(
         compiled
     };
     let check = async {
-        let Some(check) = package_check.filter(|_| !context.settings.strict) else { return Ok(None) };
+        let is_needed = |check: &&PackageCheck<'_>| !context.settings.strict && (check.is_needed)(&lock);
+        let Some(check) = package_check.filter(is_needed) else { return Ok(None) };
         // Beside the linker: earlier, it would compile packages a second time.
         context.compiled.notified().await;
         match read(check).await {

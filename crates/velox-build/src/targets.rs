@@ -18,6 +18,7 @@ use crate::{
     cache_directory::cache_directory,
     compile::{compile_cache::CompileCacheSession, go_build::go_build, key, verify},
     context::{BuildContext, BuildTools},
+    digest,
     error::Error,
     event::{BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, phase},
     lock::{Lock, TargetVariant},
@@ -127,14 +128,24 @@ async fn compile_one<'a>(
     let (binary, sbom) = (binary?, sbom?);
     target.compile_cache = cache.map(|cache| cache.map_or_else(|unused| unused, |cache| cache.finish()));
     let locked = lock.targets.get(variant).cloned().unwrap_or_default();
-    phase(&*context.reporter, Phase::Verify, async {
+    let digest = {
+        let binary = binary.clone();
+        async {
+            let hashed = tokio::task::spawn_blocking(move || (digest::of_file(&binary), binary)).await;
+            let (digest, binary) =
+                hashed.map_err(|error| Error::build(format!("internal error: hashing failed: {error}")))?;
+            digest.map_err(|error| Error::file("read", &binary, &error))
+        }
+    };
+    let check = async {
         verify::build_information(&binary, lock, &locked)?;
         if variant.target == GoTarget::host() && !context.request.options.compile.skip_smoke_test {
             verify::smoke_test(&binary, commands, stamp, scratch.path()).await?;
         }
         Ok(())
-    })
-    .await?;
+    };
+    let verifying = async { tokio::try_join!(digest, check) };
+    let (digest, ()) = phase(&*context.reporter, Phase::Verify, verifying).await?;
     let (version, plugins) = (&lock.roadrunner.version, lock.plugins.len());
     let about = format!("RoadRunner {version} with {plugins} plugins for {}", variant.target);
     let license = std::fs::read(workspace.directory().join("LICENSE")).ok();
@@ -145,8 +156,8 @@ async fn compile_one<'a>(
         license.iter().map(|text| ("LICENSE".to_owned(), text.clone())).chain(documents).collect()
     };
     target.artifact = Some(match &target.key {
-        Some(key) => store(context).put(key, &binary, &companions, about)?,
-        None => StoredArtifact::outside(&binary, &companions, about)?,
+        Some(key) => store(context).put(key, &binary, digest, &companions, about)?,
+        None => StoredArtifact::outside(&binary, digest, &companions, about)?,
     });
     Ok(target)
 }
@@ -224,7 +235,7 @@ pub(crate) async fn publish(
         let mut published = Vec::new();
         for (mut binary, artifact, archive) in binaries {
             if binary.path != artifact.binary() {
-                publish_file(&artifact, &binary.path, !binary.reused)?;
+                publish_file(&artifact, &binary.path)?;
             }
             let directory = binary.path.parent().unwrap_or(Path::new("."));
             binary.archive = archive.map(|name| archive::write(&name, &artifact, directory)).transpose()?;

@@ -82,6 +82,11 @@ pub fn prerelease(version: &str) -> Option<&str> {
     parse(version).map(|parts| parts.prerelease)
 }
 
+/// Whether a version is valid, and neither a pre-release nor a pseudo-version.
+pub fn is_release(version: &str) -> bool {
+    prerelease(version).is_some_and(str::is_empty)
+}
+
 /// The build metadata (`+meta` for `v2.1.0+meta`), or empty.
 pub fn build(version: &str) -> Option<&str> {
     parse(version).map(|parts| parts.build)

@@ -155,7 +155,7 @@ impl Releases {
 
 /// Sorts the versions, without prereleases.
 fn newest_first(mut versions: Vec<String>) -> Vec<String> {
-    versions.retain(|version| semver::prerelease(version).is_none_or(str::is_empty));
+    versions.retain(|version| semver::is_release(version));
     versions.sort_by(|one, other| rank(other).cmp(&rank(one)).then_with(|| semver::compare(other, one)));
     versions.dedup();
     versions.truncate(MAX_RELEASES);

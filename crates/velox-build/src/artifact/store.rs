@@ -93,12 +93,16 @@ fn is_same_file(_: &File, _: &Path) -> bool {
 
 impl StoredArtifact {
     /// An artifact outside of any store, for a binary without a key.
-    pub(crate) fn outside(binary: &Path, companions: &Companions<'_>, about: String) -> Result<Self, Error> {
+    pub(crate) fn outside(
+        binary: &Path,
+        (size, sha256): (u64, String),
+        companions: &Companions<'_>,
+        about: String,
+    ) -> Result<Self, Error> {
         let directory = binary.with_extension("artifact");
         let failed = |error: io::Error| Error::file("write", &directory, &error);
         fs::create_dir_all(&directory).map_err(failed)?;
         fs::rename(binary, directory.join("rr")).map_err(failed)?;
-        let (size, sha256) = digest::of_file(&directory.join("rr")).map_err(failed)?;
         for (name, content) in companions(&sha256) {
             fs::write(directory.join(name), content).map_err(failed)?;
         }
@@ -163,6 +167,7 @@ impl ArtifactStore {
         &self,
         key: &str,
         binary: &Path,
+        (size, sha256): (u64, String),
         companions: &Companions<'_>,
         about: String,
     ) -> Result<StoredArtifact, Error> {
@@ -177,7 +182,6 @@ impl ArtifactStore {
         if fs::rename(binary, &kept).is_err() {
             fs::copy(binary, &kept).map_err(failed)?;
         }
-        let (size, sha256) = digest::of_file(&kept).map_err(failed)?;
         let artifact =
             StoredArtifact { directory: directory.clone(), size, sha256, about, key: key.to_owned() };
         for (name, content) in companions(&artifact.sha256) {
@@ -341,7 +345,7 @@ mod tests {
     fn put(store: &ArtifactStore, root: &Path, key: &str, content: &str) -> StoredArtifact {
         let binary = root.join("built");
         fs::write(&binary, content).unwrap();
-        store.put(key, &binary, &|_| Vec::new(), key.to_owned()).unwrap()
+        store.put(key, &binary, digest::of_file(&binary).unwrap(), &|_| Vec::new(), key.to_owned()).unwrap()
     }
 
     #[test]

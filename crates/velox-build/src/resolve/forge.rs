@@ -146,7 +146,7 @@ async fn resolve(
             let tags = repository.tags().await?;
             let newest = tags
                 .iter()
-                .filter(|tag| tag.name.strip_prefix(&prefix).is_some_and(is_release))
+                .filter(|tag| tag.name.strip_prefix(&prefix).is_some_and(semver::is_release))
                 .max_by(|a, b| semver::compare(&a.name[prefix.len()..], &b.name[prefix.len()..]));
             repository.resolve(newest.map(|tag| tag.name.as_str())).await
         }
@@ -158,10 +158,6 @@ async fn resolve(
         }
         reference => repository.resolve(reference).await,
     }
-}
-
-fn is_release(version: &str) -> bool {
-    semver::is_valid(version) && semver::prerelease(version).is_none_or(str::is_empty)
 }
 
 pub(crate) fn tag_prefix(folder: &str) -> String {

@@ -58,7 +58,7 @@ impl MajorVersions {
     /// The newest release, or else the newest pre-release.
     #[must_use]
     pub fn newest(&self) -> Option<&str> {
-        let released = self.versions.iter().rfind(|version| is_release(version));
+        let released = self.versions.iter().rfind(|version| semver::is_release(version));
         released.or(self.versions.last()).map(String::as_str)
     }
 }
@@ -73,8 +73,10 @@ impl Versions {
     /// The highest major with a release, or else the highest.
     #[must_use]
     pub fn newest_major(&self) -> Option<&MajorVersions> {
-        let released =
-            self.majors.iter().rfind(|major| major.versions.iter().any(|version| is_release(version)));
+        let released = self
+            .majors
+            .iter()
+            .rfind(|major| major.versions.iter().any(|version| semver::is_release(version)));
         released.or(self.majors.last())
     }
 
@@ -90,10 +92,6 @@ impl Versions {
         near.sort_by(|(one, _), (other, _)| other.total_cmp(one));
         near.into_iter().take(3).map(|(_, version)| version).collect()
     }
-}
-
-fn is_release(version: &str) -> bool {
-    semver::prerelease(version).is_none_or(str::is_empty)
 }
 
 /// The upward search for the majors of one module.

@@ -46,8 +46,10 @@ impl Fetcher {
             .collect();
         versions.sort_by(|a, b| semver::compare(a, b));
         versions.dedup();
-        let is_release = |version: &&String| semver::prerelease(version).is_none_or(str::is_empty);
-        let Some(newest) = versions.iter().rfind(is_release).or(versions.last()) else { return Ok(versions) };
+        let Some(newest) = versions.iter().rfind(|version| semver::is_release(version)).or(versions.last())
+        else {
+            return Ok(versions);
+        };
         let file = format!("@v/{}.mod", escape_version(newest)?);
         let text = self.inner.read_small(path, &file).await.ok().flatten().unwrap_or_default();
         let retracted = GoMod::parse_lax(&text).map(|go_mod| go_mod.retract).unwrap_or_default();

@@ -9,9 +9,10 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use velox_build::{
-    BuildRequest, BuildSummary, Error, ErrorKind, Event, PackageCheck, PackagesRead, QuerySession, Reporter,
-    VersionSubject,
+    BuildRequest, BuildSummary, Error, ErrorKind, Event, Lock, LockedPlugin, PackageCheck, PackagesRead,
+    QuerySession, Reporter, VersionSubject,
 };
+use velox_gomod::semver;
 use velox_manifest::{
     Diagnostic, Level, Manifest,
     catalogue::{self, KnownPlugin},
@@ -184,8 +185,26 @@ pub async fn build(
         findings.extend(of_plugin_graph(manifest, &loaded));
         findings.into_iter().map(|finding| finding.diagnostic).collect()
     };
-    let check = PackageCheck { reader: PLUGIN_GRAPH_READER, findings: &findings };
+    let is_needed = |lock: &Lock| !is_complete(&lock.roadrunner.version, &lock.plugins);
+    let check = PackageCheck { reader: PLUGIN_GRAPH_READER, is_needed: &is_needed, findings: &findings };
     velox_build::build_checked(request, check, reporter, cancel).await
+}
+
+/// Whether these are releases of the catalogue's plugins for a release of RoadRunner, with each plugin that they need or
+/// are for: then the catalogue, which tests compare with the graphs of releases, answers as the plugin graph would.
+fn is_complete(roadrunner: &str, plugins: &[LockedPlugin]) -> bool {
+    let Some(major) = catalogue::generation_major(roadrunner).filter(|_| semver::is_release(roadrunner))
+    else {
+        return false;
+    };
+    let known = |plugin: &LockedPlugin| {
+        let known = catalogue::find(&plugin.module)?;
+        let is_released = plugin.replacement.is_none() && semver::is_release(&plugin.version);
+        (is_released && plugin.module == known.module_path_at(major)).then_some(known)
+    };
+    let Some(known) = plugins.iter().map(known).collect::<Option<Vec<_>>>() else { return false };
+    catalogue::missing_plugins(&known).is_empty()
+        && known.iter().all(|plugin| plugin.missing_users(&known).next().is_none())
 }
 
 /// Findings about plugins of the lock with another major version than those of the RoadRunner release.
@@ -269,6 +288,54 @@ impl Reporter for WithoutRaised {
     fn report(&self, event: Event) {
         if !matches!(event, Event::Raised(_)) {
             self.0.report(event);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use velox_build::LockedReplacement;
+
+    use super::*;
+
+    #[test]
+    fn the_graph_of_a_complete_selection_of_released_plugins_is_not_read() {
+        let graph: PluginGraph =
+            serde_json::from_str(include_str!("../plugin_graph/testdata/roadrunner-2025.json")).unwrap();
+        let locked = |plugin: &PluginNode| LockedPlugin {
+            name: plugin.label.clone(),
+            from: None,
+            module: plugin.module.clone(),
+            asked: "v5.1.9".to_owned(),
+            version: "v5.1.9".to_owned(),
+            commit: None,
+            replacement: None,
+            built_in: false,
+        };
+        let plugins = graph.plugins.iter().filter(|plugin| !plugin.is_configuration);
+        let plugins: Vec<LockedPlugin> = plugins.map(locked).collect();
+        assert!(plugins.len() > 30);
+        assert!(is_complete("v2025.1.15", &plugins));
+        for roadrunner in ["v2025.1.16-rc.1", "v3.0.0", "v9.0.0", "master"] {
+            assert!(!is_complete(roadrunner, &plugins), "{roadrunner}");
+        }
+        // Needed by others, and used by them.
+        for module in ["server", "http"] {
+            let module = format!("github.com/roadrunner-server/{module}/v5");
+            let rest: Vec<_> = plugins.iter().filter(|plugin| plugin.module != module).cloned().collect();
+            assert_eq!(rest.len(), plugins.len() - 1);
+            assert!(!is_complete("v2025.1.15", &rest), "without {module}");
+        }
+        let changes: [fn(&mut LockedPlugin); 4] = [
+            |plugin| plugin.version = "v5.2.0-beta.1".to_owned(),
+            |plugin| plugin.version = "v5.1.10-0.20260102030405-0123456789ab".to_owned(),
+            |plugin| plugin.module = "example.com/acme/plugin/v5".to_owned(),
+            |plugin| plugin.replacement = Some(LockedReplacement::Directory { path: "../http".into() }),
+        ];
+        for change in changes {
+            let mut plugins = plugins.clone();
+            change(&mut plugins[7]);
+            assert!(!is_complete("v2025.1.15", &plugins), "{:?}", plugins[7]);
         }
     }
 }

@@ -1,12 +1,19 @@
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use toml_edit::{Document, Item, TableLike, TomlError, Value};
+use toml_parser::{
+    Expected, ParseError, Source,
+    parser::{self, Event, EventKind},
+};
 
 use super::tree::{ConfigEntry, ConfigNode, ConfigValue};
 use crate::Diagnostic;
 
-/// More duplicate keys than a user wants to see at once.
-const MAX_DUPLICATES: usize = 20;
+/// More errors of one kind than a user wants to see at once.
+const MAX_ERRORS: usize = 20;
+
+/// As deep as toml_edit nests values.
+const MAX_DEPTH: u32 = 80;
 
 pub(super) fn parse(text: &str) -> Result<ConfigNode, Vec<Diagnostic>> {
     match Document::parse(text) {
@@ -15,7 +22,7 @@ pub(super) fn parse(text: &str) -> Result<ConfigNode, Vec<Diagnostic>> {
         }
         Err(error) => {
             let duplicates = duplicates(text, &error);
-            Err(if duplicates.is_empty() { vec![syntax_error(text, &error)] } else { duplicates })
+            Err(if duplicates.is_empty() { syntax_errors(text, &error) } else { duplicates })
         }
     }
 }
@@ -68,7 +75,7 @@ fn duplicates(text: &str, error: &TomlError) -> Vec<Diagnostic> {
     let mut places: Vec<(Range<usize>, String)> = Vec::new();
     let mut renamed = text.to_owned();
     let mut error = error.clone();
-    while error.message().contains("duplicate key") && places.len() < MAX_DUPLICATES {
+    while error.message().contains("duplicate key") && places.len() < MAX_ERRORS {
         let named = error.span().and_then(|span| Some((span.clone(), key_name(text.get(span)?)?)));
         let Some((span, name)) = named else { break };
         // As long as the key, so that all positions stay the same.
@@ -137,11 +144,84 @@ pub(crate) fn duplicate_key(name: &str, second: Range<usize>, first: Option<Rang
     }
 }
 
+/// The syntax errors of a text, one of each line and one of each array or inline table: the parser goes on behind an error.
+fn syntax_errors(text: &str, first: &TomlError) -> Vec<Diagnostic> {
+    if is_json(text) {
+        return vec![syntax_error(text, first)];
+    }
+    let (errors, values) = parse_errors(text);
+    let line_ends: Vec<usize> = text.match_indices('\n').map(|(end, _)| end).collect();
+    let mut reported: BTreeMap<usize, Diagnostic> = BTreeMap::new();
+    for (start, error) in errors {
+        let value = values.partition_point(|value| value.start < start).checked_sub(1);
+        let value = value.and_then(|index| values.get(index)).filter(|value| start <= value.end);
+        let place = value.map_or(start, |value| value.start);
+        let line = line_ends.partition_point(|end| *end < place);
+        reported.entry(line).or_insert(error);
+    }
+    if reported.is_empty() {
+        return vec![syntax_error(text, first)];
+    }
+    reported.into_values().take(MAX_ERRORS).collect()
+}
+
+/// All errors of a text with their positions, those of its structure first, and the outermost arrays and inline tables.
+fn parse_errors(text: &str) -> (Vec<(usize, Diagnostic)>, Vec<Range<usize>>) {
+    let source = Source::new(text);
+    let (mut events, mut errors): (Vec<Event>, Vec<ParseError>) = (Vec::new(), Vec::new());
+    let mut receiver = parser::RecursionGuard::new(&mut events, MAX_DEPTH);
+    parser::parse_document(&source.lex().into_vec(), &mut receiver, &mut errors);
+    let mut values: Vec<Range<usize>> = Vec::new();
+    let mut depth = 0_usize;
+    for event in events {
+        let Some(raw) = source.get(&event) else { continue };
+        match event.kind() {
+            EventKind::SimpleKey => raw.decode_key(&mut (), &mut errors),
+            EventKind::Scalar => drop(raw.decode_scalar(&mut (), &mut errors)),
+            EventKind::ArrayOpen | EventKind::InlineTableOpen => {
+                if depth == 0 {
+                    values.push(event.span().start()..text.len());
+                }
+                depth += 1;
+            }
+            EventKind::ArrayClose | EventKind::InlineTableClose => {
+                depth = depth.saturating_sub(1);
+                if let Some(value) = values.last_mut().filter(|_| depth == 0) {
+                    value.end = event.span().end();
+                }
+            }
+            _ => {}
+        }
+    }
+    let diagnostic = |error: ParseError| {
+        let span = error.unexpected()?;
+        let expected = error.expected().unwrap_or_default().iter().map(|expected| match expected {
+            Expected::Literal(text) if !text.trim().is_empty() => format!("`{text}`"),
+            Expected::Description(text) => (*text).to_owned(),
+            _ => "a line break".to_owned(),
+        });
+        let expected = expected.collect::<Vec<_>>().join(", ");
+        let message = match expected.as_str() {
+            "" => error.description().to_owned(),
+            expected => format!("{}, expected {expected}", error.description()),
+        };
+        Some((span.start(), syntax_diagnostic(text, &message, span.start()..span.end())))
+    };
+    (errors.into_iter().filter_map(diagnostic).collect(), values)
+}
+
+fn is_json(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+}
+
 pub(crate) fn syntax_error(text: &str, error: &TomlError) -> Diagnostic {
-    let span = error.span().unwrap_or(text.len()..text.len());
+    syntax_diagnostic(text, error.message(), error.span().unwrap_or(text.len()..text.len()))
+}
+
+fn syntax_diagnostic(text: &str, message: &str, span: Range<usize>) -> Diagnostic {
     let start = text.floor_char_boundary(span.start);
     let span = start..text.ceil_char_boundary(span.end).max(start);
-    let mut lines = error.message().lines();
+    let mut lines = message.lines();
     let mut diagnostic =
         Diagnostic::error(format!("invalid TOML: {}", lines.next().unwrap_or("syntax error")))
             .at(span.clone());
@@ -155,9 +235,55 @@ pub(crate) fn syntax_error(text: &str, error: &TomlError) -> Diagnostic {
             "write Windows paths in single quotes ('C:\\plugins\\http') or with double backslashes (\"C:\\\\plugins\\\\http\")",
         );
     }
-    if text.trim_start().starts_with('{') {
+    if is_json(text) {
         diagnostic =
             diagnostic.help("this looks like JSON; vx reads it from a file with the extension `.json`");
     }
     diagnostic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syntax_errors_of_several_lines_are_reported_together() {
+        let lines = |text: &str| -> Vec<(usize, String)> {
+            let errors = parse(text).map(drop).unwrap_err();
+            let line =
+                |error: &Diagnostic| text[..error.span.clone().unwrap().start].matches('\n').count() + 1;
+            errors
+                .iter()
+                .map(|error| (line(error), error.message.replacen("invalid TOML: ", "", 1)))
+                .collect()
+        };
+        let text = "[roadrunner]\nref = v2025.1.15\n\n[plugins]\nhttp = \"v5\nrpc = 'v5.1.9'\n[debug\nenabled = true\nx y = 1\n";
+        let expected = [
+            (2, "string values must be quoted, expected literal string"),
+            (5, "invalid basic string, expected `\"`"),
+            (7, "unclosed table, expected `]`"),
+            (9, "key with no value, expected `=`"),
+        ];
+        assert_eq!(lines(text), expected.map(|(line, message)| (line, message.to_owned())));
+        // What follows an unclosed array or table is part of it.
+        for (text, error_lines) in [
+            (
+                "targets = [\n  \"linux/amd64\",\n\n[roadrunner]\nref = \"v3\"\n\n[plugins]\nhttp = \"v6\"\n",
+                vec![5],
+            ),
+            ("a = { b = 1\nc = 2\n[d]\ne = 3\n", vec![2]),
+            ("a = [1 2]\nb = [\n3 4,\n5 6\n]\nc = x\n", vec![1, 3, 6]),
+            ("a = \"\"\"\nb = 1\nc = 2\n", vec![4]),
+            ("a: 1\nb: 2\n", vec![1, 2]),
+            ("{\n  \"a\": 1,\n  \"b\": 2\n}\n", vec![1]),
+        ] {
+            let found = lines(text);
+            assert_eq!(
+                found.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+                error_lines,
+                "{text}{found:?}"
+            );
+        }
+        assert_eq!(lines(&"x\n".repeat(1000)).len(), MAX_ERRORS);
+    }
 }

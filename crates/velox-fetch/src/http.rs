@@ -154,11 +154,24 @@ fn tls(ca_bundle: Option<&Path>) -> Result<rustls::ClientConfig, HttpClientError
     Ok(config)
 }
 
-/// The innermost cause; outer ones contain the URL, which may have credentials.
-pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
+/// The innermost cause of an error. Outer ones of reqwest contain the URL, which may have credentials.
+pub fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
     cause.to_string()
+}
+
+/// Whether a request failed because the server's certificate isn't trusted.
+pub fn is_certificate_error(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+        return true;
+    }
+    // The source of an `io::Error` is the source of the error in it.
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+    match wrapped {
+        Some(wrapped) => is_certificate_error(wrapped),
+        None => error.source().is_some_and(is_certificate_error),
+    }
 }

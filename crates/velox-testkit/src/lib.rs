@@ -12,6 +12,7 @@ mod nats;
 mod oracle;
 mod plugin;
 mod proxy;
+mod registry;
 mod repo;
 mod roadrunner;
 #[cfg(feature = "s3")]
@@ -30,6 +31,7 @@ pub use nats::NatsServer;
 pub use oracle::GoOracle;
 pub use plugin::{Files, PluginModule, plugin};
 pub use proxy::ModuleProxy;
+pub use registry::TestRegistry;
 pub use repo::{FIRST_COMMIT, Repo};
 pub use roadrunner::{RoadRunnerTree, roadrunner, roadrunner_with};
 #[cfg(feature = "s3")]

@@ -138,10 +138,9 @@ impl From<reqwest::Error> for RequestError {
         } else {
             cause.to_string()
         };
-        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let kind = match wrapped.and_then(|error| error.downcast_ref()) {
-            Some(rustls::Error::InvalidCertificate(_)) => ProxyErrorKind::Certificate,
-            _ => ProxyErrorKind::Unreachable,
+        let kind = match crate::http::is_certificate_error(&error) {
+            true => ProxyErrorKind::Certificate,
+            false => ProxyErrorKind::Unreachable,
         };
         let failure = ProxyError::new(kind, message).into();
         if error.is_redirect() { Self::Final(failure) } else { Self::Retry(failure, None) }

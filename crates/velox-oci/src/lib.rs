@@ -1,0 +1,37 @@
+//! Container registries as the [OCI distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md)
+//! defines them.
+//!
+//! [`RegistryClient::repository`] opens the repository of an [`ImageReference`]; [`RegistryRepository`] pulls and
+//! pushes manifests and blobs, and lists referrers. What it returns is verified: content has the digest and the size
+//! of its [`Descriptor`]. Requests that fail temporarily are repeated, transfers continue where they stopped, rate
+//! limits are waited for, and credentials come from Docker's configuration ([`DockerCredentials`]).
+//!
+//! ```no_run
+//! # async fn pull() -> Result<(), velox_oci::Error> {
+//! use velox_oci::{ImageReference, RegistryClient, RegistryOptions};
+//! let client = RegistryClient::new(RegistryOptions::default())?;
+//! let reference: ImageReference = "ghcr.io/acme/app:1.4".parse()?;
+//! let repository = client.repository(&reference);
+//! let manifest = repository.pull_manifest(reference.version()).await?;
+//! println!("{} {}", manifest.descriptor.digest, manifest.descriptor.media_type);
+//! # Ok(())
+//! # }
+//! ```
+
+mod authorization;
+mod client;
+mod credentials;
+mod error;
+mod model;
+mod pull;
+mod push;
+mod reference;
+mod transport;
+
+pub use client::{OnRegistryEvent, RegistryClient, RegistryEvent, RegistryOptions, RegistryRepository};
+pub use credentials::{CredentialError, DockerCredentials};
+pub use error::{Error, RegistryAccess};
+pub use model::{Descriptor, ImageIndex, ImageManifest, Platform, media_type};
+pub use pull::PulledManifest;
+pub use push::{BlobContent, BlobPush};
+pub use reference::{BlobDigest, ImageReference, InvalidReference};

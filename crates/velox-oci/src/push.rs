@@ -1,0 +1,240 @@
+//! Writing to a repository.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use reqwest::{
+    Method, Response, StatusCode,
+    header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, LOCATION, RANGE},
+};
+use url::Url;
+
+use crate::{
+    BlobDigest, Descriptor, Error, ImageIndex, ImageManifest, RegistryAccess, RegistryRepository, media_type,
+    pull::referrers_tag,
+    transport::{BlobPart, Request, RequestBody},
+};
+
+/// How often the upload of a blob may be interrupted.
+const MAX_INTERRUPTIONS: u32 = 5;
+
+/// The content of a blob.
+#[derive(Debug, Clone)]
+pub enum BlobContent {
+    /// In memory.
+    Bytes(Bytes),
+    /// A file of exactly this blob.
+    File(PathBuf),
+}
+
+/// How a blob came into a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobPush {
+    /// The repository had it.
+    Present,
+    /// The registry took it from another repository.
+    Mounted,
+    /// It was sent.
+    Uploaded,
+}
+
+impl RegistryRepository {
+    /// Brings a blob into the repository. If the repository doesn't have it, the registry takes it from `mount_from`,
+    /// another repository of the same registry, if it can; else it is sent. An interrupted upload is continued.
+    ///
+    /// # Errors
+    /// Access is denied, the registry is unreachable or refuses the blob, or the content can't be read.
+    pub async fn push_blob(
+        &self,
+        blob: &Descriptor,
+        content: &BlobContent,
+        mount_from: Option<&str>,
+    ) -> Result<BlobPush, Error> {
+        if let Some(push) = self.push_without_content(blob, mount_from).await? {
+            return Ok(push);
+        }
+        let session = self.start_upload(blob).await?;
+        self.upload(blob, content, session).await?;
+        Ok(BlobPush::Uploaded)
+    }
+
+    /// Brings a blob into the repository without sending it: if the repository has it, or if the registry can take it
+    /// from `mount_from`, another repository of the same registry. `None`: it has to be sent.
+    ///
+    /// # Errors
+    /// As for [`push_blob`](Self::push_blob).
+    pub async fn push_without_content(
+        &self,
+        blob: &Descriptor,
+        mount_from: Option<&str>,
+    ) -> Result<Option<BlobPush>, Error> {
+        let what = self.what(blob.digest.as_str());
+        if self.exists(&format!("blobs/{}", blob.digest), &what, RegistryAccess::Push).await? {
+            return Ok(Some(BlobPush::Present));
+        }
+        let Some(from) = mount_from.filter(|from| *from != self.name) else { return Ok(None) };
+        let mut url = self.url("blobs/uploads/").await?;
+        url.query_pairs_mut().append_pair("mount", blob.digest.as_str()).append_pair("from", from);
+        let request = Request::new(Method::POST, url);
+        let response = match self.send(&request, RegistryAccess::Push, Some(from)).await {
+            Ok(response) => response,
+            // The credentials may allow to push, but not to pull from the other repository.
+            Err(Error::Unauthorized { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match response.status() {
+            StatusCode::CREATED => Ok(Some(BlobPush::Mounted)),
+            // The registry has started an upload, since it can't mount the blob. It ends this one by itself.
+            StatusCode::ACCEPTED => {
+                if let Ok(session) = self.location(&response) {
+                    let _ = self
+                        .send(&Request::new(Method::DELETE, session).once(), RegistryAccess::Push, None)
+                        .await;
+                }
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn start_upload(&self, blob: &Descriptor) -> Result<Url, Error> {
+        let request = Request::new(Method::POST, self.url("blobs/uploads/").await?);
+        let response = self.send(&request, RegistryAccess::Push, None).await?;
+        match response.status() {
+            StatusCode::ACCEPTED => self.location(&response),
+            _ => Err(self.failed(response, &self.what(blob.digest.as_str()), RegistryAccess::Push).await),
+        }
+    }
+
+    /// Sends the whole content in one request, as Docker does, and what is missing after an interruption.
+    async fn upload(&self, blob: &Descriptor, content: &BlobContent, mut session: Url) -> Result<(), Error> {
+        let what = self.what(blob.digest.as_str());
+        let mut offset = 0;
+        let mut interruptions = 0;
+        while offset < blob.size {
+            let content = match content {
+                BlobContent::Bytes(bytes) => BlobPart::Bytes(
+                    bytes.slice(usize::try_from(offset).unwrap_or(bytes.len()).min(bytes.len())..),
+                ),
+                BlobContent::File(path) => {
+                    BlobPart::File { path: path.clone(), offset, length: blob.size - offset }
+                }
+            };
+            let mut request = Request::new(Method::PATCH, session.clone())
+                .header(CONTENT_TYPE, "application/octet-stream")
+                .body(RequestBody::Blob { digest: blob.digest.clone(), content })
+                .once();
+            if offset > 0 {
+                request = request.header(CONTENT_RANGE, &format!("{offset}-{}", blob.size - 1));
+            }
+            let failure = match self.send(&request, RegistryAccess::Push, None).await {
+                Ok(response) if response.status() == StatusCode::ACCEPTED => {
+                    session = self.location(&response)?;
+                    break;
+                }
+                Ok(response) => self.failed(response, &what, RegistryAccess::Push).await,
+                Err(error) => error,
+            };
+            let is_temporary = matches!(
+                &failure,
+                Error::Network { .. } | Error::Status { status: 404 | 408 | 416 | 500.., .. }
+            );
+            if !is_temporary || interruptions == MAX_INTERRUPTIONS {
+                return Err(failure);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200) * 2u32.pow(interruptions)).await;
+            interruptions += 1;
+            (session, offset) = match self.upload_state(&session).await {
+                Some((session, offset)) if offset <= blob.size => (session, offset),
+                _ => (self.start_upload(blob).await?, 0),
+            };
+        }
+        session.query_pairs_mut().append_pair("digest", blob.digest.as_str());
+        let request = Request::new(Method::PUT, session).header(CONTENT_TYPE, "application/octet-stream");
+        let response = self.send(&request, RegistryAccess::Push, None).await?;
+        // After a repeated request the upload may be closed already.
+        let is_stored = response.status().is_success()
+            || (response.status() == StatusCode::NOT_FOUND
+                && self.exists(&format!("blobs/{}", blob.digest), &what, RegistryAccess::Push).await?);
+        if is_stored { Ok(()) } else { Err(self.failed(response, &what, RegistryAccess::Push).await) }
+    }
+
+    /// Where an upload stands: its session, and how many bytes the registry has. `None` if the registry forgot it.
+    async fn upload_state(&self, session: &Url) -> Option<(Url, u64)> {
+        let response = self.send(&Request::get(session.clone()), RegistryAccess::Push, None).await.ok()?;
+        if !response.status().is_success() {
+            return None;
+        }
+        let session = self.location(&response).unwrap_or_else(|_| session.clone());
+        let range = response.headers().get(RANGE)?.to_str().ok()?;
+        let last: u64 = range.trim_start_matches("bytes=").split_once('-')?.1.trim().parse().ok()?;
+        // `0-0` means nothing or one byte: https://github.com/opencontainers/distribution-spec/issues/580
+        Some((session, if last == 0 { 0 } else { last + 1 }))
+    }
+
+    fn location(&self, response: &Response) -> Result<Url, Error> {
+        let header = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let url = header.and_then(|location| response.url().join(location).ok());
+        let url = url.ok_or_else(|| self.invalid("it sent no address for the upload"))?;
+        match (response.url().scheme(), url.scheme()) {
+            (_, "https") | ("http", "http") => Ok(url),
+            _ => Err(self.invalid("it sent an address without HTTPS for the upload")),
+        }
+    }
+
+    /// Pushes a manifest or an index under a tag or its digest, whose blobs are in the repository already. A manifest
+    /// with a [subject](ImageManifest::subject) becomes one of its referrers. Returns the digest.
+    ///
+    /// # Errors
+    /// As for [`push_blob`](Self::push_blob).
+    pub async fn push_manifest(
+        &self,
+        version: Option<&str>,
+        media_type: &str,
+        manifest: &[u8],
+    ) -> Result<BlobDigest, Error> {
+        let digest = BlobDigest::of(manifest);
+        let version = version.unwrap_or(digest.as_str());
+        let request = Request::new(Method::PUT, self.url(&format!("manifests/{version}")).await?)
+            .header(CONTENT_TYPE, media_type)
+            .body(RequestBody::Bytes(Bytes::copy_from_slice(manifest)));
+        let response = self.send(&request, RegistryAccess::Push, None).await?;
+        if !response.status().is_success() {
+            return Err(self.failed(response, &self.what(version), RegistryAccess::Push).await);
+        }
+        let header = |name: &'static str| response.headers().get(HeaderName::from_static(name));
+        let stored = header("docker-content-digest").and_then(|value| value.to_str().ok()?.parse().ok());
+        if let Some(actual) = stored.filter(|stored| *stored != digest) {
+            return Err(Error::DigestMismatch {
+                host: self.registry.host.clone(),
+                what: self.what(version),
+                expected: digest,
+                actual,
+            });
+        }
+        let is_indexed = header("oci-subject").is_some();
+        if let Ok(ImageManifest { subject: Some(subject), artifact_type, config, annotations, .. }) =
+            serde_json::from_slice(manifest)
+            && !is_indexed
+        {
+            let mut descriptor = Descriptor::new(media_type, digest.clone(), manifest.len() as u64);
+            descriptor.artifact_type = artifact_type.or(Some(config.media_type));
+            descriptor.annotations = annotations;
+            self.tag_referrer(&subject.digest, descriptor).await?;
+        }
+        Ok(digest)
+    }
+
+    /// Adds a referrer to the index that stands in for the referrers API.
+    async fn tag_referrer(&self, subject: &BlobDigest, referrer: Descriptor) -> Result<(), Error> {
+        let mut referrers = self.tagged_referrers(subject).await?;
+        if referrers.iter().any(|known| known.digest == referrer.digest) {
+            return Ok(());
+        }
+        referrers.push(referrer);
+        let index = serde_json::to_vec(&ImageIndex::new(referrers))
+            .map_err(|error| self.invalid(error.to_string()))?;
+        let tag = referrers_tag(subject);
+        Box::pin(self.push_manifest(Some(&tag), media_type::INDEX, &index)).await.map(drop)
+    }
+}

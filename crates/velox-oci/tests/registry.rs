@@ -1,0 +1,263 @@
+//! The client against a registry on localhost that fails in many ways.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use velox_fetch::http::HttpOptions;
+use velox_oci::{
+    BlobContent, BlobPush, Descriptor, DockerCredentials, Error, ImageIndex, ImageManifest, ImageReference,
+    OnRegistryEvent, RegistryClient, RegistryEvent, RegistryOptions, RegistryRepository, media_type,
+};
+use velox_testkit::{Fault, TestRegistry};
+
+fn open(registry: &TestRegistry, options: RegistryOptions) -> RegistryRepository {
+    let reference: ImageReference = format!("{}/acme/app:1", registry.host()).parse().unwrap();
+    let mut options = options;
+    options.http.ca_bundle = registry.ca_file().map(Into::into);
+    RegistryClient::new(options).unwrap().repository(&reference)
+}
+
+fn anonymous(registry: &TestRegistry) -> RegistryRepository {
+    open(registry, RegistryOptions::default())
+}
+
+/// With the password that Docker's configuration has for the registry.
+fn logged_in(registry: &TestRegistry, login: &str) -> RegistryRepository {
+    let directory = tempfile::tempdir().unwrap();
+    let config = format!("{{\"auths\": {{\"{}\": {login}}}}}", registry.host());
+    fs::write(directory.path().join("config.json"), config).unwrap();
+    let environment = BTreeMap::from([("DOCKER_CONFIG".to_owned(), directory.path().display().to_string())]);
+    let credentials = DockerCredentials::from_environment(&environment).unwrap();
+    open(registry, RegistryOptions { credentials, ..RegistryOptions::default() })
+}
+
+const LOGIN: &str = r#"{"username": "me", "password": "s3cret"}"#;
+
+fn large() -> Vec<u8> {
+    (0..3_000_000u32).flat_map(|number| number.to_le_bytes()).collect()
+}
+
+async fn push(repository: &RegistryRepository, bytes: &[u8]) -> Result<(Descriptor, BlobPush), Error> {
+    let blob = Descriptor::of(media_type::LAYER_TAR, bytes);
+    let content = BlobContent::Bytes(Bytes::copy_from_slice(bytes));
+    let push = repository.push_blob(&blob, &content, None).await?;
+    Ok((blob, push))
+}
+
+/// Pushes an image of one layer under the tag `1`.
+async fn push_image(repository: &RegistryRepository) -> Result<Descriptor, Error> {
+    let (config, _) = push(repository, b"{}").await?;
+    let (layer, _) = push(repository, b"layer").await?;
+    let manifest = serde_json::to_vec(&ImageManifest::new(config, vec![layer])).unwrap();
+    repository.push_manifest(Some("1"), media_type::MANIFEST, &manifest).await?;
+    Ok(Descriptor::of(media_type::MANIFEST, &manifest))
+}
+
+#[tokio::test]
+async fn what_is_pushed_can_be_pulled() {
+    let registry = TestRegistry::start();
+    let repository = anonymous(&registry);
+    let directory = tempfile::tempdir().unwrap();
+    let (source, copy) = (directory.path().join("source"), directory.path().join("copy"));
+    fs::write(&source, large()).unwrap();
+    let blob = Descriptor::of(media_type::LAYER_TAR, &large());
+    let content = BlobContent::File(source);
+    assert_eq!(repository.push_blob(&blob, &content, None).await.unwrap(), BlobPush::Uploaded);
+    assert_eq!(repository.push_blob(&blob, &content, None).await.unwrap(), BlobPush::Present);
+    assert!(repository.has_blob(&blob.digest).await.unwrap());
+    repository.download_blob(&blob, &copy).await.unwrap();
+    assert!(fs::read(&copy).unwrap() == large());
+
+    let image = push_image(&repository).await.unwrap();
+    for version in ["1", image.digest.as_str()] {
+        let pulled = repository.pull_manifest(version).await.unwrap();
+        assert_eq!((&pulled.descriptor, pulled.is_index()), (&image, false));
+        assert_eq!(pulled.parse::<ImageManifest>().unwrap().layers.len(), 1);
+    }
+    let index = serde_json::to_vec(&ImageIndex::new(vec![image])).unwrap();
+    repository.push_manifest(Some("all"), media_type::INDEX, &index).await.unwrap();
+    assert!(repository.pull_manifest("all").await.unwrap().is_index());
+    let missing = repository.pull_manifest("2").await.unwrap_err().to_string();
+    assert_eq!(missing, format!("{}/acme/app:2 not found in registry {}", registry.host(), registry.host()));
+}
+
+#[tokio::test]
+async fn blobs_are_mounted_from_other_repositories() {
+    let registry = TestRegistry::start();
+    registry.token_service("s3cret", false);
+    let repository = logged_in(&registry, LOGIN);
+    let blob = Descriptor::of(media_type::LAYER_TAR, b"base");
+    registry.put_blob("library/php", b"base");
+    let content = BlobContent::Bytes(Bytes::from_static(b"base"));
+    let pushed = repository.push_blob(&blob, &content, Some("library/php")).await.unwrap();
+    assert_eq!(pushed, BlobPush::Mounted);
+    assert!(!registry.requests().iter().any(|request| request.starts_with("PATCH")));
+    let (other, bytes) =
+        (Descriptor::of(media_type::LAYER_TAR, b"x"), BlobContent::Bytes(Bytes::from_static(b"x")));
+    assert_eq!(repository.push_blob(&other, &bytes, Some("library/php")).await.unwrap(), BlobPush::Uploaded);
+}
+
+#[tokio::test]
+async fn referrers_are_listed_with_and_without_the_api() {
+    for has_api in [true, false] {
+        let registry = TestRegistry::start();
+        if !has_api {
+            registry.without_referrers();
+        }
+        let repository = anonymous(&registry);
+        let image = push_image(&repository).await.unwrap();
+        assert_eq!(repository.referrers(&image.digest, None).await.unwrap(), []);
+        push(&repository, ImageManifest::EMPTY_CONFIG).await.unwrap();
+        for kind in ["application/spdx+json", "application/vnd.in-toto+json"] {
+            let (content, _) = push(&repository, kind.as_bytes()).await.unwrap();
+            let mut manifest = ImageManifest::artifact(kind, vec![content]);
+            manifest.subject = Some(image.clone());
+            let manifest = serde_json::to_vec(&manifest).unwrap();
+            for _ in 0..2 {
+                repository.push_manifest(None, media_type::MANIFEST, &manifest).await.unwrap();
+            }
+        }
+        assert_eq!(repository.referrers(&image.digest, None).await.unwrap().len(), 2);
+        let sboms = repository.referrers(&image.digest, Some("application/spdx+json")).await.unwrap();
+        let [sbom] = sboms.as_slice() else { panic!("{sboms:?}") };
+        assert_eq!(sbom.artifact_type.as_deref(), Some("application/spdx+json"));
+        assert_eq!(registry.tags("acme/app").len(), if has_api { 1 } else { 2 });
+    }
+}
+
+#[tokio::test]
+async fn logins_are_basic_tokens_or_missing() {
+    for is_token in [false, true] {
+        let registry = TestRegistry::start();
+        if is_token {
+            registry.token_service("s3cret", true)
+        } else {
+            registry.password("s3cret")
+        };
+        let repository = logged_in(&registry, LOGIN);
+        push_image(&repository).await.unwrap();
+        registry.expire_tokens();
+        push_image(&repository).await.unwrap();
+
+        let denied = push(&anonymous(&registry), b"x").await.unwrap_err();
+        assert!(matches!(denied, Error::Unauthorized { had_credentials: false, .. }), "{denied}");
+        let wrong = logged_in(&registry, r#"{"username": "me", "password": "guess"}"#);
+        let denied = push(&wrong, b"x").await.unwrap_err();
+        assert!(matches!(denied, Error::Unauthorized { had_credentials: true, .. }), "{denied}");
+        assert!(!denied.to_string().contains("guess"));
+        assert_eq!(anonymous(&registry).pull_manifest("1").await.is_ok(), is_token);
+    }
+    let registry = TestRegistry::start();
+    registry.token_service("refresh", false);
+    push_image(&logged_in(&registry, r#"{"identitytoken": "refresh"}"#)).await.unwrap();
+}
+
+#[tokio::test]
+async fn tls_is_used_where_the_registry_has_it() {
+    let registry = TestRegistry::start_tls();
+    registry.password("s3cret");
+    push_image(&logged_in(&registry, LOGIN)).await.unwrap();
+    let reference: ImageReference = format!("{}/acme/app:1", registry.host()).parse().unwrap();
+    let untrusting = RegistryClient::new(RegistryOptions::default()).unwrap().repository(&reference);
+    let error = untrusting.pull_manifest("1").await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn lies_are_detected() {
+    let registry = TestRegistry::start();
+    let repository = anonymous(&registry);
+    let image = push_image(&repository).await.unwrap();
+    let blob = Descriptor::of(media_type::LAYER_TAR, b"true");
+    registry.put_lie("acme/app", blob.digest.as_str(), b"lies");
+    let lie = repository.read_blob(&blob, 100).await.unwrap_err();
+    assert!(matches!(lie, Error::DigestMismatch { .. }), "{lie}");
+    let directory = tempfile::tempdir().unwrap();
+    assert!(repository.download_blob(&blob, &directory.path().join("file")).await.is_err());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing half written");
+    registry.put_lie("acme/app", blob.digest.as_str(), b"longer than true");
+    assert!(matches!(repository.read_blob(&blob, 100).await.unwrap_err(), Error::TooLarge { limit: 4, .. }));
+    assert!(matches!(repository.read_blob(&blob, 3).await.unwrap_err(), Error::TooLarge { limit: 3, .. }));
+    registry.put_lie("acme/app", blob.digest.as_str(), b"tru");
+    assert!(matches!(repository.read_blob(&blob, 100).await.unwrap_err(), Error::InvalidResponse { .. }));
+
+    registry.fault(Fault::Altered).on("GET", "/v2/acme/app/manifests/*");
+    for version in ["1", image.digest.as_str()] {
+        let lie = repository.pull_manifest(version).await.unwrap_err();
+        assert!(matches!(lie, Error::DigestMismatch { .. }), "{lie}");
+    }
+    registry.fault(Fault::Oversized(5 << 20)).on("GET", "/v2/acme/other/manifests/*");
+    let reference: ImageReference = format!("{}/acme/other", registry.host()).parse().unwrap();
+    let other = RegistryClient::new(RegistryOptions::default()).unwrap().repository(&reference);
+    assert!(matches!(other.pull_manifest("1").await.unwrap_err(), Error::TooLarge { .. }));
+}
+
+#[tokio::test]
+async fn interrupted_transfers_are_continued() {
+    let registry = TestRegistry::start();
+    let repository = anonymous(&registry);
+    registry.cut_uploads(2_000_000, 2);
+    let (blob, _) = push(&repository, &large()).await.unwrap();
+    assert!(registry.blob("acme/app", blob.digest.as_str()).unwrap() == large());
+    let patches = registry.requests().iter().filter(|request| request.starts_with("PATCH")).count();
+    assert_eq!(patches, 3, "{:#?}", registry.requests());
+
+    let cut = registry.fault(Fault::CutBody).on("GET", "/v2/acme/app/blobs/sha256*").times(3);
+    let mut received = Vec::new();
+    repository.pull_blob(&blob, &mut received).await.unwrap();
+    assert!(received == large() && cut.hits() == 3);
+
+    // Not for ever.
+    registry.fault(Fault::CutBody).on("GET", "/v2/acme/app/blobs/sha256*");
+    let error = repository.pull_blob(&blob, &mut Vec::new()).await.unwrap_err();
+    assert!(matches!(error, Error::Network { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn temporary_failures_are_retried_and_others_are_not() {
+    let registry = TestRegistry::start();
+    let repository = anonymous(&registry);
+    push_image(&repository).await.unwrap();
+    for fault in [Fault::Status(502), Fault::HangUp] {
+        let fault = registry.fault(fault).on("GET", "/v2/acme/app/manifests/*").times(2);
+        repository.pull_manifest("1").await.unwrap();
+        assert_eq!(fault.hits(), 2);
+    }
+    registry.immutable_tag("fixed");
+    let error =
+        repository.push_manifest(Some("fixed"), media_type::INDEX, b"{}").await.unwrap_err().to_string();
+    let expected = "with status 409: the tag is immutable";
+    assert!(error.contains("/acme/app:fixed") && error.ends_with(expected), "{error}");
+    let missing = Descriptor::of(media_type::CONFIG, b"missing");
+    let manifest = serde_json::to_vec(&ImageManifest::new(missing, Vec::new())).unwrap();
+    let error = repository.push_manifest(Some("2"), media_type::MANIFEST, &manifest).await.unwrap_err();
+    assert!(matches!(error, Error::Status { status: 404, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn rate_limits_are_waited_for() {
+    let registry = TestRegistry::start();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let on_event: OnRegistryEvent = Arc::new({
+        let events = Arc::clone(&events);
+        move |event| {
+            if let RegistryEvent::RateLimited { seconds, .. } = event {
+                events.lock().unwrap().push(seconds);
+            }
+        }
+    });
+    let http = HttpOptions { max_wait: Duration::from_secs(2), ..HttpOptions::default() };
+    let options = RegistryOptions { http, on_event: Some(on_event), ..RegistryOptions::default() };
+    let repository = open(&registry, options);
+    registry.fault(Fault::TooManyRequests { retry_after: 1 }).on("*", "/v2/acme/app/*").times(1);
+    push_image(&repository).await.unwrap();
+    assert_eq!(*events.lock().unwrap(), [1]);
+    registry.fault(Fault::TooManyRequests { retry_after: 100 }).on("*", "/v2/acme/app/*");
+    let error = repository.pull_manifest("1").await.unwrap_err();
+    assert!(matches!(error, Error::RateLimited { retry_after: Some(100), .. }), "{error}");
+}

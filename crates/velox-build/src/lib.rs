@@ -79,7 +79,7 @@ pub use request::{
 pub use resolve::{
     RoadRunnerRelease, module_in,
     network::http_client,
-    versions::{MajorVersions, Versions},
+    versions::{MajorVersions, Versions, compare_roadrunner},
 };
 pub use sbom::{Sbom, SbomModule};
 pub use sbom_format::SbomFormat;

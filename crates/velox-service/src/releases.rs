@@ -10,7 +10,9 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use velox_build::{BuildOptions, BuildRequest, Goal, QuerySession, SilentReporter, VersionSubject};
+use velox_build::{
+    BuildOptions, BuildRequest, Goal, QuerySession, SilentReporter, VersionSubject, compare_roadrunner,
+};
 use velox_gomod::semver;
 use velox_manifest::{Manifest, Spanned, catalogue};
 
@@ -156,21 +158,10 @@ impl Releases {
 /// Sorts the versions, without prereleases.
 fn newest_first(mut versions: Vec<String>) -> Vec<String> {
     versions.retain(|version| semver::is_release(version));
-    versions.sort_by(|one, other| rank(other).cmp(&rank(one)).then_with(|| semver::compare(other, one)));
+    versions.sort_by(|one, other| compare_roadrunner(other, one));
     versions.dedup();
     versions.truncate(MAX_RELEASES);
     versions
-}
-
-/// Orders RoadRunner's majors: up to v2, then years, then small numbers again.
-fn rank(version: &str) -> u8 {
-    let major: u64 =
-        semver::major(version).and_then(|major| major.trim_start_matches('v').parse().ok()).unwrap_or(0);
-    match major {
-        0..=2 => 0,
-        2023.. => 1,
-        _ => 2,
-    }
 }
 
 fn built_in() -> &'static ReleaseCache {

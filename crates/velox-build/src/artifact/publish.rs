@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     artifact::store::StoredArtifact,
     atomic_file::{AtomicFile, FileMode, OutputKind, directory_of, probe},
-    digest,
     error::Error,
     request::{Output, SbomOutput},
     settings::BuildSettings,
@@ -275,6 +274,7 @@ pub(crate) fn is_executable(_file: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest;
 
     #[test]
     fn the_binary_is_executable_whole_and_alone() {

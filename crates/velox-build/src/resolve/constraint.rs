@@ -11,7 +11,9 @@ use velox_manifest::{Diagnostic, VersionConstraint};
 use super::{
     pin::{ModuleSources, unresolved},
     request::{ModuleRequest, RepositoryLocation},
-    versions::{MajorSearch, Versions, list_tags, list_versions, number_of_suffix},
+    versions::{
+        MajorSearch, ROADRUNNER, Versions, list_tags, list_versions, number_of_suffix, proxy_versions,
+    },
 };
 use crate::{
     download_failure,
@@ -34,6 +36,11 @@ impl ModuleSources<'_> {
         let mut searches: Vec<MajorSearch> = Vec::new();
         let mut repositories: Vec<(usize, RepositoryLocation, String)> = Vec::new();
         for (index, request) in requests.iter_mut().enumerate() {
+            if let Some(newest) = self.newest_roadrunner(request).await? {
+                request.reference = Some(newest.version.clone());
+                request.module = Some(newest);
+                continue;
+            }
             let Some(constraint) = request.reference.as_deref().and_then(VersionConstraint::of) else {
                 continue;
             };
@@ -89,6 +96,21 @@ impl ModuleSources<'_> {
             }
         }
         Ok((requests, failed))
+    }
+
+    /// The newest release of RoadRunner, if `latest` is requested and the module proxies list its versions: the query
+    /// `@latest` of the go command is about one major.
+    async fn newest_roadrunner(&self, request: &ModuleRequest) -> Result<Option<ModuleVersion>, Error> {
+        let is_latest = request.reference.as_deref() == Some("latest")
+            && request.root.as_deref() == Some(ROADRUNNER)
+            && request.known.is_none()
+            && self.network != NetworkAccess::Offline;
+        let Some(fetcher) = self.proxies.fetcher.filter(|_| is_latest) else { return Ok(None) };
+        let versions = self.proxies.children.until_cancelled(proxy_versions(fetcher, ROADRUNNER)).await?;
+        Ok(versions.newest_major().and_then(|major| {
+            let version = major.newest()?.to_owned();
+            Some(ModuleVersion { path: major.module.clone(), version })
+        }))
     }
 }
 

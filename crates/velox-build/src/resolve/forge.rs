@@ -17,7 +17,10 @@ use velox_gomod::{
 };
 use velox_manifest::Project;
 
-use super::request::{ModuleRequest, RepositoryHost, RepositoryLocation};
+use super::{
+    request::{ModuleRequest, RepositoryHost, RepositoryLocation},
+    versions::compare_roadrunner,
+};
 use crate::{
     error::Error,
     event::{Event, Note, Reporter},
@@ -115,7 +118,7 @@ pub(super) async fn locate(
 ) -> Result<LocatedModule, ForgeError> {
     let go_mod_path =
         if place.folder.is_empty() { "go.mod".to_owned() } else { format!("{}/go.mod", place.folder) };
-    let resolved = resolve(&repository, &place.folder, request.reference.as_deref()).await?;
+    let resolved = resolve(&repository, place, request.reference.as_deref()).await?;
     let missing = || ForgeError::NotFound {
         what: format!("{go_mod_path} at {}", request.reference.as_deref().unwrap_or("the default branch")),
         host: repository.host(),
@@ -137,18 +140,20 @@ pub(super) async fn locate(
 /// <https://go.dev/ref/mod#vcs-version>); `latest` is the highest release tag, or else the default branch.
 async fn resolve(
     repository: &RemoteRepository,
-    folder: &str,
+    place: &RepositoryLocation,
     reference: Option<&str>,
 ) -> Result<velox_fetch::forge::ResolvedRef, ForgeError> {
-    let prefix = tag_prefix(folder);
+    let prefix = tag_prefix(&place.folder);
     match reference {
         Some("latest") => {
+            let compare = if place.is_roadrunner() { compare_roadrunner } else { semver::compare };
             let tags = repository.tags().await?;
-            let newest = tags
-                .iter()
-                .filter(|tag| tag.name.strip_prefix(&prefix).is_some_and(semver::is_release))
-                .max_by(|a, b| semver::compare(&a.name[prefix.len()..], &b.name[prefix.len()..]));
-            repository.resolve(newest.map(|tag| tag.name.as_str())).await
+            let released = tags.iter().filter_map(|tag| {
+                let version = tag.name.strip_prefix(&prefix).filter(|version| semver::is_release(version))?;
+                Some((version, tag.name.as_str()))
+            });
+            let newest = released.max_by(|(one, _), (other, _)| compare(one, other));
+            repository.resolve(newest.map(|(_, tag)| tag)).await
         }
         Some(reference) if !prefix.is_empty() && semver::is_valid(reference) => {
             match repository.resolve(Some(&format!("{prefix}{reference}"))).await {

@@ -77,6 +77,13 @@ pub(crate) struct RepositoryLocation {
     pub(crate) own: bool,
 }
 
+impl RepositoryLocation {
+    /// Whether it is RoadRunner's own repository, or the mirror of it on a self-hosted GitHub.
+    pub(crate) fn is_roadrunner(&self) -> bool {
+        matches!(&self.host, RepositoryHost::GitHub { owner, repository } if (owner.as_str(), repository.as_str()) == ROADRUNNER)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RepositoryHost {
     GitHub { owner: String, repository: String },

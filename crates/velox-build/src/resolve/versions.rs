@@ -1,6 +1,7 @@
 //! The existing versions of a module, over all its majors.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeMap,
     ops::{Range, RangeInclusive},
 };
@@ -163,14 +164,26 @@ pub(crate) fn with_major(base: &str, major: u64) -> String {
     if major < 2 { base.to_owned() } else { format!("{base}/v{major}") }
 }
 
-/// The sort key of a major: RoadRunner's years came after its v2, and v3 after them.
+/// The sort key of a module path of any module.
 fn rank(module: &str) -> (u8, u64) {
     let major = split_path_version(module).map_or(1, |(_, suffix)| number_of_suffix(suffix));
+    if module.starts_with(ROADRUNNER) { roadrunner_rank(major) } else { (0, major) }
+}
+
+/// The sort key of a major of RoadRunner: its years came after v2, and v3 after them.
+fn roadrunner_rank(major: u64) -> (u8, u64) {
     match major {
+        0..=2 => (0, major),
         FIRST_YEAR.. => (1, major),
-        3.. if module.starts_with(ROADRUNNER) => (2, major),
-        _ => (0, major),
+        _ => (2, major),
     }
+}
+
+/// Compares two versions of RoadRunner in the order of their releases: v2 is older than v2023, and that than v3.
+#[must_use]
+pub fn compare_roadrunner(one: &str, other: &str) -> Ordering {
+    let rank = |version: &str| roadrunner_rank(number(version));
+    rank(one).cmp(&rank(other)).then_with(|| semver::compare(one, other))
 }
 
 /// Runs all searches and returns the versions by subject. Without `go`, only the proxies are queried.
@@ -298,7 +311,9 @@ fn by_major(tags: &[ForgeTag], prefix: &str, module: &str) -> Versions {
         module: with_major(base, versions.first().map_or(1, |version| number(version))),
         versions: versions.iter().map(|version| (*version).to_owned()).collect(),
     });
-    Versions { majors: majors.collect(), error: None }
+    let mut majors: Vec<MajorVersions> = majors.collect();
+    majors.sort_by_key(|major| rank(&major.module));
+    Versions { majors, error: None }
 }
 
 /// Lists versions with one go command, for modules that the proxies lack or must not be queried for.
@@ -369,6 +384,21 @@ mod tests {
             rounds.push(paths);
         }
         (rounds, search)
+    }
+
+    #[test]
+    fn versions_of_roadrunner_are_in_the_order_of_their_releases() {
+        let versions =
+            ["v1.9.2", "v2.12.3", "v2023.3.12", "v2024.1.0", "v2025.1.15", "v3.0.0-rc.1", "v3.0.0", "v4.0.0"];
+        let mut sorted = versions.to_vec();
+        sorted.reverse();
+        sorted.sort_by(|one, other| compare_roadrunner(one, other));
+        assert_eq!(sorted, versions);
+        let tags = versions.map(|name| ForgeTag { name: name.to_owned(), commit: String::new() });
+        let newest = by_major(&tags, "", ROADRUNNER).newest_major().map(|major| major.versions.clone());
+        assert_eq!(newest.as_deref(), Some(&["v4.0.0".to_owned()][..]));
+        let newest = by_major(&tags[..7], "", ROADRUNNER).newest_major().map(|major| major.module.clone());
+        assert_eq!(newest.as_deref(), Some("github.com/roadrunner-server/roadrunner/v3"));
     }
 
     #[test]

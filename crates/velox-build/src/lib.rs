@@ -10,6 +10,7 @@
 mod artifact;
 mod atomic_file;
 mod cache_directory;
+mod cached_modules;
 mod compile;
 mod context;
 mod digest;
@@ -50,6 +51,7 @@ pub use artifact::record::BuildRecord;
 pub use artifact::store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoreContents};
 pub use atomic_file::{AtomicFile, write_text};
 pub use cache_directory::cache_directory;
+pub use cached_modules::CachedModules;
 pub use compile::compile_cache::serve_compile_cache;
 pub use environment::{BuildEnvironment, GoInstallation, ProgramOutput};
 pub use error::{Blame, Error, ErrorKind};

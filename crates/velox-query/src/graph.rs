@@ -1,6 +1,9 @@
 //! The module graph of a binary.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{BuildRequest, Error, Lock, LockedPlugin, QuerySession, Reporter, ResolvedModules};
@@ -134,4 +137,26 @@ impl ModuleGraph {
         near.sort_by(|(one, _), (other, _)| other.total_cmp(one));
         near.into_iter().take(3).map(|(_, path)| path).collect()
     }
+}
+
+/// The shortest path from a module to one that `is_end`, both included; `next` are the modules that one requires.
+pub(crate) fn shortest_path<M: Clone + Ord>(
+    from: M,
+    is_end: impl Fn(&M) -> bool,
+    next: impl Fn(&M) -> Vec<M>,
+) -> Option<Vec<M>> {
+    let mut seen = BTreeSet::from([from.clone()]);
+    let mut paths = VecDeque::from([vec![from]]);
+    while let Some(path) = paths.pop_front() {
+        let last = path.last()?;
+        if is_end(last) {
+            return Some(path);
+        }
+        for module in next(last) {
+            if seen.insert(module.clone()) {
+                paths.push_back([path.as_slice(), &[module]].concat());
+            }
+        }
+    }
+    None
 }

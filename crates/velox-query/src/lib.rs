@@ -12,6 +12,7 @@
 //! | [`licenses`]           | licenses of everything that is compiled in             | `vx licenses`       |
 //! | [`RrConfig`]           | a `.rr.yaml`, and the plugins that its settings need   | `vx check`, `vx init` |
 //! | [`inspect`]            | plugins and build settings of a binary                 | `vx inspect`        |
+//! | [`BuildDiff`]          | differences between two locks or binaries              | `vx diff`           |
 //! | [`Bisection`]          | changes between two locks, and builds with some        | `vx bisect`         |
 //! | [`BuildSize`]          | bytes of plugins, modules and packages                 | `vx size`           |
 //! | [`diagnose`]           | problems of go, git, proxies, forges, caches and disks | `vx doctor`         |
@@ -20,6 +21,7 @@ mod audit;
 mod bisect;
 mod check;
 mod configuration;
+mod diff;
 mod doctor;
 mod generation;
 mod graph;
@@ -38,13 +40,15 @@ mod why;
 
 pub use audit::{
     AuditReport, CallFrame, PUBLIC_VULNERABILITY_DATABASE, Reach, SecurityChange, SecurityPlan,
-    UnfixedVulnerability, Vulnerability,
+    UnfixedVulnerability, VersionVulnerability, Vulnerability, VulnerabilityDiff,
 };
-pub use bisect::{
-    Bisection, LockChange, LockChangeKind, ModuleVersions, SearchResult, StepOutcome, search_changes,
-};
+pub use bisect::{Bisection, SearchResult, StepOutcome, search_changes};
 pub use check::{CheckReport, CheckRule, Finding, build, check, check_majors};
 pub use configuration::{PluginEntry, plugin_group, plugin_name, render_configuration, render_settings};
+pub use diff::{
+    BuildChange, BuildDiff, BuildPlugin, BuildVersions, ChangeDirection, ComparedBuild, LicenseChange,
+    LockChange, LockChangeKind, ModuleSizeChange, ModuleVersions, SizeChange,
+};
 pub use doctor::{Diagnosis, Health, diagnose};
 pub use generation::{plugin_major, plugin_major_of};
 pub use graph::{GraphModule, ModuleGraph};

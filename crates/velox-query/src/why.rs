@@ -1,11 +1,9 @@
 //! The reasons why a module is part of a binary.
 
-use std::collections::{BTreeSet, VecDeque};
-
 use velox_build::LoweredModule;
 use velox_gomod::{module::ModuleVersion, semver};
 
-use crate::{GraphModule, ModuleGraph};
+use crate::{GraphModule, ModuleGraph, graph::shortest_path};
 
 /// The reasons why a module is part of a binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,19 +82,8 @@ impl ModuleGraph {
 
     /// The shortest path of requirements from one module to another.
     pub(crate) fn chain(&self, from: &GraphModule, to: &str) -> Option<Vec<GraphModule>> {
-        let mut paths = VecDeque::from([vec![from.clone()]]);
-        let mut seen = BTreeSet::from([from.path.clone()]);
-        while let Some(path) = paths.pop_front() {
-            let last = path.last()?;
-            if last.path == to {
-                return Some(path).filter(|path| path.len() > 1);
-            }
-            for next in self.requirements(last, false) {
-                if seen.insert(next.path.clone()) {
-                    paths.push_back([path.as_slice(), &[next]].concat());
-                }
-            }
-        }
-        None
+        let path =
+            shortest_path(from.clone(), |last| last.path == to, |last| self.requirements(last, false))?;
+        Some(path).filter(|path| path.len() > 1)
     }
 }

@@ -74,6 +74,7 @@ async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
         CliCommand::Update(arguments) => edit::update::update(settings, *arguments).await,
         CliCommand::Migrate(arguments) => edit::migrate::migrate(settings, *arguments).await,
         CliCommand::Doctor(arguments) => query::doctor::doctor(settings, arguments).await,
+        CliCommand::Diff(arguments) => query::diff::diff(settings, *arguments).await,
         CliCommand::Outdated(arguments) => query::outdated::outdated(settings, *arguments).await,
         CliCommand::Search(arguments) => query::search::search(&settings, &arguments),
         CliCommand::List(arguments) => query::list::list(settings, *arguments).await,

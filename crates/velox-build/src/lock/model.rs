@@ -210,6 +210,18 @@ impl Lock {
             .collect())
     }
 
+    /// The compiled modules of each target platform (`linux/amd64`), by path.
+    ///
+    /// # Errors
+    /// The go.mod can't be parsed.
+    pub fn compiled_modules(&self) -> Result<BTreeMap<String, BTreeMap<String, SelectedModule>>, Error> {
+        let mut compiled: BTreeMap<String, BTreeMap<String, SelectedModule>> = BTreeMap::new();
+        for (variant, target) in &self.targets {
+            compiled.entry(variant.target.to_string()).or_default().extend(self.selected(target)?);
+        }
+        Ok(compiled)
+    }
+
     /// The directories of local replacements, each with the path of the replaced module.
     pub(crate) fn replaced_directories(&self, manifest: &Manifest, base: &Path) -> Vec<(String, PathBuf)> {
         let of_plugins = self.plugins.iter().filter_map(|plugin| match &plugin.replacement {

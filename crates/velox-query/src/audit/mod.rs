@@ -7,6 +7,7 @@
 //! ModuleGraph ──► plugins that require it ──────┘
 //! ```
 
+mod by_version;
 mod database;
 mod govulncheck;
 mod openvex;
@@ -22,6 +23,7 @@ use velox_build::{BuildRequest, Error, Lock, QuerySession, Reporter, http_client
 use velox_gomod::module::ModuleVersion;
 
 pub use self::{
+    by_version::{VersionVulnerability, VulnerabilityDiff},
     database::PUBLIC_VULNERABILITY_DATABASE,
     remedy::{SecurityChange, SecurityPlan, UnfixedVulnerability},
 };
@@ -32,7 +34,7 @@ use self::{
 use crate::ModuleGraph;
 
 /// The module path of the standard library in vulnerability databases.
-const STANDARD_LIBRARY: &str = "stdlib";
+pub(crate) const STANDARD_LIBRARY: &str = "stdlib";
 
 /// The vulnerabilities of a binary.
 #[derive(Debug, Clone, Serialize)]

@@ -2,73 +2,18 @@
 
 mod search;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
 use velox_build::{BuildRequest, Goal, Lock, LockedPlugin, LockedReplacement};
 use velox_gomod::pseudo::is_pseudo_version;
 use velox_manifest::{ExcludeDirective, Manifest, Origin, Plugin, ReplaceDirective, Replacement, Spanned};
 
 pub use search::{SearchResult, StepOutcome, search_changes};
 
-use crate::without_major;
-
-/// The versions of modules, by module path.
-pub type ModuleVersions = BTreeMap<String, String>;
-
-/// What differs between two locks, or between two binaries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LockChange {
-    /// Its kind.
-    pub kind: LockChangeKind,
-    /// The plugin's name in velox.toml, a module path, or a setting.
-    pub name: String,
-    /// The version before; `None`: it was added.
-    pub from: Option<String>,
-    /// The version after; `None`: it was removed.
-    pub to: Option<String>,
-}
-
-/// The kind of a [`LockChange`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LockChangeKind {
-    /// The Go version.
-    Go,
-    /// RoadRunner's version.
-    #[serde(rename = "roadrunner")]
-    RoadRunner,
-    /// A plugin.
-    Plugin,
-    /// A module that RoadRunner or a plugin requires.
-    Module,
-    /// A `[[replaces]]`, an `[[excludes]]`, or `dependencies`.
-    Setting,
-}
-
-impl fmt::Display for LockChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, name, from, to } = self;
-        match kind {
-            LockChangeKind::Go => write!(f, "Go")?,
-            LockChangeKind::RoadRunner => write!(f, "RoadRunner")?,
-            LockChangeKind::Plugin => write!(f, "plugin {name}")?,
-            LockChangeKind::Module => write!(f, "module {name}")?,
-            LockChangeKind::Setting => write!(f, "setting `{name}`")?,
-        }
-        match (kind, from, to) {
-            (LockChangeKind::Setting, None, _) => write!(f, " added"),
-            (LockChangeKind::Setting, ..) => write!(f, " removed"),
-            (_, Some(from), Some(to)) => write!(f, " {from} to {to}"),
-            (_, None, Some(to)) => write!(f, " added at {to}"),
-            (_, Some(from), None) => write!(f, " removed ({from})"),
-            (_, None, None) => Ok(()),
-        }
-    }
-}
+use crate::{
+    BuildVersions, LockChange, LockChangeKind, ModuleVersions,
+    diff::{compare, compare_modules, identity},
+};
 
 /// The changes between two locks, each of which can be made alone.
 #[derive(Debug, Clone)]
@@ -84,31 +29,9 @@ impl Bisection {
     /// Compares two locks. With `keep_go`, all builds have the same Go version.
     #[must_use]
     pub fn new(good: Lock, bad: Lock, keep_go: bool) -> Self {
-        let mut changes = Vec::new();
-        let mut add = |kind, name: &str, from: Option<String>, to: Option<String>| {
-            if from != to {
-                changes.push(LockChange { kind, name: name.to_owned(), from, to });
-            }
-        };
-        if !keep_go {
-            add(LockChangeKind::Go, "go", Some(good.go_version.clone()), Some(bad.go_version.clone()));
-        }
-        let version = |lock: &Lock| Some(lock.roadrunner.version.clone());
-        add(LockChangeKind::RoadRunner, "roadrunner", version(&good), version(&bad));
-        let (before, after) = (settings(&good), settings(&bad));
-        for setting in before.symmetric_difference(&after) {
-            let is_in = |settings: &BTreeSet<String>| settings.contains(setting).then(|| setting.clone());
-            add(LockChangeKind::Setting, setting, is_in(&before), is_in(&after));
-        }
-        let plugins = |lock: &Lock| -> BTreeMap<String, LockedPlugin> {
-            requested(lock).map(|plugin| (identity(plugin), plugin.clone())).collect()
-        };
-        let (before, after) = (plugins(&good), plugins(&bad));
-        for key in before.keys().chain(after.keys().filter(|key| !before.contains_key(*key))) {
-            let (old, new) = (before.get(key), after.get(key));
-            let name = new.or(old).map_or("", |plugin| &plugin.name);
-            add(LockChangeKind::Plugin, name, old.map(described), new.map(described));
-        }
+        let versions = |lock: &Lock| BuildVersions::without_modules(lock, &is_requested);
+        let mut changes = compare(&versions(&good), &versions(&bad));
+        changes.retain(|change| !keep_go || change.kind != LockChangeKind::Go);
         Self { good, bad, keep_go, changes }
     }
 
@@ -140,12 +63,8 @@ impl Bisection {
                 .chain([self.good.roadrunner.module.as_str()])
                 .any(|it| it == module)
         };
-        let modules = before.iter().filter_map(|(module, from)| {
-            let to = after.get(module).filter(|to| *to != from && !is_direct(module))?;
-            let (from, to) = (Some(from.clone()), Some(to.clone()));
-            Some(LockChange { kind: LockChangeKind::Module, name: module.clone(), from, to })
-        });
-        let mut changes: Vec<LockChange> = modules.collect();
+        let mut changes = compare_modules(before, after);
+        changes.retain(|change| change.from.is_some() && change.to.is_some() && !is_direct(&change.name));
         if changes.is_empty() {
             return None;
         }
@@ -179,13 +98,13 @@ impl Bisection {
         let entries = manifest.clone();
         let names: BTreeMap<String, &str> = requested(&self.good)
             .chain(requested(&self.bad))
-            .map(|plugin| (identity(plugin), plugin.name.as_str()))
+            .map(|plugin| (identity(&plugin.module), plugin.name.as_str()))
             .collect();
         manifest.plugins = names
             .iter()
             .filter_map(|(key, name)| {
                 let lock = side(is_applied(LockChangeKind::Plugin, name));
-                requested(lock).find(|plugin| identity(plugin) == *key)
+                requested(lock).find(|plugin| identity(&plugin.module) == *key)
             })
             .map(|plugin| pinned(plugin, &entries))
             .collect();
@@ -193,6 +112,8 @@ impl Bisection {
         manifest.replaces.clear();
         manifest.excludes.clear();
         manifest.roadrunner.dependencies = None;
+        let settings =
+            |lock: &Lock| BuildVersions::without_modules(lock, &|_| false).settings.unwrap_or_default();
         let (before, after) = (settings(&self.good), settings(&self.bad));
         for setting in before.union(&after) {
             let is_changed = is_applied(LockChangeKind::Setting, setting);
@@ -218,27 +139,11 @@ fn unlocated<T>(value: T) -> Spanned<T> {
 
 /// The plugins of the configuration, without those that every binary has.
 fn requested(lock: &Lock) -> impl Iterator<Item = &LockedPlugin> {
-    lock.plugins.iter().filter(|plugin| plugin.from.is_some())
+    lock.plugins.iter().filter(|plugin| is_requested(plugin))
 }
 
-/// A plugin keeps its identity when its name or its major version changes.
-fn identity(plugin: &LockedPlugin) -> String {
-    without_major(&plugin.module).to_lowercase()
-}
-
-/// The version of a plugin, or its replacement.
-fn described(plugin: &LockedPlugin) -> String {
-    match &plugin.replacement {
-        None => plugin.version.clone(),
-        Some(LockedReplacement::Module { path, version }) => format!("{path} {version}"),
-        Some(LockedReplacement::Directory { path }) => path.display().to_string(),
-    }
-}
-
-/// The settings, without the digests of local directories: an earlier state of a directory is not known.
-fn settings(lock: &Lock) -> BTreeSet<String> {
-    let without_digest = |setting: &String| setting.split(" (needs ").next().unwrap_or(setting).to_owned();
-    lock.settings.iter().map(without_digest).collect()
+fn is_requested(plugin: &LockedPlugin) -> bool {
+    plugin.from.is_some()
 }
 
 /// The plugin at exactly its locked version.

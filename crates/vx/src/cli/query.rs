@@ -1,4 +1,4 @@
-//! The arguments of `vx doctor`, `outdated`, `search`, `list`, `why`, `tree`, `graph`, `licenses`, `sbom`, `inspect`,
+//! The arguments of `vx doctor`, `outdated`, `diff`, `search`, `list`, `why`, `tree`, `graph`, `licenses`, `sbom`, `inspect`,
 //! `size`, `check` and `audit`.
 
 use std::path::PathBuf;
@@ -32,6 +32,28 @@ pub(crate) struct OutdatedCommand {
     /// Include plugins that are up to date
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  git show main:velox.lock | vx diff -         # what changes in velox.lock since main
+  vx diff old.lock new.lock --audit            # with the vulnerabilities that are closed and opened
+  vx diff /usr/local/bin/rr bin/rr             # two binaries, of vx or any other tool
+  vx diff old.lock --format json | jq '.changes[] | select(.kind == \"plugin\")'
+
+The output is Markdown, for the text of a pull request. Only files on this machine are read, except with --audit.")]
+pub(crate) struct DiffCommand {
+    /// A velox.lock or a RoadRunner binary; `-` reads a lock from stdin
+    #[arg(value_name = "OLD")]
+    pub(crate) old: PathBuf,
+    /// A velox.lock or a RoadRunner binary [default: the lock of the configuration, velox.lock]
+    #[arg(value_name = "NEW")]
+    pub(crate) new: Option<PathBuf>,
+    /// Look up the vulnerabilities of both versions of each module
+    #[arg(long)]
+    pub(crate) audit: bool,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
 }
 
 #[derive(Debug, Args)]

@@ -27,7 +27,7 @@ fn has_govulncheck(test: &str) -> bool {
 }
 
 /// A library whose function `Read` is called, whose package `lib/rare` nobody imports.
-fn library() -> Files {
+pub(super) fn library() -> Files {
     let text =
         |name: &str| format!("package {name}\n\nfunc Read() string {{ return \"x\" }}\n\nfunc Rare() {{}}\n");
     [
@@ -61,7 +61,7 @@ fn proxy() -> ModuleProxy {
 }
 
 /// A vulnerability of symbols of one package.
-fn entry(id: &str, module: &str, package: &str, symbols: &[&str], fixed: Option<&str>) -> Value {
+pub(super) fn entry(id: &str, module: &str, package: &str, symbols: &[&str], fixed: Option<&str>) -> Value {
     let fixed = fixed.map(|fixed| json!({ "fixed": fixed }));
     let events: Vec<Value> = std::iter::once(json!({ "introduced": "0" })).chain(fixed).collect();
     json!({
@@ -86,7 +86,7 @@ fn called() -> Value {
 }
 
 /// Writes a database with these entries (<https://go.dev/doc/security/vuln/database#api>) to `db/`.
-fn with_database(sandbox: Sandbox, modified: &str, entries: &[Value]) -> Sandbox {
+pub(super) fn with_database(sandbox: Sandbox, modified: &str, entries: &[Value]) -> Sandbox {
     let mut modules: Vec<Value> = Vec::new();
     let mut sandbox = sandbox.file("db/index/db.json", json!({ "modified": modified }).to_string());
     for entry in entries {
@@ -108,11 +108,11 @@ fn with_database(sandbox: Sandbox, modified: &str, entries: &[Value]) -> Sandbox
     sandbox.file("db/index/modules.json", json!(merged).to_string())
 }
 
-fn now() -> String {
+pub(super) fn now() -> String {
     jiff::Timestamp::now().to_string()
 }
 
-fn url(sandbox: &Sandbox) -> String {
+pub(super) fn url(sandbox: &Sandbox) -> String {
     format!("file://{}", sandbox.at("db").display())
 }
 

@@ -10,6 +10,7 @@ mod support {
 
 mod audit;
 mod command_line;
+mod diff;
 mod docs;
 mod doctor;
 mod plugin_graph;

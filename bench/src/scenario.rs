@@ -166,7 +166,8 @@ impl Bench {
                 if let Some(lock) = &lock {
                     sandbox.write("velox.lock", lock)?;
                 }
-                bench.build(tool, &sandbox, &["--remote-cache", &cache])
+                // Not the finished binary.
+                bench.build(tool, &sandbox, &["--remote-cache", &cache, "--no-cache"])
             })
         })
     }

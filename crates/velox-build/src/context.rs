@@ -9,6 +9,7 @@ use velox_gomod::goversion::GoVersion;
 use velox_manifest::{Diagnostic, GoSelection, Manifest, Spanned};
 
 use crate::{
+    artifact::shared::SharedArtifacts,
     cache_directory::{cache_directory, check_go_cache, secure},
     error::{Blame, Error, ErrorKind},
     event::{BuildSummary, Event, Note, Reporter},
@@ -34,6 +35,7 @@ pub(crate) struct BuildContext<'a> {
     pub(crate) cancel: CancellationToken,
     /// Notified when all packages of a target are compiled, before they are linked.
     pub(crate) compiled: Notify,
+    pub(crate) shared: SharedArtifacts,
 }
 
 /// A scratch directory, a go command and the network.
@@ -63,6 +65,7 @@ impl<'a> BuildContext<'a> {
             reporter,
             cancel,
             compiled: Notify::new(),
+            shared: SharedArtifacts::default(),
         })
     }
 

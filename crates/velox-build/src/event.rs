@@ -244,7 +244,7 @@ pub struct BuildSummary {
     /// Their signed provenance (`--attestation`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attestation: Option<PathBuf>,
-    /// The use of the shared compile cache.
+    /// The use of the shared caches.
     pub compile_cache: Option<CompileCacheStats>,
 }
 
@@ -268,20 +268,22 @@ pub struct BuiltBinary {
     pub sboms: Vec<PathBuf>,
 }
 
-/// Statistics of the shared compile cache.
+/// Statistics of the shared caches.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CompileCacheStats {
+    /// Finished binaries from a remote cache.
+    pub binaries: u64,
     /// Hits in the local GOCACHE.
     pub local_hits: u64,
-    /// Hits in the remote cache.
+    /// Hits in the remote caches.
     pub remote_hits: u64,
     /// Packages that were compiled.
     pub misses: u64,
-    /// Bytes downloaded from the remote cache.
+    /// Bytes downloaded from the remote caches.
     pub bytes_down: u64,
-    /// Bytes uploaded to it.
+    /// Bytes uploaded to the first one.
     pub bytes_up: u64,
-    /// Why the remote cache was not used, or only in part.
+    /// Why a remote cache was not used, or only in part.
     pub trouble: Option<String>,
 }
 

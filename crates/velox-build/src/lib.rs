@@ -41,6 +41,7 @@ mod sbom;
 mod sbom_format;
 mod session;
 mod settings;
+mod shared_caches;
 mod signing_key;
 mod stamp;
 mod targets;

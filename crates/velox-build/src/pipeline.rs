@@ -8,13 +8,14 @@ use velox_manifest::{Diagnostic, GoTarget, Level};
 
 use crate::{
     cache_directory::{cache_directory, secure},
-    compile::{c_compiler, compile_cache, go_build::linker_flags, precompile},
+    compile::{c_compiler, go_build::linker_flags, precompile},
     context::{BuildContext, BuildTools},
     error::{Error, ErrorKind},
     event::{BuildSummary, Event, Phase, Reporter, phase},
     lock::{Lock, LockFile, ReleaseModules},
     package_reader::{self, PackageCheck, PackagesRead},
     request::{BuildRequest, Goal, Output, Upgrade},
+    shared_caches::SharedCaches,
     stamp::Stamp,
     targets,
     workspace::Workspace,
@@ -128,7 +129,8 @@ async fn run(
     if let Some((check, read)) = read {
         report_findings(&context, check, read)?;
     }
-    let summary = targets::publish(&context, &compiled, &lock).await?;
+    let mut summary = targets::publish(&context, &compiled, &lock).await?;
+    targets::share(&context, &compiled, &mut summary).await?;
     targets::clean_up(&context, &compiled, &workspace);
     Ok(summary)
 }
@@ -161,7 +163,7 @@ fn check(context: &BuildContext<'_>, output: Option<&Output>) -> Result<(), Erro
             output.check_archive()?;
         }
         output.check_sboms(&options.sboms, &context.settings)?;
-        compile_cache::check(context.request)?;
+        SharedCaches::of(context.request)?;
         c_compiler::check(context)?;
         let stamp = Stamp::choose(&options.stamp, &context.manifest.build_args, environment, "", 0);
         linker_flags(&context.settings, "", &stamp)?;
@@ -191,7 +193,10 @@ async fn without_tools(
         (Goal::CheckLock, _) if context.requested.needs_release(lock) => Ok(None),
         (Goal::CheckLock | Goal::Plan, _) => Ok(Some(context.summary(lock))),
         (goal, Some(output)) => {
-            let targets = targets::find(context, lock, output, &context.replaced(lock))?;
+            let mut targets = targets::find(context, lock, output, &context.replaced(lock))?;
+            if matches!(goal, Goal::Build(_)) {
+                targets::download(context, lock, &mut targets).await?;
+            }
             let is_stored = targets.iter().all(|target| target.artifact.is_some());
             if matches!(goal, Goal::DryRun(_)) {
                 if !is_stored {
@@ -301,7 +306,9 @@ async fn with_precompile<T>(
 ) -> T {
     match (&context.request.goal, context.variants.first()) {
         // A shared compile cache usually has the standard library.
-        (Goal::Build(_), Some(variant)) if !compile_cache::is_wanted(context.request) => {
+        (Goal::Build(_), Some(variant))
+            if SharedCaches::of(context.request).is_ok_and(|caches| caches.remotes.is_empty()) =>
+        {
             precompile::beside(work, &tools.go, &context.settings, variant, tools.scratch.path()).await
         }
         _ => work.await,

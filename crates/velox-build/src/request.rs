@@ -191,9 +191,9 @@ pub struct CacheOptions {
     pub recompile: bool,
     /// The size limit of the artifact store; `None`: [`crate::DEFAULT_STORE_LIMIT_BYTES`].
     pub store_limit_bytes: Option<u64>,
-    /// `--remote-cache URL`: the shared compile cache, instead of `[cache] remote`.
+    /// `--remote-cache URL`: the shared cache, instead of those in `[cache]`.
     pub remote: Option<String>,
-    /// The program that runs [`crate::serve_compile_cache`]; `None`: there is no shared compile cache.
+    /// The program that runs [`crate::serve_compile_cache`]; `None`: there is no shared cache.
     pub program: Option<PathBuf>,
 }
 

@@ -13,6 +13,7 @@ use crate::{
     artifact::{
         archive::{self, ArchiveName},
         publish::{publish as publish_file, write_changed},
+        shared,
         store::{ArtifactStore, BuildLock, DEFAULT_STORE_LIMIT_BYTES, StoredArtifact},
     },
     cache_directory::cache_directory,
@@ -66,6 +67,28 @@ pub(crate) fn find<'a>(
     context.variants.iter().map(of_variant).collect()
 }
 
+/// Downloads what the store lacks from the shared caches.
+pub(crate) async fn download(
+    context: &BuildContext<'_>,
+    lock: &Lock,
+    targets: &mut [BuildTarget<'_>],
+) -> Result<(), Error> {
+    let downloads = targets.iter_mut().map(|target| target.download(context, lock));
+    stream::iter(downloads).buffer_unordered(MAX_CONCURRENT_COMPILES).try_collect().await
+}
+
+impl BuildTarget<'_> {
+    async fn download(&mut self, context: &BuildContext<'_>, lock: &Lock) -> Result<(), Error> {
+        let options = &context.request.options;
+        let is_usable = !options.cache.recompile && !options.workspace.keep;
+        if let Some(key) = self.key.as_deref().filter(|_| is_usable && self.artifact.is_none()) {
+            self.artifact = shared::download(context, &store(context), lock, self.variant, key).await?;
+            self.reused = self.artifact.is_some();
+        }
+        Ok(())
+    }
+}
+
 fn store(context: &BuildContext<'_>) -> ArtifactStore {
     ArtifactStore::new(&cache_directory(&context.request.environment))
 }
@@ -108,9 +131,20 @@ async fn compile_one<'a>(
         (target.artifact, target.reused) = (Some(artifact), true);
         return Ok(target);
     }
+    target.download(context, lock).await?;
+    if target.artifact.is_some() {
+        return Ok(target);
+    }
     let (variant, stamp) = (target.variant, &context.stamp(lock));
     let BuildTools { go, commands, scratch, .. } = tools;
-    let cache = CompileCacheSession::new(context.request, go, &lock.go_version, variant, scratch.path())?;
+    let cache = CompileCacheSession::new(
+        context.request,
+        &|remote| context.shared.has_failed(remote),
+        go,
+        &lock.go_version,
+        variant,
+        scratch.path(),
+    )?;
     let go = match &cache {
         Some(Ok(cache)) => &go.with_environment(&cache.environment),
         _ => go,
@@ -126,7 +160,11 @@ async fn compile_one<'a>(
     };
     let (binary, sbom) = tokio::join!(go_build(context, go, lock, workspace, variant), source.collect());
     let (binary, sbom) = (binary?, sbom?);
-    target.compile_cache = cache.map(|cache| cache.map_or_else(|unused| unused, |cache| cache.finish()));
+    target.compile_cache = cache.map(|cache| {
+        let (stats, failed) = cache.map_or_else(|unused| (unused, Vec::new()), |cache| cache.finish());
+        context.shared.add_failed(failed);
+        stats
+    });
     let locked = lock.targets.get(variant).cloned().unwrap_or_default();
     let digest = {
         let binary = binary.clone();
@@ -146,8 +184,7 @@ async fn compile_one<'a>(
     };
     let verifying = async { tokio::try_join!(digest, check) };
     let (digest, ()) = phase(&*context.reporter, Phase::Verify, verifying).await?;
-    let (version, plugins) = (&lock.roadrunner.version, lock.plugins.len());
-    let about = format!("RoadRunner {version} with {plugins} plugins for {}", variant.target);
+    let about = StoredArtifact::description(lock, &variant.target);
     let license = std::fs::read(workspace.directory().join("LICENSE")).ok();
     let companions = |sha256: &str| {
         let sbom = sbom.clone().with_binary(sha256);
@@ -204,6 +241,7 @@ pub(crate) async fn publish(
     lock: &Lock,
 ) -> Result<BuildSummary, Error> {
     let mut summary = context.summary(lock);
+    summary.compile_cache = context.shared.stats();
     let mut binaries = Vec::new();
     for target in targets {
         let Some(artifact) = target.artifact.clone() else { continue };
@@ -258,6 +296,25 @@ pub(crate) async fn publish(
         summary.attestation = Some(attestation.file.clone());
     }
     Ok(summary)
+}
+
+/// Uploads what was compiled to the shared cache.
+pub(crate) async fn share(
+    context: &BuildContext<'_>,
+    targets: &[BuildTarget<'_>],
+    summary: &mut BuildSummary,
+) -> Result<(), Error> {
+    let compiled = targets.iter().filter(|target| !target.reused);
+    let compiled = compiled.filter_map(|target| Some((target.key.as_deref()?, target.artifact.as_ref()?)));
+    let before = context.shared.stats().unwrap_or_default();
+    shared::upload(context, compiled).await?;
+    let after = context.shared.stats().unwrap_or_default();
+    if after != before {
+        let stats = summary.compile_cache.get_or_insert_default();
+        stats.bytes_up += after.bytes_up - before.bytes_up;
+        after.trouble.into_iter().for_each(|trouble| stats.add_trouble(trouble));
+    }
+    Ok(())
 }
 
 /// Keeps the artifact store below its limit.

@@ -1,4 +1,4 @@
-//! A GOCACHEPROG for tests: `cacheprog GOCACHE REMOTE STATS [read-only]`.
+//! A GOCACHEPROG for tests: `cacheprog GOCACHE REMOTE[,REMOTE…] STATS [read-only]`.
 
 use std::{env::args, path::PathBuf, time::Duration};
 
@@ -8,11 +8,11 @@ use velox_gocache::{GoCacheOptions, parse_remote, serve};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = args().skip(1).collect();
     let [gocache, remote, stats, rest @ ..] = arguments.as_slice() else {
-        return Err("cacheprog GOCACHE REMOTE STATS [read-only]".into());
+        return Err("cacheprog GOCACHE REMOTE[,REMOTE…] STATS [read-only]".into());
     };
     let options = GoCacheOptions {
         gocache: PathBuf::from(gocache),
-        remote: Some(parse_remote(remote)?),
+        remotes: remote.split(',').map(parse_remote).collect::<Result<_, _>>()?,
         read_only: !rest.is_empty(),
         namespace: "test".to_owned(),
         environment: std::env::vars().collect(),

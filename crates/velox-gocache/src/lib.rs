@@ -1,13 +1,15 @@
 //! A shared build cache for the go command.
 //!
 //! [`serve`] implements Go's [GOCACHEPROG protocol](https://pkg.go.dev/cmd/go/internal/cacheprog). It reads
-//! from the local GOCACHE in the go command's format, and from a remote directory or bucket, to which it
-//! uploads new outputs.
+//! from the local GOCACHE in the go command's format, and from remote directories or buckets. It uploads new
+//! outputs to the first of them. The same remotes keep finished binaries ([`RemoteArtifacts`]).
 //!
-//! Writers to the remote must be trusted: outputs are verified by their digest, but the mapping from actions
+//! Writers to a remote must be trusted: outputs are verified by their digest, but the mapping from actions
 //! to outputs isn't. Untrusted machines should have read access at most.
 
+mod artifact;
 mod disk;
+mod location;
 mod protocol;
 mod remote;
 mod serve;
@@ -18,7 +20,8 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-pub use remote::{open_remote, parse_remote, store_error_summary};
+pub use artifact::{ArtifactFile, ArtifactName, RemoteArtifact, RemoteArtifactError, RemoteArtifacts};
+pub use location::{open_remote, parse_remote, store_error_summary};
 pub use serve::serve;
 
 /// The settings of [`serve`].
@@ -26,15 +29,15 @@ pub use serve::serve;
 pub struct GoCacheOptions {
     /// The directory of `go env GOCACHE`.
     pub gocache: PathBuf,
-    /// The remote cache, from [`parse_remote`].
-    pub remote: Option<Url>,
+    /// The remote caches, from [`parse_remote`], in the order in which they are asked. Only the first one gets uploads.
+    pub remotes: Vec<Url>,
     /// Whether uploads are disabled.
     pub read_only: bool,
-    /// The namespace of the remote's actions (`go1.26.8-linux-amd64`).
+    /// The namespace of the remotes' actions (`go1.26.8-linux-amd64`).
     pub namespace: String,
-    /// Credentials and regions of the remote (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
+    /// Credentials and regions of the remotes (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
     pub environment: BTreeMap<String, String>,
-    /// The timeout of a request to the remote.
+    /// The timeout of a request to a remote.
     pub timeout: Duration,
     /// The timeout for remaining uploads at the end of a build.
     pub flush: Duration,
@@ -45,9 +48,9 @@ pub struct GoCacheOptions {
 pub struct GoCacheStats {
     /// Hits in GOCACHE.
     pub local_hits: u64,
-    /// Hits in the remote.
+    /// Hits in the remotes.
     pub remote_hits: u64,
-    /// Misses in both.
+    /// Misses in all of them.
     pub misses: u64,
     /// Outputs written by the go command.
     pub puts: u64,
@@ -55,8 +58,10 @@ pub struct GoCacheStats {
     pub bytes_down: u64,
     /// Compressed uploaded bytes.
     pub bytes_up: u64,
-    /// The failure of the remote, if any, without secrets.
+    /// The failures of the remotes, if any, without secrets.
     pub trouble: Option<String>,
+    /// The remotes that were disabled because they failed.
+    pub disabled: Vec<Url>,
 }
 
 /// An error serving the cache.

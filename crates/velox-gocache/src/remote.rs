@@ -34,7 +34,9 @@ use url::Url;
 use crate::{
     CacheId, GoCacheError, GoCacheOptions,
     disk::{ActionEntry, LocalCache},
-    hex, unhex,
+    hex,
+    location::{open_remote, store_error_summary},
+    unhex,
 };
 
 const FORMAT: u32 = 1;
@@ -53,58 +55,8 @@ const INDEX_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number of failures after which the remote is disabled for the rest of the build.
 const MAX_FAILURES: u32 = 3;
 /// A slower remote counts as failed because compiling is faster.
-const MIN_BYTES_PER_SECOND: f64 = (1 << 20) as f64;
-const ZSTD_LEVEL: i32 = 3;
-
-/// Parses a remote cache: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
-pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
-    let wrong = |why: &str| {
-        let shown = text.split_once('@').map_or(text, |(_, rest)| rest);
-        GoCacheError::Remote { text: shown.to_owned(), why: why.to_owned() }
-    };
-    let path = std::path::Path::new(text);
-    if path.is_absolute() {
-        return Url::from_file_path(path).map_err(|()| wrong("not a directory"));
-    }
-    let url = Url::parse(text)
-        .map_err(|_| wrong("expected an absolute path or a URL such as s3://bucket/prefix"))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong(
-            "credentials belong in the environment (AWS_*, GOOGLE_*, AZURE_*), not in the URL",
-        ));
-    }
-    match url.scheme() {
-        "file" if url.host_str().is_none_or(str::is_empty) => Ok(url),
-        "s3" | "gs" | "az" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
-        "s3" | "gs" | "az" => Err(wrong("missing bucket")),
-        _ => Err(wrong("expected a file://, s3://, gs:// or az:// URL")),
-    }
-}
-
-/// Opens a remote of [`parse_remote`]; returns the store and the prefix. `timeout` limits a whole request.
-/// Credentials come from object_store's variables (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
-pub fn open_remote(
-    url: &Url,
-    environment: &BTreeMap<String, String>,
-    timeout: Duration,
-) -> Result<(Box<dyn ObjectStore>, Path), GoCacheError> {
-    // Fails if a provider is installed already, which is fine.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let known = ["AWS_", "GOOGLE_", "AZURE_"];
-    let credentials = environment
-        .iter()
-        .filter(|(name, _)| known.iter().any(|prefix| name.starts_with(prefix)))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
-    let clients = [
-        ("timeout".to_owned(), format!("{}ms", timeout.as_millis())),
-        ("connect_timeout".to_owned(), "3s".to_owned()),
-    ];
-    object_store::parse_url_opts(url, credentials.chain(clients)).map_err(|error| {
-        // Further lines may contain settings.
-        let why = error.to_string().lines().next().unwrap_or_default().to_owned();
-        GoCacheError::Remote { text: url.to_string(), why }
-    })
-}
+pub(crate) const MIN_BYTES_PER_SECOND: f64 = (1 << 20) as f64;
+pub(crate) const ZSTD_LEVEL: i32 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct IndexFile {
@@ -155,6 +107,7 @@ struct PackedOutput {
 }
 
 pub(crate) struct RemoteCache {
+    pub(crate) url: Url,
     store: Box<dyn ObjectStore>,
     root: Path,
     namespace: String,
@@ -183,7 +136,13 @@ struct UploadQueue {
 }
 
 impl RemoteCache {
-    pub(crate) fn open(url: &Url, options: &GoCacheOptions, disk: LocalCache) -> Result<Self, GoCacheError> {
+    /// Opens a remote; it gets uploads if `is_first`.
+    pub(crate) fn open(
+        url: &Url,
+        options: &GoCacheOptions,
+        is_first: bool,
+        disk: LocalCache,
+    ) -> Result<Self, GoCacheError> {
         let (store, root) = open_remote(url, &options.environment, options.timeout)?;
         let namespace = options
             .namespace
@@ -191,10 +150,11 @@ impl RemoteCache {
             .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' })
             .collect();
         Ok(Self {
+            url: url.clone(),
             store,
             root: root.join("v1"),
             namespace,
-            read_only: options.read_only,
+            read_only: options.read_only || !is_first,
             timeout: options.timeout,
             disk,
             index: OnceCell::new(),
@@ -214,7 +174,7 @@ impl RemoteCache {
         hold(&self.trouble).clone()
     }
 
-    fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.off.load(Ordering::Relaxed)
     }
 
@@ -545,45 +505,7 @@ fn unpacked(compressed: &[u8], limit: u64) -> Option<Vec<u8>> {
     Some(content)
 }
 
-/// A short summary of an error that may contain URLs and headers.
-pub fn store_error_summary(error: &object_store::Error) -> &'static str {
-    match error {
-        object_store::Error::PermissionDenied { .. } => "permission denied",
-        object_store::Error::Unauthenticated { .. } => "missing or invalid credentials",
-        object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. } => {
-            "not supported"
-        }
-        object_store::Error::UnknownConfigurationKey { .. } => "unknown setting",
-        _ => "unreachable or failing",
-    }
-}
-
 /// A panic never leaves the guarded values inconsistent.
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_remote_is_a_directory_or_a_bucket() {
-        for good in
-            ["/var/cache/go", "file:///var/cache", "s3://bucket/prefix", "gs://bucket", "az://container/x"]
-        {
-            assert!(parse_remote(good).is_ok(), "{good}");
-        }
-        for (bad, why) in [
-            ("", "absolute path"),
-            ("cache", "absolute path"),
-            ("s3://", "missing bucket"),
-            ("ftp://host/x", "expected a file://"),
-            ("https://bucket.example.com", "expected a file://"),
-            ("s3://key:secret@bucket", "environment"),
-        ] {
-            let said = parse_remote(bad).unwrap_err().to_string();
-            assert!(said.contains(why) && !said.contains("secret"), "{said}");
-        }
-    }
 }

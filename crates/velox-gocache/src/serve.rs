@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, UNIX_EPOCH},
@@ -31,9 +31,10 @@ struct Counters {
 
 struct CacheServer {
     disk: LocalCache,
-    remote: Option<Arc<RemoteCache>>,
+    /// In the order in which they are asked.
+    remotes: Vec<Arc<RemoteCache>>,
     counters: Counters,
-    trouble: Mutex<Option<String>>,
+    trouble: Vec<String>,
 }
 
 /// Serves the go command until it closes the cache, then finishes the uploads.
@@ -45,23 +46,24 @@ pub async fn serve(
     stdout: impl AsyncWrite + Unpin + Send + 'static,
 ) -> Result<GoCacheStats, GoCacheError> {
     let disk = LocalCache::open(&options.gocache)?;
-    let opened =
-        options.remote.as_ref().map(|url| RemoteCache::open(url, &options, disk.clone())).transpose();
-    let (remote, trouble) = match opened {
-        Ok(remote) => (remote.map(Arc::new), None),
-        Err(error) => (None, Some(error.to_string())),
-    };
-    let cache =
-        Arc::new(CacheServer { disk, remote, counters: Counters::default(), trouble: Mutex::new(trouble) });
+    let (mut remotes, mut trouble) = (Vec::new(), Vec::new());
+    for (position, url) in options.remotes.iter().enumerate() {
+        match RemoteCache::open(url, &options, position == 0, disk.clone()) {
+            Ok(remote) => remotes.push(Arc::new(remote)),
+            Err(error) => trouble.push(error.to_string()),
+        }
+    }
+    let cache = Arc::new(CacheServer { disk, remotes, counters: Counters::default(), trouble });
 
     let (responses, queue) = mpsc::channel(64);
     let writer = tokio::spawn(write(stdout, queue));
     let ready = CacheResponse { known_commands: vec!["get", "put", "close"], ..CacheResponse::default() };
     // Sending fails if the go command has exited; then the loop below ends.
     let _ = responses.send(ready).await;
-    let warming = cache.remote.clone().map(|remote| tokio::spawn(async move { remote.warm().await }));
+    for remote in cache.remotes.iter().map(Arc::clone) {
+        tokio::spawn(async move { remote.warm().await });
+    }
     let ended = handle_requests(&cache, stdin, responses, options.flush).await;
-    drop(warming);
     let _ = writer.await;
     ended?;
     Ok(cache.stats())
@@ -90,7 +92,7 @@ async fn handle_requests(
             }
             RequestCommand::Close => {
                 while running.join_next().await.is_some() {}
-                if let Some(remote) = &cache.remote {
+                for remote in &cache.remotes {
                     remote.flush(flush).await;
                 }
                 let _ = responses.send(CacheResponse { id, ..CacheResponse::default() }).await;
@@ -124,20 +126,25 @@ impl CacheServer {
     async fn get(&self, id: i64, action: CacheId) -> CacheResponse {
         let (counter, entry) = match self.disk.get(&action) {
             Some(entry) => (&self.counters.local_hits, Some(entry)),
-            None => match &self.remote {
-                Some(remote) => (&self.counters.remote_hits, remote.get(&action).await),
-                None => (&self.counters.misses, None),
-            },
+            None => (&self.counters.remote_hits, self.get_remote(&action).await),
         };
         let Some(entry) = entry else {
             self.counters.misses.fetch_add(1, Ordering::Relaxed);
             return CacheResponse { id, miss: true, ..CacheResponse::default() };
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if let Some(remote) = &self.remote {
-            remote.used(action, entry);
-        }
+        self.remotes.iter().for_each(|remote| remote.used(action, entry));
         self.found(id, entry)
+    }
+
+    /// The entry of the first remote that has it.
+    async fn get_remote(&self, action: &CacheId) -> Option<ActionEntry> {
+        for remote in &self.remotes {
+            if let Some(entry) = remote.get(action).await {
+                return Some(entry);
+            }
+        }
+        None
     }
 
     async fn put(
@@ -164,9 +171,7 @@ impl CacheServer {
         match kept {
             Ok(time) => {
                 let entry = ActionEntry { output, size, time };
-                if let Some(remote) = &self.remote {
-                    remote.used(action, entry);
-                }
+                self.remotes.iter().for_each(|remote| remote.used(action, entry));
                 Ok(CacheResponse { disk_path: self.path(&output), id, ..CacheResponse::default() })
             }
             Err(error) => {
@@ -195,15 +200,20 @@ impl CacheServer {
     fn stats(&self) -> GoCacheStats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { local_hits, remote_hits, misses, puts } = &self.counters;
-        let own = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sum = |counter: fn(&RemoteCache) -> &AtomicU64| {
+            self.remotes.iter().map(|remote| count(counter(remote))).sum()
+        };
+        let mut trouble = self.trouble.clone();
+        trouble.extend(self.remotes.iter().filter_map(|remote| remote.trouble()));
         GoCacheStats {
             local_hits: count(local_hits),
             remote_hits: count(remote_hits),
             misses: count(misses),
             puts: count(puts),
-            bytes_down: self.remote.as_ref().map_or(0, |remote| count(&remote.bytes_down)),
-            bytes_up: self.remote.as_ref().map_or(0, |remote| count(&remote.bytes_up)),
-            trouble: own.or_else(|| self.remote.as_ref().and_then(|remote| remote.trouble())),
+            bytes_down: sum(|remote| &remote.bytes_down),
+            bytes_up: sum(|remote| &remote.bytes_up),
+            trouble: (!trouble.is_empty()).then(|| trouble.join("; ")),
+            disabled: self.remotes.iter().filter(|it| it.is_off()).map(|it| it.url.clone()).collect(),
         }
     }
 }

@@ -246,13 +246,22 @@ pub enum ForgeKind {
     GitLab,
 }
 
-/// `[cache]`: the shared compile cache.
-#[derive(Debug, Clone, Default)]
+/// `[cache]`: the shared caches.
+#[derive(Debug, Clone)]
 pub struct CacheConfig {
-    /// The location: a directory, or an `s3://`, `gs://` or `az://` URL; `None`: no shared cache.
-    pub remote: Option<Spanned<String>>,
-    /// Whether the cache is read-only for this machine.
+    /// The locations, each a directory, or an `s3://`, `gs://` or `az://` URL, in the order in which they are asked. Only the
+    /// first one is written to.
+    pub remotes: Vec<Spanned<String>>,
+    /// Whether the first one is read-only, too, for this machine.
     pub read_only: bool,
+    /// Whether they keep finished binaries, beside compiled packages.
+    pub artifacts: bool,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { remotes: Vec::new(), read_only: false, artifacts: true }
+    }
 }
 
 /// `[log]`.

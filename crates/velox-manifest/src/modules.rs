@@ -164,5 +164,24 @@ pub(crate) fn cache(root: &Section<'_>) -> CacheConfig {
     let Some(section) = root.section("cache") else {
         return CacheConfig::default();
     };
-    CacheConfig { remote: section.text("remote"), read_only: section.bool("read_only").unwrap_or(false) }
+    let mut remotes: Vec<Spanned<String>> = section.text("remote").into_iter().collect();
+    if let Some(field) = section.field("remotes") {
+        if let Some(remote) = remotes.first() {
+            let both = Diagnostic::error("`remote` and `remotes` are both set in `[cache]`")
+                .at(field.span())
+                .label("the list of all shared caches")
+                .help("move the value of `remote` to the beginning of `remotes`, and remove `remote`");
+            section.error(match remote.span.clone() {
+                Some(span) => both.related(span, "a single one"),
+                None => both,
+            });
+        }
+        remotes.extend(field.raw_strings().into_iter().filter_map(|raw| field.reader.interpolated(raw)));
+        remotes.retain(|remote| !remote.value.is_empty());
+    }
+    CacheConfig {
+        remotes,
+        read_only: section.bool("read_only").unwrap_or(false),
+        artifacts: section.bool("artifacts").unwrap_or(true),
+    }
 }

@@ -277,14 +277,27 @@ pub const TABLES: &[TableSpec] = &[
     ),
     table(
         "cache",
-        "The compile cache that a team shares.",
+        "The [caches](caching.md) that machines share: compiled packages and finished binaries.",
         &[
             key(
                 "remote",
                 Some("no shared cache"),
                 "A directory, or an `s3://`, `gs://` or `az://` URL; the same as `--remote-cache`.",
             ),
-            flag("read_only", "Read from the cache, but don't write to it."),
+            KeySpec {
+                name: "remotes",
+                kind: ValueKind::Texts,
+                default: None,
+                about: "Several of them, in place of `remote`, in the order in which they are asked. Only the first one is \
+                        written to.",
+            },
+            flag("read_only", "Read from the caches, but don't write to them."),
+            KeySpec {
+                name: "artifacts",
+                kind: ValueKind::Boolean,
+                default: Some("`true`"),
+                about: "Share finished binaries, too; `false`: compiled packages only.",
+            },
         ],
     ),
     table(

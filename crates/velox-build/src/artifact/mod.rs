@@ -3,4 +3,5 @@
 pub(crate) mod archive;
 pub(crate) mod publish;
 pub(crate) mod record;
+pub(crate) mod shared;
 pub(crate) mod store;

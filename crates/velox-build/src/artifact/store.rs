@@ -8,8 +8,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use velox_manifest::GoTarget;
 
-use crate::{cache_directory::is_owned, digest, error::Error, sbom_format::SbomFormat};
+use crate::{cache_directory::is_owned, digest, error::Error, lock::Lock, sbom_format::SbomFormat};
 
 /// The default size limit of the store, in bytes: about thirty binaries.
 pub const DEFAULT_STORE_LIMIT_BYTES: u64 = 4 << 30;
@@ -92,6 +94,15 @@ fn is_same_file(_: &File, _: &Path) -> bool {
 }
 
 impl StoredArtifact {
+    /// The files beside a binary.
+    pub(crate) const COMPANIONS: [&str; 3] = ["LICENSE", "rr.cdx.json", "rr.spdx.json"];
+
+    /// The description of a binary.
+    pub(crate) fn description(lock: &Lock, target: &GoTarget) -> String {
+        let (version, plugins) = (&lock.roadrunner.version, lock.plugins.len());
+        format!("RoadRunner {version} with {plugins} plugins for {target}")
+    }
+
     /// An artifact outside of any store, for a binary without a key.
     pub(crate) fn outside(
         binary: &Path,
@@ -177,7 +188,7 @@ impl ArtifactStore {
         };
         let directory = self.root.join(key.get(..2).unwrap_or("00")).join(key);
         fs::create_dir_all(directory.parent().unwrap_or(&self.root)).map_err(failed)?;
-        let new = tempfile::Builder::new().prefix(".new-").tempdir_in(&self.root).map_err(failed)?;
+        let new = self.temporary().map_err(failed)?;
         let kept = new.path().join("rr");
         if fs::rename(binary, &kept).is_err() {
             fs::copy(binary, &kept).map_err(failed)?;
@@ -197,6 +208,12 @@ impl ArtifactStore {
             fs::rename(new.keep(), &directory).map_err(failed)?;
         }
         self.read(&directory).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+    }
+
+    /// A temporary directory below the store, for files that become an artifact.
+    pub(crate) fn temporary(&self) -> io::Result<TempDir> {
+        fs::create_dir_all(&self.root)?;
+        tempfile::Builder::new().prefix(".new-").tempdir_in(&self.root)
     }
 
     /// Takes the lock for building the artifact with this key; `None` while another process, or another target of this

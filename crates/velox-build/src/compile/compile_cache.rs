@@ -12,7 +12,8 @@ use url::Url;
 use velox_gocache::GoCacheStats;
 
 use crate::{
-    error::Error, event::CompileCacheStats, lock::TargetVariant, request::BuildRequest, toolchain::Toolchain,
+    error::Error, event::CompileCacheStats, lock::TargetVariant, request::BuildRequest,
+    shared_caches::SharedCaches, toolchain::Toolchain,
 };
 
 /// The environment variable with the [`CompileCacheConfig`].
@@ -24,7 +25,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Serialize, Deserialize)]
 struct CompileCacheConfig {
     gocache: PathBuf,
-    remote: Url,
+    remotes: Vec<Url>,
     read_only: bool,
     namespace: String,
     stats: PathBuf,
@@ -36,57 +37,34 @@ pub(crate) struct CompileCacheSession {
     stats: PathBuf,
 }
 
-/// The remote that the options, the environment or the manifest name.
-fn remote(request: &BuildRequest) -> Result<Option<Url>, Error> {
-    let variable = request.environment.get("VX_REMOTE_CACHE").filter(|value| !value.is_empty()).cloned();
-    let configured = request.manifest.cache.remote.as_ref();
-    let (text, span) = match request.options.cache.remote.clone().or(variable) {
-        Some(text) => (text, None),
-        None => match configured {
-            Some(remote) => (remote.value.clone(), remote.span.clone()),
-            None => return Ok(None),
-        },
-    };
-    if matches!(text.as_str(), "" | "off" | "none") {
-        return Ok(None);
-    }
-    // A directory is relative to the configuration file.
-    let text =
-        if text.contains("://") { text } else { request.base.join(text).to_string_lossy().into_owned() };
-    velox_gocache::parse_remote(&text).map(Some).map_err(|error| {
-        let mut failed = Error::configuration(error.to_string());
-        if let Some(diagnostic) = failed.diagnostics.first_mut() {
-            diagnostic.span = span;
-        }
-        failed
-    })
-}
-
-/// Fails early if the remote is invalid.
-pub(crate) fn check(request: &BuildRequest) -> Result<(), Error> {
-    remote(request).map(drop)
-}
-
-pub(crate) fn is_wanted(request: &BuildRequest) -> bool {
-    remote(request).is_ok_and(|remote| remote.is_some())
-}
-
 impl CompileCacheSession {
     /// `None`: no remote is configured. `Err`: it can't be used, for the reason in `trouble`.
     pub(crate) fn new(
         request: &BuildRequest,
+        has_failed: &dyn Fn(&Url) -> bool,
         go: &Toolchain,
         go_version: &str,
         variant: &TargetVariant,
         scratch: &Path,
     ) -> Result<Option<Result<Self, CompileCacheStats>>, Error> {
-        let Some(remote) = remote(request)? else { return Ok(None) };
+        let caches = SharedCaches::of(request)?;
+        if caches.remotes.is_empty() {
+            return Ok(None);
+        }
         let unused = |why: &str| {
             Ok(Some(Err(CompileCacheStats { trouble: Some(why.to_owned()), ..CompileCacheStats::default() })))
         };
         let Some(program) = &request.options.cache.program else { return Ok(None) };
-        if request.options.is_offline() && remote.scheme() != "file" {
+        let mut remotes: Vec<Url> = caches.usable(request).cloned().collect();
+        if remotes.is_empty() {
             return unused("remote cache not used: --offline forbids it");
+        }
+        // The first one gets the uploads.
+        let read_only = caches.read_only || caches.first_usable(request).is_none_or(has_failed);
+        remotes.retain(|remote| !has_failed(remote));
+        if remotes.is_empty() {
+            // The reason is known already.
+            return Ok(Some(Err(CompileCacheStats::default())));
         }
         if !go.settings().gocacheprog.is_empty() {
             return unused("remote cache not used: GOCACHEPROG is set");
@@ -101,9 +79,8 @@ impl CompileCacheSession {
         let stats = scratch.join(format!("cache-{}-{}.json", variant.target.os, variant.target.arch));
         let config = CompileCacheConfig {
             gocache: go.settings().gocache.clone(),
-            remote,
-            read_only: request.manifest.cache.read_only
-                || request.environment.get("VX_REMOTE_CACHE_READ_ONLY").is_some_and(|value| value == "1"),
+            remotes,
+            read_only,
             namespace: format!("{go_version}-{}-{}", variant.target.os, variant.target.arch),
             stats: stats.clone(),
         };
@@ -115,26 +92,40 @@ impl CompileCacheSession {
         Ok(Some(Ok(Self { environment, stats })))
     }
 
-    /// The statistics of the finished compile.
-    pub(crate) fn finish(&self) -> CompileCacheStats {
+    /// The statistics of the finished compile, and the remotes that failed.
+    pub(crate) fn finish(&self) -> (CompileCacheStats, Vec<Url>) {
         let stats = std::fs::read_to_string(&self.stats).ok();
         let Some(stats) = stats.and_then(|text| serde_json::from_str::<GoCacheStats>(&text).ok()) else {
             let trouble = Some("the compile cache process exited early".to_owned());
-            return CompileCacheStats { trouble, ..CompileCacheStats::default() };
+            return (CompileCacheStats { trouble, ..CompileCacheStats::default() }, Vec::new());
         };
-        let GoCacheStats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble, .. } = stats;
-        CompileCacheStats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble }
+        let GoCacheStats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble, disabled, .. } =
+            stats;
+        let stats =
+            CompileCacheStats { binaries: 0, local_hits, remote_hits, misses, bytes_down, bytes_up, trouble };
+        (stats, disabled)
     }
 }
 
 impl CompileCacheStats {
     pub(crate) fn add(&mut self, other: Self) {
+        self.binaries += other.binaries;
         self.local_hits += other.local_hits;
         self.remote_hits += other.remote_hits;
         self.misses += other.misses;
         self.bytes_down += other.bytes_down;
         self.bytes_up += other.bytes_up;
-        self.trouble = self.trouble.take().or(other.trouble);
+        if let Some(trouble) = other.trouble {
+            self.add_trouble(trouble);
+        }
+    }
+
+    pub(crate) fn add_trouble(&mut self, trouble: String) {
+        self.trouble = Some(match self.trouble.take() {
+            Some(known) if known.contains(&trouble) => known,
+            Some(known) => format!("{known}; {trouble}"),
+            None => trouble,
+        });
     }
 }
 
@@ -150,11 +141,11 @@ pub async fn serve_compile_cache(
     let text = environment
         .get(CONFIG_VARIABLE)
         .ok_or_else(|| Error::configuration("this command is run by the go command during `vx build`"))?;
-    let CompileCacheConfig { gocache, remote, read_only, namespace, stats } = serde_json::from_str(text)
+    let CompileCacheConfig { gocache, remotes, read_only, namespace, stats } = serde_json::from_str(text)
         .map_err(|error| Error::build(format!("failed to parse {CONFIG_VARIABLE}: {error}")))?;
     let options = velox_gocache::GoCacheOptions {
         gocache,
-        remote: Some(remote),
+        remotes,
         read_only,
         namespace,
         environment,

@@ -77,6 +77,18 @@ impl RequestedVersions {
         }
     }
 
+    /// A digest of what is requested.
+    pub(crate) fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        let plugins = self.plugins.iter().flat_map(|(name, source)| [name, source]);
+        for text in [&self.roadrunner].into_iter().chain(plugins).chain(&self.settings) {
+            // With its length, to separate the texts.
+            hash.update(text.len().to_le_bytes());
+            hash.update(text);
+        }
+        HEXLOWER.encode(&hash.finalize())
+    }
+
     /// How a lock differs, one sentence each.
     pub(crate) fn differences(&self, lock: &Lock) -> Vec<String> {
         let release = self.module_cache.as_ref().and_then(|cache| ReleaseModules::cached(cache, lock));

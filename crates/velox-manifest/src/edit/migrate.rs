@@ -365,7 +365,10 @@ fn is_equivalent(old: &Manifest, new: &Manifest, modules: &BTreeMap<String, Stri
                 manifest.requires.iter().map(|r| (&r.module.value, &r.version.value)).collect::<Vec<_>>(),
                 manifest.go.as_ref().map(|go| &go.value),
                 manifest.targets.iter().map(|target| &target.value).collect::<Vec<_>>(),
-                (manifest.cache.remote.as_ref().map(|remote| &remote.value), manifest.cache.read_only),
+                (
+                    manifest.cache.remotes.iter().map(|remote| &remote.value).collect::<Vec<_>>(),
+                    (manifest.cache.read_only, manifest.cache.artifacts),
+                ),
                 (endpoint(&manifest.github), endpoint(&manifest.gitlab)),
                 (manifest.github.token.is_some(), manifest.gitlab.token.is_some()),
                 arguments,

@@ -468,14 +468,19 @@ fn stamp(summary: &BuildSummary) -> String {
     format!("{version}, {}", part(&summary.stamp_time, summary.stamp_time_source))
 }
 
-/// Describes the use of a shared compile cache.
+/// Describes the use of the shared caches.
 fn cached(cache: &CompileCacheStats) -> String {
-    let CompileCacheStats { local_hits, remote_hits, misses, bytes_down, bytes_up, trouble } = cache;
-    let mut text = format!(
-        "{remote_hits} remote hits ({}), {local_hits} local hits, {misses} misses ({} uploaded)",
-        HumanBytes(*bytes_down),
-        HumanBytes(*bytes_up)
-    );
+    let CompileCacheStats { binaries, local_hits, remote_hits, misses, bytes_down, bytes_up, trouble } =
+        cache;
+    let (down, up) = (HumanBytes(*bytes_down), HumanBytes(*bytes_up));
+    let mut text = if *binaries > 0 && remote_hits + local_hits + misses == 0 {
+        let noun = if *binaries == 1 { "binary" } else { "binaries" };
+        format!("{binaries} {noun} from the shared cache ({down})")
+    } else {
+        format!(
+            "{remote_hits} remote hits ({down}), {local_hits} local hits, {misses} misses ({up} uploaded)"
+        )
+    };
     if let Some(trouble) = trouble {
         text += &format!("; {trouble}");
     }

@@ -26,8 +26,8 @@ fn compiled(output: &CommandOutput) -> Vec<String> {
 fn remote_cache_spares_other_machines_the_compile() {
     let proxy = acme_proxy();
     let remote = tempfile::tempdir().unwrap();
-    let text =
-        configuration("hello@v1.0.0") + &format!("\n[cache]\nremote = \"{}\"\n", remote.path().display());
+    let text = configuration("hello@v1.0.0")
+        + &format!("\n[cache]\nremote = \"{}\"\nartifacts = false\n", remote.path().display());
     let first = Sandbox::behind(&proxy).file("velox.toml", &text);
     let filled = cache_report(&first.vx("build -o out --format json"));
     assert!(filled["bytes_up"].as_u64() > Some(0) && filled["remote_hits"] == 0, "{filled}");

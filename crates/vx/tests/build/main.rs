@@ -33,6 +33,7 @@ mod proxies;
 mod real_roadrunner;
 mod run;
 mod sbom;
+mod shared_binaries;
 mod static_binary;
 mod toolchain;
 mod velox_clients;

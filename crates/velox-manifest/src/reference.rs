@@ -287,7 +287,7 @@ pub const TABLES: &[TableSpec] = &[
             KeySpec {
                 name: "remotes",
                 kind: ValueKind::Texts,
-                default: None,
+                default: Some("none"),
                 about: "Several of them, in place of `remote`, in the order in which they are asked. Only the first one is \
                         written to.",
             },

@@ -67,7 +67,7 @@ pub(crate) struct BuildCommand {
     /// Compile even if an identical binary is cached
     #[arg(long)]
     pub(crate) no_cache: bool,
-    /// The shared compile cache: a directory, or an s3://, gs:// or az:// URL; `off` disables the one in velox.toml
+    /// The shared cache: a directory, or an s3://, gs:// or az:// URL; `off` disables those in velox.toml
     #[arg(long, value_name = "URL")]
     pub(crate) remote_cache: Option<String>,
     /// Keep the generated source tree, and print its path

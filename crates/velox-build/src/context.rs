@@ -92,7 +92,14 @@ impl<'a> BuildContext<'a> {
                 Ok((lock.covers(&self.variants) && !upgrades && keeps_go).then(|| lock.clone()))
             }
             Err(differences) if self.is_locked() => Err(found.mismatch(&differences)),
-            Err(_) => Ok(None),
+            // Resolving again would trust whatever a proxy sends instead.
+            Err(_) => match found.lock.as_ref().map(|lock| self.requested.missing_sums(lock)) {
+                Some(missing) if !missing.is_empty() && self.request.goal != Goal::Lock => {
+                    Err(Error::configuration(missing.join("\n"))
+                        .help("it was edited or truncated: recreate it with `vx lock`"))
+                }
+                _ => Ok(None),
+            },
         }
     }
 

@@ -2,8 +2,14 @@
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
-use velox_gomod::module::split_path_version;
+use velox_gomod::{
+    modfile::{GoMod, Require},
+    module::split_path_version,
+};
 use velox_manifest::GoTarget;
+
+/// The file in which RoadRunner registers its plugins.
+pub(crate) const PLUGINS_GO: &str = "container/plugins.go";
 
 /// The imports of the Go files below `tree`, except tests, that `counts` accepts by their relative path.
 pub(crate) fn imports_of(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io::Result<BTreeSet<String>> {
@@ -17,6 +23,23 @@ pub(crate) fn created_plugins(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io:
     let mut found = BTreeSet::new();
     for_each_source(tree, counts, &mut |source| found.extend(plugins_created_in(source)))?;
     Ok(found)
+}
+
+/// Whether the module of a requirement provides one of the imported packages
+/// (<https://go.dev/ref/mod#resolve-pkg-mod>).
+pub(crate) fn provides(line: &Require, release: &GoMod, imports: &BTreeSet<String>) -> bool {
+    imports
+        .iter()
+        .any(|import| module_of(import, release.require.iter().map(|r| r.path.as_str())) == Some(&line.path))
+}
+
+/// The longest module path that is a path prefix of `package`.
+pub(crate) fn module_of<'a>(package: &str, modules: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    modules
+        .filter(|module| {
+            package.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+        .max_by_key(|module| module.len())
 }
 
 fn for_each_source(

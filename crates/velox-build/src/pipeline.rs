@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Instant};
 
 use tokio_util::sync::CancellationToken;
-use velox_fetch::download::Fetcher;
+use velox_fetch::{
+    download::{DownloadRequest, Fetcher},
+    modcache::ModCache,
+};
 use velox_manifest::{Diagnostic, GoTarget, Level};
 
 use crate::{
@@ -81,18 +84,13 @@ async fn run(
         output.probe(&context.settings)?;
     }
 
+    if request.goal == Goal::CheckLock
+        && let Some(lock) = &locked
+    {
+        return check_lock(&context, &found, lock).await;
+    }
     let mut tools = context.tools(&found, locked.as_ref()).await?;
     let (lock, workspace) = match locked {
-        Some(lock) if request.goal == Goal::CheckLock => {
-            context.resolver(&tools, Some(&lock)).release().await?;
-            check_release(
-                &context,
-                &found,
-                &lock,
-                ReleaseModules::cached(&tools.go.settings().gomodcache, &lock),
-            )?;
-            return Ok(context.summary(&lock));
-        }
         Some(lock) => restore(&context, &tools, &found, lock).await?,
         None => resolve(&context, &mut tools, &found).await?,
     };
@@ -191,6 +189,11 @@ async fn without_tools(
     context.reporter.report(Event::Finished(Phase::Resolve, started.elapsed()));
     match (&context.request.goal, output) {
         (Goal::CheckLock, _) if context.requested.needs_release(lock) => Ok(None),
+        (Goal::CheckLock, _)
+            if !context.request.options.is_offline() && !context.requested.is_comparable(lock) =>
+        {
+            Ok(None)
+        }
         (Goal::CheckLock | Goal::Plan, _) => Ok(Some(context.summary(lock))),
         (goal, Some(output)) => {
             let mut targets = targets::find(context, lock, output, &context.replaced(lock))?;
@@ -279,7 +282,7 @@ pub(crate) async fn restore(
     let zips = lock.zips(&locked)?;
     let resolver = context.resolver(tools, Some(&lock));
     let tree = with_precompile(context, tools, resolver.fetch(&lock, &zips)).await?;
-    check_release(context, found, &lock, ReleaseModules::read(&tree))?;
+    check_release(context, tools, found, &lock).await?;
     let workspace = Workspace::create(&tree, tools.scratch.path().join("src"))?;
     for (module, directory) in context.replaced(&lock) {
         workspace.add_replacement(&module, &directory)?;
@@ -287,13 +290,55 @@ pub(crate) async fn restore(
     Ok((lock, workspace))
 }
 
-/// Fails if a lock has anything that neither the configuration nor its RoadRunner asks for.
-fn check_release(
+/// Compares a lock with its RoadRunner, which the module cache lacks.
+async fn check_lock(
     context: &BuildContext<'_>,
     found: &LockFile,
     lock: &Lock,
-    release: Option<ReleaseModules>,
+) -> Result<BuildSummary, Error> {
+    let download = async {
+        let tools = context.tools(found, Some(lock)).await?;
+        context.resolver(&tools, Some(lock)).release().await?;
+        Ok::<_, Error>(tools)
+    };
+    match download.await {
+        Ok(tools) => check_release(context, &tools, found, lock).await?,
+        Err(error) if error.kind == ErrorKind::Interrupted || context.requested.needs_release(lock) => {
+            return Err(error);
+        }
+        Err(error) => {
+            let why = error.diagnostics.first().map_or("", |diagnostic| &diagnostic.message);
+            let name = found.name();
+            context.note(format!("{name} was not compared with the go.mod and go.sum of RoadRunner: {why}"));
+        }
+    }
+    Ok(context.summary(lock))
+}
+
+/// Fails if a lock has anything that neither the configuration nor its RoadRunner asks for.
+async fn check_release(
+    context: &BuildContext<'_>,
+    tools: &BuildTools,
+    found: &LockFile,
+    lock: &Lock,
 ) -> Result<(), Error> {
+    let cache = ModCache::new(&tools.go.settings().gomodcache);
+    let release = ReleaseModules::cached(cache, lock);
+    let sums = lock.sums()?;
+    let mut unread = context.requested.unread_go_mods(lock, release.as_ref());
+    // What one requires may have to be read, too.
+    let is_offline = context.request.options.is_offline();
+    while let Some(fetcher) = tools.fetcher.as_ref().filter(|_| !unread.is_empty() && !is_offline) {
+        let requests = unread.iter().filter(|module| !fetcher.needs_go(&module.path));
+        fetcher
+            .fetch_go_mods(requests.map(|it| DownloadRequest::with_sums(&sums, it.clone())).collect())
+            .await;
+        let rest = context.requested.unread_go_mods(lock, release.as_ref());
+        if rest.iter().all(|module| unread.contains(module)) {
+            break;
+        }
+        unread = rest;
+    }
     let differences = context.requested.differences_from(lock, release.as_ref());
     if differences.is_empty() { Ok(()) } else { Err(found.mismatch(&differences)) }
 }

@@ -54,6 +54,11 @@ impl GoSum {
         self.sums.get(&module).into_iter().flatten().map(String::as_str)
     }
 
+    /// The modules, and the go.mod files as `VERSION/go.mod`, that have a checksum.
+    pub fn modules(&self) -> impl Iterator<Item = &ModuleVersion> {
+        self.sums.keys()
+    }
+
     /// Adds all checksums of another go.sum.
     pub fn merge(&mut self, other: Self) {
         for (module, sums) in other.sums {

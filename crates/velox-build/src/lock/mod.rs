@@ -4,7 +4,9 @@ mod carry_over;
 mod file;
 mod format;
 mod model;
+mod release;
 mod requested;
+mod required;
 mod unrequested;
 
 pub use self::{
@@ -16,6 +18,6 @@ pub use self::{
 pub(crate) use self::{
     file::LockFile,
     model::{is_commit, replacement_of},
+    release::ReleaseModules,
     requested::{RequestedVersions, go_setting},
-    unrequested::{ReleaseModules, prune_sums},
 };

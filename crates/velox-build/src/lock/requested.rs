@@ -3,16 +3,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
+use velox_fetch::modcache::ModCache;
+use velox_gomod::{gosum::GoSum, module::ModuleVersion};
 use velox_manifest::{Dependencies, Forge, GoSelection, Manifest, Origin, Plugin, Replacement, Spanned};
 
 use super::{
     model::{Lock, LockedPlugin},
-    unrequested::{self, ReleaseModules},
+    release::{ReleaseComparison, ReleaseModules},
+    unrequested,
 };
 use crate::{imports::imports_of, local_module::LocalDirectives, settings::BuildSettings};
 
@@ -26,7 +29,7 @@ pub(crate) struct RequestedVersions {
     manifest: Manifest,
     /// Those of all local replacements.
     local: LocalDirectives,
-    module_cache: Option<PathBuf>,
+    module_cache: Option<ModCache>,
 }
 
 impl RequestedVersions {
@@ -73,7 +76,7 @@ impl RequestedVersions {
             settings: rest,
             manifest: manifest.clone(),
             local: local_directives(manifest, base),
-            module_cache: settings.module_cache.clone(),
+            module_cache: settings.module_cache.as_ref().map(ModCache::new),
         }
     }
 
@@ -91,34 +94,84 @@ impl RequestedVersions {
 
     /// How a lock differs, one sentence each.
     pub(crate) fn differences(&self, lock: &Lock) -> Vec<String> {
-        let release = self.module_cache.as_ref().and_then(|cache| ReleaseModules::cached(cache, lock));
-        self.differences_from(lock, release.as_ref())
+        self.differences_from(lock, self.release(lock).as_ref())
     }
 
     /// As [`Self::differences`], with the locked RoadRunner's own modules.
     pub(crate) fn differences_from(&self, lock: &Lock, release: Option<&ReleaseModules>) -> Vec<String> {
         let changed = self.changes(lock);
-        if changed.is_empty() {
-            unrequested::differences(lock, &self.manifest, &self.local, release)
-        } else {
-            changed
+        if !changed.is_empty() {
+            return changed;
         }
+        let mut found = unrequested::differences(lock, &self.manifest, &self.local, release);
+        found.extend(
+            self.compared(release, lock, |comparison| comparison.unused_sums()).into_iter().flatten(),
+        );
+        found
     }
 
-    /// Whether RoadRunner's own modules are needed to judge a lock.
+    /// The modules whose go.mod is needed to compare a lock completely, and not in the cache.
+    pub(crate) fn unread_go_mods(&self, lock: &Lock, release: Option<&ReleaseModules>) -> Vec<ModuleVersion> {
+        let unread = self.compared(release, lock, |comparison| {
+            comparison.differences();
+            comparison.unused_sums();
+            comparison.unread_go_mods().to_vec()
+        });
+        unread.unwrap_or_default()
+    }
+
+    /// The sums of a lock without those that nothing needs; `None` without its RoadRunner in the cache.
+    pub(crate) fn used_sums(&self, cache: ModCache, lock: &Lock) -> Option<GoSum> {
+        let release = ReleaseModules::cached(cache, lock);
+        self.compared(release.as_ref(), lock, |comparison| comparison.used_sums())
+    }
+
+    /// As [`Self::used_sums`], of a lock that was just resolved with this cache.
+    pub(crate) fn read_sums(&self, cache: ModCache, lock: &Lock) -> Option<GoSum> {
+        let release = ReleaseModules::cached(cache, lock);
+        self.compared(release.as_ref(), lock, |comparison| comparison.read_sums())
+    }
+
+    /// Whether the module cache has all that a lock is compared with.
+    pub(crate) fn is_comparable(&self, lock: &Lock) -> bool {
+        let release = self.release(lock);
+        release.is_some() && self.unread_go_mods(lock, release.as_ref()).is_empty()
+    }
+
+    /// Whether something in a lock may be RoadRunner's own, or somebody's edit that decides what is compiled.
     pub(crate) fn needs_release(&self, lock: &Lock) -> bool {
-        let is_cached = |cache: &PathBuf| ReleaseModules::cached(cache, lock).is_some();
-        unrequested::needs_release(lock, &self.manifest, &self.local)
-            && !self.module_cache.as_ref().is_some_and(is_cached)
+        self.release(lock).is_none() && unrequested::needs_release(lock, &self.manifest, &self.local)
+    }
+
+    fn release(&self, lock: &Lock) -> Option<ReleaseModules> {
+        ReleaseModules::cached(self.module_cache.clone()?, lock)
+    }
+
+    fn compared<T>(
+        &self,
+        release: Option<&ReleaseModules>,
+        lock: &Lock,
+        compare: impl FnOnce(&ReleaseComparison<'_>) -> T,
+    ) -> Option<T> {
+        let (go_mod, sums) = (lock.go_mod().ok()?, lock.sums().ok()?);
+        Some(compare(&ReleaseComparison::new(lock, &go_mod, &sums, &self.manifest, &self.local, release?)))
+    }
+
+    /// The sums that a lock of this configuration lacks.
+    pub(crate) fn missing_sums(&self, lock: &Lock) -> Vec<String> {
+        if self.changes(lock).is_empty() { unrequested::missing_sums(lock) } else { Vec::new() }
     }
 
     /// What somebody changed in a lock: it must not decide about the next one.
     pub(crate) fn edits(&self, lock: &Lock) -> Vec<String> {
         if self.changes(lock).is_empty() {
-            return self.differences(lock);
+            // Earlier versions of vx left sums of earlier versions of modules behind.
+            return unrequested::differences(lock, &self.manifest, &self.local, self.release(lock).as_ref());
         }
+        let mut found = unrequested::missing_sums(lock);
         let is_unchanged = |plugin: &LockedPlugin| plugin.from.as_ref() == self.plugins.get(&plugin.name);
-        unrequested::plugin_differences(lock, &self.manifest, is_unchanged)
+        found.extend(unrequested::plugin_differences(lock, &self.manifest, is_unchanged));
+        found
     }
 
     /// What the configuration requests in another way than the lock says.
@@ -163,9 +216,14 @@ fn local_directives(manifest: &Manifest, base: &Path) -> LocalDirectives {
     let mut all = LocalDirectives::default();
     for replacement in of_plugins.chain(of_modules) {
         if let Replacement::Directory(directory) = &replacement.value {
-            let LocalDirectives { replaces, excludes } = LocalDirectives::read(&base.join(directory));
+            let LocalDirectives { replaces, excludes, requires } =
+                LocalDirectives::read(&base.join(directory));
+            for replace in replaces.iter().filter(|replace| replace.new_version.is_none()) {
+                all.requires.extend(LocalDirectives::read(Path::new(&replace.new_path)).requires);
+            }
             all.replaces.extend(replaces);
             all.excludes.extend(excludes);
+            all.requires.extend(requires);
         }
     }
     all

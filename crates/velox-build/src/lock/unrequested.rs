@@ -1,12 +1,10 @@
 //! Content of a lock that neither the configuration nor RoadRunner's own release asks for: somebody edited it.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
-use velox_fetch::modcache::ModCache;
 use velox_gomod::{
-    gosum::GoSum,
     goversion::GoVersion,
-    modfile::{GoMod, Replace},
+    modfile::Replace,
     module::{ModuleVersion, split_path_version},
     semver,
 };
@@ -15,33 +13,15 @@ use velox_manifest::{
     catalogue::ALWAYS_INCLUDED,
 };
 
-use super::model::{Lock, LockedPlugin, LockedReplacement};
+use super::{
+    model::{Lock, LockedPlugin, LockedReplacement},
+    release::{ReleaseComparison, ReleaseModules},
+};
 use crate::local_module::LocalDirectives;
 
 const OFFICIAL: &str = "github.com/roadrunner-server/";
 /// Module paths there name the repository; other hosts may redirect to any (`go-import`).
 const FORGES: [&str; 2] = ["github.com/", "gitlab.com/"];
-
-/// The go.mod and go.sum of a RoadRunner release.
-pub(crate) struct ReleaseModules {
-    go_mod: GoMod,
-    go_sum: GoSum,
-}
-
-impl ReleaseModules {
-    /// Reads them from RoadRunner's source tree.
-    pub(crate) fn read(tree: &Path) -> Option<Self> {
-        let read = |name: &str| std::fs::read_to_string(tree.join(name));
-        let go_mod = GoMod::parse(&read("go.mod").ok()?).ok()?;
-        let go_sum = GoSum::parse(&read("go.sum").unwrap_or_default()).ok()?;
-        Some(Self { go_mod, go_sum })
-    }
-
-    /// Reads them from the module cache; `None`: it lacks this RoadRunner.
-    pub(crate) fn cached(module_cache: &Path, lock: &Lock) -> Option<Self> {
-        Self::read(&ModCache::new(module_cache).dir(&lock.roadrunner()).ok()?)
-    }
-}
 
 /// The plugins that `is_unchanged` in the configuration, but not in the lock.
 pub(super) fn plugin_differences(
@@ -72,7 +52,7 @@ pub(crate) fn differences(
             .iter()
             .filter(|replace| !is_requested(replace, lock, manifest, local))
             .filter(|replace| match release {
-                Some(release) => !release.go_mod.replace.contains(replace),
+                Some(release) => !release.go_mod().replace.contains(replace),
                 None => lock.plugins.iter().any(|plugin| plugin.module == replace.old_path),
             })
             .map(|replace| format!("go.mod: only the lock replaces {}", text(replace))),
@@ -97,24 +77,34 @@ pub(crate) fn differences(
         }
     }));
     found.extend(of_go(lock, manifest, release));
+    found.extend(missing_sums(lock));
+    let Ok(sums) = lock.sums() else { return vec!["its go.sum is invalid".to_owned()] };
     if let Some(release) = release {
-        found.extend(beside_release(lock, &go_mod, manifest, local, release));
+        found.extend(ReleaseComparison::new(lock, &go_mod, &sums, manifest, local, release).differences());
     }
     found
+}
+
+/// The lines of go.sum that verify what is compiled: without one, the go command stops, or trusts what a proxy sends.
+pub(super) fn missing_sums(lock: &Lock) -> Vec<String> {
+    let targets: Vec<_> = lock.targets.values().collect();
+    let (Ok(sums), Ok(modules)) = (lock.sums(), lock.zips(&targets)) else { return Vec::new() };
+    let lines = modules.into_iter().collect::<BTreeSet<_>>().into_iter().flat_map(
+        |ModuleVersion { path, version }| {
+            let go_mod = format!("{version}/go.mod");
+            [version, go_mod].map(|version| ModuleVersion { path: path.clone(), version })
+        },
+    );
+    lines
+        .filter(|line| sums.get(&line.path, &line.version).next().is_none())
+        .map(|line| format!("the lock has no sum for {} {}", line.path, line.version))
+        .collect()
 }
 
 /// Whether a replace without a known release could be RoadRunner's own.
 pub(crate) fn needs_release(lock: &Lock, manifest: &Manifest, local: &LocalDirectives) -> bool {
     lock.go_mod()
         .is_ok_and(|go_mod| !go_mod.replace.iter().all(|new| is_requested(new, lock, manifest, local)))
-}
-
-/// Removes the sums of modules that are not in the build list, such as those of earlier versions.
-pub(crate) fn prune_sums(lock: &Lock, release: &ReleaseModules) -> Option<String> {
-    let go_mod = lock.go_mod().ok()?;
-    let foreign: Vec<&str> = foreign_sums(lock, &go_mod, release);
-    let kept = lock.go_sum.lines().filter(|line| !foreign.contains(line)).map(|line| format!("{line}\n"));
-    Some(kept.collect())
 }
 
 fn of_plugin(plugin: &LockedPlugin, lock: &Lock, manifest: &Manifest) -> Option<String> {
@@ -201,7 +191,7 @@ fn of_go(lock: &Lock, manifest: &Manifest, release: Option<&ReleaseModules>) -> 
             locked.zip(minor.ok()).is_some_and(|(locked, minor)| locked.is_same_minor(&minor))
         }
         GoSelection::Release => {
-            release.is_none_or(|release| release.go_mod.preferred_toolchain().as_ref() == Some(locked))
+            release.is_none_or(|release| release.go_mod().preferred_toolchain().as_ref() == Some(locked))
         }
     };
     (!is_selected).then(|| format!("the lock has {locked}, but [go] version is {selection}"))
@@ -255,78 +245,6 @@ fn is_requested(replace: &Replace, lock: &Lock, manifest: &Manifest, local: &Loc
             };
             *old == replace.old_path && *version == replace.old_version && is_new
         })
-}
-
-/// What the go.mod and go.sum of the release explain.
-fn beside_release(
-    lock: &Lock,
-    go_mod: &GoMod,
-    manifest: &Manifest,
-    local: &LocalDirectives,
-    release: &ReleaseModules,
-) -> Vec<String> {
-    let mut found = Vec::new();
-    let is_excluded = |module: &ModuleVersion| {
-        release.go_mod.exclude.contains(module)
-            || local.excludes.contains(module)
-            || manifest
-                .excludes
-                .iter()
-                .any(|exclude| exclude.module.value == module.path && exclude.version.value == module.version)
-    };
-    let excluded = go_mod.exclude.iter().filter(|module| !is_excluded(module));
-    found.extend(excluded.map(|module| format!("go.mod: only the lock excludes {module}")));
-    if go_mod.godebug != release.go_mod.godebug {
-        found.push("go.mod: its godebug lines are not those of RoadRunner".to_owned());
-    }
-    for line in &go_mod.require {
-        let own = release.go_mod.require.iter().find(|own| own.path == line.path);
-        let is_plugin = lock.plugins.iter().any(|plugin| plugin.module == line.path);
-        match own {
-            // Version selection only raises.
-            Some(own)
-                if !is_plugin && !own.indirect && semver::compare(&line.version, &own.version).is_lt() =>
-            {
-                found.push(format!(
-                    "go.mod: requires {} {}, but RoadRunner requires {}",
-                    line.path, line.version, own.version
-                ));
-            }
-            None if !is_plugin && !line.indirect => {
-                found.push(format!("go.mod: only the lock requires {} {}", line.path, line.version));
-            }
-            _ => {}
-        }
-    }
-    let sums = foreign_sums(lock, go_mod, release);
-    let modules = sums.iter().filter_map(|line| line.rsplit_once(' ')).map(|(module, _)| module);
-    found.extend(modules.map(|module| format!("go.sum: {module} is not in the build list")));
-    found
-}
-
-/// The lines of go.sum with the sum of a module's files that is neither compiled nor in RoadRunner's go.sum.
-fn foreign_sums<'a>(lock: &'a Lock, go_mod: &GoMod, release: &ReleaseModules) -> Vec<&'a str> {
-    let is_listed = |path: &str, version: &str| {
-        let (path, version) = (path.to_owned(), version.to_owned());
-        (lock.roadrunner.module == path && lock.roadrunner.version == version)
-            || go_mod.require.iter().any(|line| line.path == path && line.version == version)
-            || go_mod
-                .replace
-                .iter()
-                .any(|new| new.new_path == path && new.new_version.as_ref() == Some(&version))
-    };
-    lock.go_sum
-        .lines()
-        .filter(|line| {
-            let mut fields = line.split_whitespace();
-            let (Some(path), Some(version), Some(sum)) = (fields.next(), fields.next(), fields.next()) else {
-                return false;
-            };
-            !version.ends_with("/go.mod")
-                && !is_listed(path, version)
-                && !release.go_sum.get(path, version).any(|own| own == sum)
-        })
-        .collect()
 }
 
 fn is_older(toolchain: &str, line: &str) -> bool {

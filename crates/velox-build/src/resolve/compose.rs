@@ -9,6 +9,8 @@ use velox_gomod::{
 };
 use velox_manifest::Dependencies;
 
+use crate::imports::provides;
+
 /// The requested module of a plugin.
 pub(crate) struct Requirement {
     pub(crate) path: String,
@@ -145,23 +147,6 @@ fn is_below(plugin: &Requirement, release: &Require) -> bool {
     let base =
         |path: &str| split_path_version(path).map_or_else(|| path.to_owned(), |(base, _)| base.to_owned());
     base(&plugin.path) == base(&release.path) && semver::compare(&plugin.version, &release.version).is_lt()
-}
-
-/// Whether the module of a requirement provides one of the imported packages
-/// (<https://go.dev/ref/mod#resolve-pkg-mod>).
-pub(crate) fn provides(line: &Require, release: &GoMod, imports: &BTreeSet<String>) -> bool {
-    imports
-        .iter()
-        .any(|import| module_of(import, release.require.iter().map(|r| r.path.as_str())) == Some(&line.path))
-}
-
-/// The longest module path that is a path prefix of `package`.
-pub(crate) fn module_of<'a>(package: &str, modules: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    modules
-        .filter(|module| {
-            package.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        })
-        .max_by_key(|module| module.len())
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use velox_gomod::module::ModuleVersion;
 
-use super::{compose::module_of, plugin::ResolvedPlugin};
+use super::plugin::ResolvedPlugin;
 use crate::{
     error::Error,
     event::{Event, Phase},
+    imports::module_of,
     lock::{Lock, TargetVariant},
     process::CommandRunner,
     settings::BuildSettings,

@@ -14,15 +14,12 @@ use velox_gomod::{
 };
 use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Project, Spanned, catalogue::ALWAYS_INCLUDED};
 
-use super::{compose::module_of, pin::ResolvedModule};
+use super::pin::ResolvedModule;
 use crate::{
     error::{Error, ErrorKind},
-    imports::{created_plugins, imports_of},
+    imports::{PLUGINS_GO, created_plugins, imports_of, module_of},
     lock::LockedReplacement,
 };
-
-/// The list of plugins in RoadRunner's tree, which the generated one replaces.
-pub(super) const PLUGINS_GO: &str = "container/plugins.go";
 
 /// A resolved plugin, before version selection.
 pub(super) struct ResolvedPlugin {

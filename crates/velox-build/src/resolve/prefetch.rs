@@ -29,9 +29,8 @@ use super::{
 use crate::{
     error::Error,
     event::{Phase, phase},
-    imports::imports_of_package,
+    imports::{imports_of_package, module_of},
     lock::replacement_of,
-    resolve::compose::module_of,
     workspace::Workspace,
 };
 

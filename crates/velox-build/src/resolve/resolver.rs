@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use velox_fetch::download::Fetcher;
+use velox_fetch::{download::Fetcher, modcache::ModCache};
 use velox_gomod::{
     gosum::GoSum,
     goversion::GoVersion,
@@ -17,28 +17,23 @@ use velox_gomod::{
 use velox_manifest::{Diagnostic, GoSelection, GoTarget, Manifest, Plugin, Replacement, VersionConstraint};
 
 use super::{
-    compose::{GoModComposition, Requirement, provides},
+    compose::{GoModComposition, Requirement},
     directives,
     download::ModuleProxies,
     forge::Forges,
     held_back::{HeldBackPlugins, TrialCompile},
     packages::{self, PackageList},
     pin::{ModuleSources, ResolvedModule},
-    plugin::{
-        PLUGINS_GO, ResolvedPlugin, add_built_in, local_go_mod, local_plugin, remote_plugin, same_modules,
-    },
+    plugin::{ResolvedPlugin, add_built_in, local_go_mod, local_plugin, remote_plugin, same_modules},
     prefetch,
     request::{ModuleRequest, PluginSource, PreviousResolution},
 };
 use crate::{
     error::{Error, ErrorKind},
     event::{Event, LoweredModule, Note, RaisedPlugin},
-    imports::imports_of,
+    imports::{PLUGINS_GO, imports_of, provides},
     local_module::LocalDirectives,
-    lock::{
-        Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, ReleaseModules, RequestedVersions,
-        TargetVariant, prune_sums,
-    },
+    lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, RequestedVersions, TargetVariant},
     process::CommandRunner,
     request::{BuildRequest, Goal},
     settings::BuildSettings,
@@ -532,11 +527,14 @@ impl Resolver<'_> {
             go_version,
         };
         // Those of earlier versions stay out of the lock.
-        let release = ReleaseModules::cached(&self.go.settings().gomodcache, &lock);
-        if let Some(sums) = release.and_then(|release| prune_sums(&lock, &release)) {
-            lock.go_sum = sums;
+        if let Some(sums) = self.asked.read_sums(self.modules(), &lock) {
+            lock.go_sum = sums.to_string();
         }
         Ok(lock)
+    }
+
+    fn modules(&self) -> ModCache {
+        ModCache::new(&self.go.settings().gomodcache)
     }
 
     /// The sums of a Go toolchain by host platform, from the previous lock and the module cache.
@@ -561,7 +559,9 @@ impl Resolver<'_> {
         let mut sums = GoSum::parse(&text)
             .map_err(|error| Error::build(format!("failed to parse RoadRunner's go.sum: {error}")))?;
         if let Some(previous) = self.previous {
-            sums.merge(previous.sums()?);
+            // Others were added by hand, for a module that is required later.
+            let used = self.asked.used_sums(self.modules(), previous);
+            sums.merge(used.map_or_else(|| previous.sums(), Ok)?);
         }
         for ResolvedModule { module, zip_sum, mod_sum, .. } in resolved {
             sums.insert(&module.path, &module.version, zip_sum);

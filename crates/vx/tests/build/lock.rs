@@ -359,6 +359,12 @@ fn edits(good: &str, bye_sums: &str) -> Vec<(String, &'static str)> {
         assert!(good.contains(old), "{old} in {good}");
         good.replace(old, new)
     };
+    let sum = |lines: &str| good.replacen("sum = '''\n", &format!("sum = '''\n{lines}"), 1);
+    let without = |start: &str| {
+        let lines = good.lines().filter(|line| !line.starts_with(start)).map(|line| format!("{line}\n"));
+        lines.collect::<String>()
+    };
+    const SUM: &str = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let bye = "example.com/acme/bye v1.0.0";
     let swapped = go_mod(&format!("replace example.com/acme/hello => {bye}"));
     let swapped = swapped.replacen("sum = '''\n", &format!("sum = '''\n{bye_sums}"), 1);
@@ -396,8 +402,25 @@ fn edits(good: &str, bye_sums: &str) -> Vec<(String, &'static str)> {
         ),
         (go_mod("toolchain go1.99.0"), "`toolchain go1.99.0`"),
         (
-            good.replacen("sum = '''\n", &format!("sum = '''\n{bye_sums}"), 1),
-            "go.sum: example.com/acme/bye v1.0.0 is not in the build list",
+            go_mod("require example.com/acme/bye v1.0.0 // indirect"),
+            "go.mod: nothing requires example.com/acme/bye v1.0.0",
+        ),
+        (sum(bye_sums), "go.sum: nothing requires example.com/acme/bye v1.0.0"),
+        (
+            sum(&format!("{bye}/go.mod {SUM}\n")),
+            "go.sum: nothing requires example.com/acme/bye v1.0.0/go.mod",
+        ),
+        (
+            sum(&format!("example.com/acme/hello v1.1.0/go.mod {SUM}\n")),
+            "go.sum: nothing requires example.com/acme/hello v1.1.0/go.mod",
+        ),
+        (
+            without("example.com/acme/hello v1.0.0 h1:"),
+            "the lock has no sum for example.com/acme/hello v1.0.0",
+        ),
+        (
+            without("example.com/acme/hello v1.0.0/go.mod h1:"),
+            "the lock has no sum for example.com/acme/hello v1.0.0/go.mod",
         ),
     ]
 }
@@ -431,9 +454,22 @@ fn whatever_only_the_lock_has_is_a_difference() {
     sandbox.vx("build -o out").succeeds_with(&["warning: ", said, "resolved again"]);
     assert_eq!(sandbox.read("velox.lock"), good);
 
+    // Sums that nothing needs are removed: earlier versions of vx left some behind.
+    let unused = good.replacen("sum = '''\n", &format!("sum = '''\n{sums}"), 1);
+    let sandbox = sandbox.file("velox.lock", &unused);
+    let output = sandbox.vx("build -o out").ok();
+    assert!(!output.contains("warning"), "{output}");
+    assert_eq!(sandbox.read("velox.lock"), good);
+    // They also decide about no later version.
+    let sandbox = sandbox.file("velox.lock", unused).plugins("hello@v1.0.0 bye@v1.1.0");
+    sandbox.vx("lock").ok();
+    assert!(!sandbox.read("velox.lock").contains("acme/bye v1.0.0"));
+
     // Also where the caches have nothing to compare with.
     let (edited, said) = edits(&good, &sums).swap_remove(5);
-    let sandbox = sandbox.file("velox.lock", edited).cold();
+    let sandbox = sandbox.plugins("hello@v1.0.0").file("velox.lock", edited).cold();
+    sandbox.vx("lock --check").fails_with(2, &[said]);
+    let sandbox = sandbox.cold();
     sandbox.vx("build -o cold --locked").fails_with(2, &[said]);
     assert!(!sandbox.has("cold"));
 }

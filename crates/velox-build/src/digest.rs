@@ -10,7 +10,10 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// The size and the SHA-256 of a file.
-pub(crate) fn of_file(path: &Path) -> io::Result<(u64, String)> {
+///
+/// # Errors
+/// The file can't be read.
+pub fn of_file(path: &Path) -> io::Result<(u64, String)> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 18];

@@ -146,6 +146,15 @@ impl InstructionSet {
         }
     }
 
+    /// The one among the build settings of a binary, unless it is the default.
+    pub(crate) fn of_settings(settings: &[(String, String)], arch: &str) -> Option<Self> {
+        INSTRUCTION_SETS.iter().filter(|known| known.architectures.contains(&arch)).find_map(|known| {
+            let (_, value) = settings.iter().find(|(name, _)| name == known.name)?;
+            let is_other = known.accepts(value) && !known.is_default(value);
+            is_other.then(|| Self { variable: known.name, value: value.clone() })
+        })
+    }
+
     /// Whether it is an instruction set of this target's architecture.
     pub(crate) fn applies_to(&self, target: &GoTarget) -> bool {
         INSTRUCTION_SETS

@@ -9,6 +9,7 @@
 
 mod artifact;
 mod atomic_file;
+mod attestation;
 mod cache_directory;
 mod cached_modules;
 mod compile;
@@ -33,6 +34,7 @@ mod process;
 mod process_group;
 mod provenance;
 mod rebase_replaces;
+mod rebuild;
 mod remote;
 pub mod render;
 mod request;
@@ -46,14 +48,17 @@ mod signing_key;
 mod stamp;
 mod targets;
 mod toolchain;
+mod verifying_key;
 mod workspace;
 
 pub use artifact::record::BuildRecord;
 pub use artifact::store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoreContents};
 pub use atomic_file::{AtomicFile, write_text};
+pub use attestation::{Attestation, AttestedBuild, AttestedFile};
 pub use cache_directory::cache_directory;
 pub use cached_modules::CachedModules;
 pub use compile::compile_cache::serve_compile_cache;
+pub use digest::of_file as file_digest;
 pub use environment::{BuildEnvironment, GoInstallation, ProgramOutput};
 pub use error::{Blame, Error, ErrorKind};
 pub use event::{
@@ -74,6 +79,7 @@ pub use pipeline::{build, build_checked};
 pub use plugin_template::PluginTemplate;
 pub use process_group::{EndSignal, ProcessGroup};
 pub use rebase_replaces::rebase_replaces;
+pub use rebuild::{RebuiltBinary, rebuild};
 pub use remote::{LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};
 pub use request::{
     AttestationOutput, BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output,
@@ -84,8 +90,9 @@ pub use resolve::{
     network::http_client,
     versions::{MajorVersions, Versions, compare_roadrunner},
 };
-pub use sbom::{Sbom, SbomModule};
+pub use sbom::{Sbom, SbomModule, hex_of_sum, package_url};
 pub use sbom_format::SbomFormat;
 pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
 pub use signing_key::{KeyPassword, SigningKey};
 pub use stamp::{Stamp, StampSource};
+pub use verifying_key::VerifyingKey;

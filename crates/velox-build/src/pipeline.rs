@@ -278,16 +278,26 @@ pub(crate) async fn restore(
             context.note(why);
         }
     }
+    let workspace = workspace_of(context, tools, &lock).await?;
+    check_release(context, tools, found, &lock).await?;
+    Ok((lock, workspace))
+}
+
+/// Downloads the modules that the cache lacks, and creates the workspace.
+pub(crate) async fn workspace_of(
+    context: &BuildContext<'_>,
+    tools: &BuildTools,
+    lock: &Lock,
+) -> Result<Workspace, Error> {
     let locked: Vec<_> = context.variants.iter().filter_map(|variant| lock.targets.get(variant)).collect();
     let zips = lock.zips(&locked)?;
-    let resolver = context.resolver(tools, Some(&lock));
-    let tree = with_precompile(context, tools, resolver.fetch(&lock, &zips)).await?;
-    check_release(context, tools, found, &lock).await?;
+    let resolver = context.resolver(tools, Some(lock));
+    let tree = with_precompile(context, tools, resolver.fetch(lock, &zips)).await?;
     let workspace = Workspace::create(&tree, tools.scratch.path().join("src"))?;
-    for (module, directory) in context.replaced(&lock) {
+    for (module, directory) in context.replaced(lock) {
         workspace.add_replacement(&module, &directory)?;
     }
-    Ok((lock, workspace))
+    Ok(workspace)
 }
 
 /// Compares a lock with its RoadRunner, which the module cache lacks.

@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// <https://in-toto.io/Statement/v1>
-const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+pub(crate) const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// The meaning of the parameters: docs/sbom-and-provenance.md.
-const BUILD_TYPE: &str =
+pub(crate) const BUILD_TYPE: &str =
     "https://github.com/roadrunner-server/velox/blob/master/docs/sbom-and-provenance.md#build-type-v1";
 const BUILDER: &str =
     "https://github.com/roadrunner-server/velox/blob/master/docs/sbom-and-provenance.md#builder";
@@ -47,14 +47,20 @@ pub(crate) fn write(
 
 /// A DSSE envelope (<https://github.com/secure-systems-lab/dsse/blob/master/envelope.md>).
 fn envelope(payload: &[u8], key: &SigningKey) -> Result<Value, Error> {
-    let mut message = format!("DSSEv1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), payload.len()).into_bytes();
-    message.extend(payload);
-    let signature = BASE64.encode(&key.sign(&message)?);
+    let signature = BASE64.encode(&key.sign(&signed_message(payload))?);
     Ok(json!({
         "payloadType": PAYLOAD_TYPE,
         "payload": BASE64.encode(payload),
         "signatures": [{ "keyid": key.id(), "sig": signature }],
     }))
+}
+
+/// What the signature of an envelope is about: the payload with its type
+/// (<https://github.com/secure-systems-lab/dsse/blob/master/protocol.md>).
+pub(crate) fn signed_message(payload: &[u8]) -> Vec<u8> {
+    let mut message = format!("DSSEv1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), payload.len()).into_bytes();
+    message.extend(payload);
+    message
 }
 
 /// An in-toto statement (<https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>) with provenance of

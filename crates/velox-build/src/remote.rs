@@ -59,6 +59,22 @@ pub struct LockedRefs {
     pub plugins: BTreeMap<String, String>,
 }
 
+impl LockedRefs {
+    /// The refs that a service resolves to the versions of this lock.
+    #[must_use]
+    pub fn of(lock: &Lock) -> Self {
+        let version = &lock.roadrunner.version;
+        let roadrunner = match &lock.roadrunner.commit {
+            Some(commit) if is_pseudo_version(version) => commit.clone(),
+            _ => version.clone(),
+        };
+        let locked = lock.plugins.iter().filter(|plugin| plugin.from.is_some());
+        let plugins = locked.map(|plugin| (plugin.name.clone(), plugin.version.clone())).collect();
+        let go = lock.go_version.trim_start_matches("go").to_owned();
+        Self { roadrunner, go, plugins }
+    }
+}
+
 /// What happened to the lock file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockUpdate {
@@ -126,15 +142,7 @@ impl<'a> RemoteBuild<'a> {
         if self.settings.strict && !lock.raised.is_empty() {
             return None;
         }
-        let version = &lock.roadrunner.version;
-        let roadrunner = match &lock.roadrunner.commit {
-            Some(commit) if is_pseudo_version(version) => commit.clone(),
-            _ => version.clone(),
-        };
-        let locked = lock.plugins.iter().filter(|plugin| plugin.from.is_some());
-        let plugins = locked.map(|plugin| (plugin.name.clone(), plugin.version.clone())).collect();
-        let go = lock.go_version.trim_start_matches("go").to_owned();
-        Some(LockedRefs { roadrunner, go, plugins })
+        Some(LockedRefs::of(lock))
     }
 
     /// Converts the locks of the service, one for each target, to a local lock. `modules` has the module

@@ -60,6 +60,35 @@ pub(crate) fn read(reader: ParseContext<'_>, arguments: Vec<Spanned<String>>) ->
     parser.result
 }
 
+impl BuildArgs {
+    /// The first argument that no configuration can have, for arguments from elsewhere.
+    #[must_use]
+    pub fn unsupported(&self) -> Option<&str> {
+        let is_supported = |flag: &&String| match flag.split_once('=') {
+            Some(("-p", count)) => count.parse::<u16>().is_ok_and(|count| count > 0),
+            Some(("-gcflags" | "-asmflags", value)) => unsupported_compiler_flag(value).is_none(),
+            _ => false,
+        };
+        let flag = self.flags.iter().find(|flag| !is_supported(flag));
+        flag.or_else(|| self.tags.iter().find(|tag| !is_tag(tag)))
+            .or_else(|| self.definitions.keys().find(|name| !is_variable(name)))
+            .map(String::as_str)
+    }
+}
+
+fn is_tag(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
+}
+
+/// In the value of `-gcflags` or `-asmflags`.
+fn unsupported_compiler_flag(value: &str) -> Option<&str> {
+    let flags = match value.split_once('=') {
+        Some((pattern, flags)) if !pattern.starts_with('-') => flags,
+        _ => value,
+    };
+    flags.split_whitespace().find(|flag| !matches!(*flag, "-N" | "-l"))
+}
+
 struct ArgumentParser<'a> {
     reader: ParseContext<'a>,
     result: BuildArgs,
@@ -136,7 +165,7 @@ impl ArgumentParser<'_> {
     fn tags(&mut self, value: Spanned<String>) {
         let Some(value) = self.reader.interpolated(value) else { return };
         for tag in value.value.split([',', ' ']).filter(|tag| !tag.is_empty()) {
-            if !tag.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.')) {
+            if !is_tag(tag) {
                 self.error(
                     format!("invalid build tag `{tag}`"),
                     &value.span,
@@ -162,11 +191,7 @@ impl ArgumentParser<'_> {
 
     /// `-gcflags` and `-asmflags`, `[pattern=]flags`. Only flags that don't access files are supported.
     fn compiler(&mut self, name: &str, value: Spanned<String>) {
-        let flags = match value.value.split_once('=') {
-            Some((pattern, flags)) if !pattern.starts_with('-') => flags,
-            _ => value.value.as_str(),
-        };
-        match flags.split_whitespace().find(|flag| !matches!(*flag, "-N" | "-l")) {
+        match unsupported_compiler_flag(&value.value) {
             Some(flag) => {
                 let message = format!("`{flag}` in `-{name}` is not supported");
                 self.error(message, &value.span, "supported: -N and -l, which help a debugger");

@@ -52,6 +52,12 @@ pub struct BinaryModule {
 
 /// Inspects a RoadRunner binary for any platform, without running it.
 pub fn inspect(path: &Path) -> Result<Inspection, Error> {
+    let (info, record) = read(path)?;
+    Ok(describe(&info, roadrunner_in(&info, path)?, record.as_ref()))
+}
+
+/// Reads the build information of a RoadRunner binary, and its build record, if vx built it.
+pub(crate) fn read(path: &Path) -> Result<(BuildInfo, Option<BuildRecord>), Error> {
     let data = path.metadata().map_err(|error| Error::file("read", path, &error))?;
     // Opening a pipe or a device could block forever.
     if !data.is_file() {
@@ -61,18 +67,19 @@ pub fn inspect(path: &Path) -> Result<Inspection, Error> {
         Error::build(error.to_string())
             .help("pass a RoadRunner binary, such as the `rr` that `vx build` writes")
     })?;
-    let all = || std::iter::once(&info.main).chain(&info.deps);
-    let Some(roadrunner) = all().find(|module| without_major(&module.path) == ROADRUNNER) else {
-        let main = if info.main.path.is_empty() { &info.path } else { &info.main.path };
-        return Err(Error::build(format!(
-            "{} is not a RoadRunner binary: its main module is {main}",
-            path.display()
-        )));
-    };
+    roadrunner_in(&info, path)?;
     let record = File::open(path)
         .and_then(|file| BuildRecord::find(BufReader::new(file)))
         .map_err(|error| Error::file("read", path, &error))?;
-    Ok(describe(&info, roadrunner, record.as_ref()))
+    Ok((info, record))
+}
+
+fn roadrunner_in<'a>(info: &'a BuildInfo, path: &Path) -> Result<&'a BuildModule, Error> {
+    let mut all = std::iter::once(&info.main).chain(&info.deps);
+    all.find(|module| without_major(&module.path) == ROADRUNNER).ok_or_else(|| {
+        let main = if info.main.path.is_empty() { &info.path } else { &info.main.path };
+        Error::build(format!("{} is not a RoadRunner binary: its main module is {main}", path.display()))
+    })
 }
 
 fn describe(info: &BuildInfo, roadrunner: &BuildModule, record: Option<&BuildRecord>) -> Inspection {

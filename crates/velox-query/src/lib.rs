@@ -13,6 +13,7 @@
 //! | [`RrConfig`]           | a `.rr.yaml`, and the plugins that its settings need   | `vx check`, `vx init` |
 //! | [`inspect`]            | plugins and build settings of a binary                 | `vx inspect`        |
 //! | [`BuildDiff`]          | differences between two locks or binaries              | `vx diff`           |
+//! | [`RecordedBinary`]     | whether the same inputs build the same binary          | `vx verify`         |
 //! | [`Bisection`]          | changes between two locks, and builds with some        | `vx bisect`         |
 //! | [`BuildSize`]          | bytes of plugins, modules and packages                 | `vx size`           |
 //! | [`diagnose`]           | problems of go, git, proxies, forges, caches and disks | `vx doctor`         |
@@ -36,6 +37,7 @@ mod rr_config;
 mod select;
 mod size;
 mod upgrade;
+mod verify;
 mod why;
 
 pub use audit::{
@@ -71,6 +73,7 @@ pub use size::{
     RecordedSizes, SizePrediction, SizeReport, binary_size, is_binary,
 };
 pub use upgrade::{PluginUpgrade, UpgradePlan, UpgradeStep, plan_upgrade};
+pub use verify::{BinaryDifference, DifferenceKind, RecordedBinary, Verification, read_lock};
 pub use why::{ModuleRequirement, Requirer, Why};
 
 use velox_gomod::module::split_path_version;

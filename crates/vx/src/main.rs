@@ -64,6 +64,7 @@ async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
         CliCommand::Run(arguments) => build::run::run(settings, *arguments).await,
         CliCommand::Lock(arguments) => build::lock::lock(settings, *arguments).await,
         CliCommand::Fetch(arguments) => build::fetch::fetch(settings, *arguments).await,
+        CliCommand::Verify(arguments) => build::verify::verify(settings, *arguments).await,
         CliCommand::Bisect(arguments) => build::bisect::bisect(settings, *arguments).await,
         CliCommand::Cache { command } => build::cache::cache(&settings, &command),
         CliCommand::CompileCache => build::compile_cache::compile_cache(settings).await,

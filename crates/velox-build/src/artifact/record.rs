@@ -1,4 +1,7 @@
-use std::io::{self, Read};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+};
 
 use data_encoding::HEXLOWER;
 use memchr::memmem;
@@ -27,8 +30,8 @@ pub struct BuildRecord {
     /// The module paths of the plugins: the build information does not distinguish them from other modules.
     #[serde(default)]
     pub plugins: Vec<String>,
-    /// SHA-256 of the composed go.mod.
-    modules: String,
+    /// SHA-256 of the composed go.mod, in hexadecimal.
+    pub modules: String,
     /// The version that `rr --version` shows.
     pub stamp_version: String,
     /// The build time that `rr --version` shows.
@@ -41,6 +44,12 @@ pub struct BuildRecord {
     pub tags: Vec<String>,
     /// Extra compiler flags.
     pub flags: Vec<String>,
+    /// The `-X` definitions of `build_args`, without the stamp.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub definitions: BTreeMap<String, String>,
+    /// Whether the linker removes symbols, if `build_args` says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strip: Option<bool>,
 }
 
 impl BuildRecord {
@@ -60,6 +69,8 @@ impl BuildRecord {
             race: settings.race,
             tags: settings.arguments.tags.clone(),
             flags: settings.arguments.flags.clone(),
+            definitions: settings.arguments.definitions.clone(),
+            strip: settings.arguments.strip,
         }
     }
 
@@ -122,6 +133,8 @@ mod tests {
             race: false,
             tags: vec!["debug".into()],
             flags: Vec::new(),
+            definitions: BTreeMap::new(),
+            strip: None,
         }
     }
 

@@ -5,13 +5,15 @@ use std::{
 
 use serde::Deserialize;
 use velox_gomod::{
+    buildinfo::BuildInfo,
     gosum::GoSum,
     modfile::{GoMod, Replace},
     module::ModuleVersion,
 };
-use velox_manifest::{GoTarget, Manifest, Replacement};
+use velox_manifest::{GoTarget, Manifest, Replacement, parse_target};
 
 use crate::{
+    artifact::record::BuildRecord,
     error::Error,
     event::{LoweredModule, PluginRow, RaisedPlugin},
     go_variables::InstructionSet,
@@ -172,6 +174,19 @@ impl TargetVariant {
         let instruction_set = settings.instruction_sets.iter().find(|set| set.applies_to(target)).cloned();
         Self { target: target.clone(), cgo: settings.cgo, tags, instruction_set }
     }
+
+    /// The target that a binary was compiled for; `None`: its build information doesn't say it.
+    #[must_use]
+    pub fn of_binary(info: &BuildInfo, record: &BuildRecord) -> Option<Self> {
+        let setting = |name: &str| Some(info.settings.iter().find(|(key, _)| key == name)?.1.as_str());
+        let target = parse_target(&format!("{}/{}", setting("GOOS")?, setting("GOARCH")?)).ok()?;
+        let mut tags = record.tags.clone();
+        tags.extend(record.debug.then(|| "debug".to_owned()));
+        tags.sort();
+        tags.dedup();
+        let instruction_set = InstructionSet::of_settings(&info.settings, &target.arch);
+        Some(Self { target, cgo: setting("CGO_ENABLED") == Some("1"), tags, instruction_set })
+    }
 }
 
 impl Lock {
@@ -186,7 +201,11 @@ impl Lock {
         self.toolchain.get(&GoTarget::host().to_string()).map(String::as_str)
     }
 
-    pub(crate) fn sums(&self) -> Result<GoSum, Error> {
+    /// The checksums of all modules.
+    ///
+    /// # Errors
+    /// The lock has an invalid go.sum.
+    pub fn sums(&self) -> Result<GoSum, Error> {
         GoSum::parse(&self.go_sum)
             .map_err(|error| Error::build(format!("failed to parse the lock's go.sum: {error}")))
     }
@@ -197,7 +216,10 @@ impl Lock {
     }
 
     /// The compiled modules by path, as in the build information of the binary.
-    pub(crate) fn selected(&self, target: &LockedTarget) -> Result<BTreeMap<String, SelectedModule>, Error> {
+    ///
+    /// # Errors
+    /// The lock has an invalid go.mod.
+    pub fn selected(&self, target: &LockedTarget) -> Result<BTreeMap<String, SelectedModule>, Error> {
         let replaces = self.go_mod()?.replace;
         Ok(target
             .modules

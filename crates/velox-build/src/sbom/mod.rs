@@ -308,14 +308,16 @@ impl SbomSource {
 }
 
 /// The package URL of a module (<https://github.com/package-url/purl-spec>).
-pub(crate) fn package_url(path: &str, version: Option<&str>) -> String {
+#[must_use]
+pub fn package_url(path: &str, version: Option<&str>) -> String {
     let encode = |text: &str| utf8_percent_encode(text, PURL).to_string();
     let version = version.map(|version| format!("@{}", encode(version)));
     format!("pkg:golang/{}{}", encode(path), version.unwrap_or_default())
 }
 
 /// An `h1:` sum in hexadecimal.
-pub(crate) fn hex_of_sum(sum: &str) -> Option<String> {
+#[must_use]
+pub fn hex_of_sum(sum: &str) -> Option<String> {
     Some(HEXLOWER.encode(&BASE64.decode(sum.strip_prefix("h1:")?.as_bytes()).ok()?))
 }
 

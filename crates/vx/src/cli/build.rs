@@ -1,4 +1,4 @@
-//! The arguments of `vx build`, `run`, `lock`, `fetch`, `bisect` and `cache`.
+//! The arguments of `vx build`, `verify`, `run`, `lock`, `fetch`, `bisect` and `cache`.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -133,6 +133,55 @@ pub(crate) struct RemoteArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) remote: Option<String>,
     /// The file with the token for the build service [default: the token in $VX_REMOTE_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) remote_token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx verify rr                                 # build it again from velox.lock, and compare the bytes
+  vx verify rr --attestation rr.intoto.jsonl --key cosign.pub --sbom rr.cdx.json
+  vx verify rr --lock https://builds.example.com/v1/builds/ID/velox.lock
+  vx verify rr --remote https://builds.example.com   # let another build service build it again
+
+The binary is not executed, and can be for another platform.
+
+Exit codes: 0 identical bytes, 1 different bytes, or something could not be verified, 2 invalid usage or configuration.")]
+pub(crate) struct VerifyCommand {
+    /// A binary that vx built
+    #[arg(value_name = "BINARY")]
+    pub(crate) binary: PathBuf,
+    /// The lock file that it was built from, or the URL of a velox.lock on a build service [default: velox.lock beside
+    /// the binary, or beside velox.toml in this directory or the nearest parent]
+    #[arg(long, value_name = "FILE|URL")]
+    pub(crate) lock: Option<String>,
+    /// The configuration file, for self-hosted forges and local directories [default: velox.toml beside the lock, if
+    /// there is one]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Also verify the signed provenance in this file: the signature, the checksum of the binary, and how it was built
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) attestation: Option<PathBuf>,
+    /// The public key that the provenance must be signed with: ECDSA P-256 or Ed25519, in PEM
+    #[arg(long, value_name = "PUB", requires = "attestation")]
+    pub(crate) key: Option<PathBuf>,
+    /// Also check that this bill of materials is about the binary, and lists its modules; can be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sbom: Vec<PathBuf>,
+    /// Use modules and packages in GOMODCACHE and GOCACHE, instead of downloading and compiling everything again
+    #[arg(long, conflicts_with = "remote")]
+    pub(crate) shared_caches: bool,
+    /// Run without network access (requires --shared-caches)
+    #[arg(long, requires = "shared_caches")]
+    pub(crate) offline: bool,
+    /// The go command to use [default: go from PATH; the locked version is downloaded if GOTOOLCHAIN allows it]
+    #[arg(long, value_name = "PATH", conflicts_with = "remote")]
+    pub(crate) go: Option<PathBuf>,
+    /// Let this build service build the binary again, from velox.toml at the versions of velox.lock
+    #[arg(long, value_name = "URL")]
+    pub(crate) remote: Option<String>,
+    /// The file with the token for the build service of --remote, or else of --lock [default: the token in
+    /// $VX_REMOTE_TOKEN; for --lock only if $VX_REMOTE is that service]
     #[arg(long, value_name = "FILE")]
     pub(crate) remote_token_file: Option<PathBuf>,
 }

@@ -136,6 +136,8 @@ pub(crate) enum CliCommand {
     Sbom(Box<query::SbomCommand>),
     /// Show the plugins and build settings of a RoadRunner binary
     Inspect(query::InspectCommand),
+    /// Verify that a binary is exactly what its velox.lock builds
+    Verify(Box<build::VerifyCommand>),
     /// Show how many bytes belong to each plugin, and predict the size without some
     Size(Box<query::SizeCommand>),
     /// Check the configuration for errors, without compiling

@@ -37,5 +37,6 @@ mod shared_binaries;
 mod static_binary;
 mod toolchain;
 mod velox_clients;
+mod verify;
 mod with;
 mod wrong_configurations;

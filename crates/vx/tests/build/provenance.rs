@@ -26,22 +26,22 @@ YktyNGFKZ1FVUGhqMGc0UXVySkErOEtTNmlyb29vK3hvY1k4N2lOUWlSWUN4R01X
 SWFETy9hem5UQ3FmSWlXaHo3MndnV2RYSGc9PSJ9
 -----END ENCRYPTED SIGSTORE PRIVATE KEY-----
 ";
-const COSIGN_PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
+pub(super) const COSIGN_PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEbAwTj+vTnRYjQWEM1CQxW/IVcVvF
 joBMRixTVNJ+eW2gAf61W9EosBm+k1qxUV+l0WYup4c+wbEDVWAzj/lz1Q==
 -----END PUBLIC KEY-----
 ";
 
-fn machine(proxy: &ModuleProxy) -> Sandbox {
+pub(super) fn machine(proxy: &ModuleProxy) -> Sandbox {
     Sandbox::behind(proxy).plugins("hello@v1.0.0").without("VX_SIGN_KEY").without("COSIGN_PASSWORD")
 }
 
-fn protect(sandbox: &Sandbox, name: &str, mode: u32) {
+pub(super) fn protect(sandbox: &Sandbox, name: &str, mode: u32) {
     fs::set_permissions(sandbox.at(name), fs::Permissions::from_mode(mode)).unwrap();
 }
 
 /// Creates a key pair `NAME.key` and `NAME.pub` with openssl; without it the test is skipped with a printed reason.
-fn openssl_keys(test: &str, sandbox: &Sandbox, name: &str, algorithm: &str) -> bool {
+pub(super) fn openssl_keys(test: &str, sandbox: &Sandbox, name: &str, algorithm: &str) -> bool {
     if program("openssl").is_none() {
         skip(test, "there is no openssl");
         return false;
@@ -52,13 +52,13 @@ fn openssl_keys(test: &str, sandbox: &Sandbox, name: &str, algorithm: &str) -> b
     true
 }
 
-const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
+pub(super) const P256: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
 
-fn envelope(sandbox: &Sandbox, name: &str) -> Value {
+pub(super) fn envelope(sandbox: &Sandbox, name: &str) -> Value {
     serde_json::from_str(&sandbox.read(name)).unwrap()
 }
 
-fn decoded(value: &Value) -> Vec<u8> {
+pub(super) fn decoded(value: &Value) -> Vec<u8> {
     BASE64.decode(value.as_str().unwrap().as_bytes()).unwrap()
 }
 

@@ -20,7 +20,7 @@ fn go() -> PathBuf {
 }
 
 /// The version of the go command that compiles, such as `go1.26.8`.
-fn version() -> String {
+pub(super) fn version() -> String {
     let output = Command::new(go()).args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
@@ -79,7 +79,7 @@ fn machine(proxy: &ModuleProxy) -> Sandbox {
 }
 
 /// Adds a go command to the PATH that reports another version.
-fn with_go(sandbox: Sandbox, calls_itself: &str) -> Sandbox {
+pub(super) fn with_go(sandbox: Sandbox, calls_itself: &str) -> Sandbox {
     let text = disguise("installed").replace(
         "exec",
         &format!(

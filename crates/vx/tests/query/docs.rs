@@ -162,6 +162,7 @@ pages_that_run! {
     readme: "README.md",
     sbom_and_provenance: "docs/sbom-and-provenance.md",
     understanding_a_server: "docs/understanding-a-server.md",
+    verifying_a_build: "docs/verifying-a-build.md",
 }
 
 fn runs(block: &Block) -> bool {

@@ -5,7 +5,10 @@ use velox_build::{
 
 use velox_manifest::LogConfig;
 
-use super::{remote::RemoteService, sign_key};
+use super::{
+    remote::{RemoteService, local_option},
+    sign_key,
+};
 use crate::{
     cli::build::{BuildCommand, SbomArg},
     commands::{
@@ -20,7 +23,7 @@ use crate::{
 pub(crate) async fn build(mut settings: Settings, mut arguments: BuildCommand) -> CommandResult {
     let report = |source| report::open(&settings, LogConfig::default(), source);
     arguments.overrides.resolve_names(&settings, &arguments.project.source, report).await?;
-    let remote = RemoteService::select(&mut settings, &arguments)
+    let remote = RemoteService::select(&mut settings, &arguments.remote, local_option(&arguments))
         .map_err(|error| report::invalid(&settings, None, &[error]))?;
     let directory = working_directory()?;
     let output = match (arguments.output_file, arguments.output_dir) {

@@ -10,3 +10,4 @@ pub(crate) mod lock;
 mod remote;
 pub(crate) mod run;
 mod sign_key;
+pub(crate) mod verify;

@@ -2,9 +2,11 @@
 
 mod progress;
 mod spec;
+mod verify;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -17,9 +19,14 @@ use velox_api::{
 use velox_build::{BuildSummary, BuiltBinary, Error, ErrorKind, Event, LockUpdate, Phase, RemoteBuild};
 use velox_manifest::{Diagnostic, GoTarget};
 
+pub(super) use self::verify::lock_from_service;
+
 use self::progress::{RemoteProgress, report_retry};
 use crate::{
-    cli::build::BuildCommand, commands::session::Session, settings::Settings, status::CommandResult,
+    cli::build::{BuildCommand, RemoteArgs},
+    commands::session::Session,
+    settings::Settings,
+    status::CommandResult,
 };
 
 /// Limits the cancellation of builds after an interruption.
@@ -35,14 +42,15 @@ pub(super) struct RemoteService {
 }
 
 impl RemoteService {
-    /// The build service from flags or environment; `None` for a local build. Removes the token from the
-    /// environment, which builds can read.
+    /// The build service from flags or environment; `None`: none is selected. Removes the token from the environment,
+    /// which builds can read. `unsupported`: an option that only works without a service, and why.
     pub(super) fn select(
         settings: &mut Settings,
-        arguments: &BuildCommand,
+        arguments: &RemoteArgs,
+        unsupported: Option<(&str, &str)>,
     ) -> Result<Option<Self>, Diagnostic> {
-        let token = settings.environment.remove(TOKEN_VARIABLE).filter(|token| !token.trim().is_empty());
-        let (flag, token_file) = (&arguments.remote.remote, &arguments.remote.remote_token_file);
+        let token = take_token(settings);
+        let (flag, token_file) = (&arguments.remote, &arguments.remote_token_file);
         let address = flag.as_ref().or(settings.environment.get(ADDRESS_VARIABLE)).cloned();
         let address = address.unwrap_or_default();
         if matches!(address.as_str(), "" | "off") {
@@ -54,7 +62,7 @@ impl RemoteService {
                 _ => Ok(None),
             };
         }
-        if let Some((option, reason)) = local_option(arguments) {
+        if let Some((option, reason)) = unsupported {
             let help = match flag {
                 Some(_) => "remove --remote",
                 None => "build locally with `--remote off`",
@@ -63,25 +71,21 @@ impl RemoteService {
             return Err(Diagnostic::error(message).help(help));
         }
         let token = match token_file {
-            Some(file) => {
-                let text = std::fs::read_to_string(file).map_err(|error| {
-                    Diagnostic::error(format!("failed to read the token from `{}`: {error}", file.display()))
-                })?;
-                Some(text.trim().to_owned())
-            }
+            Some(file) => Some(read_token(file)?),
             None => token,
         };
-        Ok(Some(Self { address, token: token.map(SecretString::from) }))
+        Ok(Some(Self { address, token }))
+    }
+
+    fn client(&self, session: &Session) -> Result<ServiceClient, Error> {
+        let http = velox_build::http_client(&session.request.environment)?;
+        ServiceClient::new(http, &self.address, self.token.as_ref()).map_err(client_error)
     }
 
     /// Builds all targets, and downloads the binaries.
     pub(super) async fn build(self, mut session: Session) -> CommandResult {
         session.report_warnings();
-        let http = velox_build::http_client(&session.request.environment);
-        let client = http.and_then(|http| {
-            ServiceClient::new(http, &self.address, self.token.as_ref()).map_err(client_error)
-        });
-        let client = client.map_err(|error| session.failed(&error))?;
+        let client = self.client(&session).map_err(|error| session.failed(&error))?;
         let unsupported = unsupported_sources(&session.request.manifest);
         if !unsupported.is_empty() {
             return Err(session.failed(&Error::many(ErrorKind::Configuration, unsupported)));
@@ -113,8 +117,21 @@ impl RemoteService {
     }
 }
 
+/// The token in the environment, which is removed from it.
+fn take_token(settings: &mut Settings) -> Option<SecretString> {
+    let token = settings.environment.remove(TOKEN_VARIABLE);
+    token.filter(|token| !token.trim().is_empty()).map(SecretString::from)
+}
+
+fn read_token(file: &Path) -> Result<SecretString, Diagnostic> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Diagnostic::error(format!("failed to read the token from `{}`: {error}", file.display()))
+    })?;
+    Ok(SecretString::from(text.trim().to_owned()))
+}
+
 /// The first option that only a local build supports, and why.
-fn local_option(arguments: &BuildCommand) -> Option<(&'static str, &'static str)> {
+pub(super) fn local_option(arguments: &BuildCommand) -> Option<(&'static str, &'static str)> {
     let source = &arguments.project.source;
     [
         (source.go.is_some(), "--go", "the build service has its own Go toolchain"),
@@ -157,22 +174,9 @@ impl RemoteBuilds<'_> {
         let (mut binaries, mut locks, mut warnings) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (view, target) in views.into_iter().zip(self.local.settled().targets) {
             let reused = view.state == BuildState::Succeeded;
-            let state = match view.state {
-                BuildState::Queued => "queued",
-                BuildState::Running => "running",
-                BuildState::Succeeded => "cached",
-                BuildState::Failed => "failed",
-                BuildState::Cancelled => "canceled",
-            };
-            self.session.note(format!("build for {target} is {state}: {}", self.client.page(view.id)));
-            let view = match view.state.is_final() {
-                true => view,
-                false => {
-                    let followed = self.client.follow(view.id, &mut |event| progress.report(event)).await;
-                    followed.map_err(|error| self.error(error))?
-                }
-            };
-            progress.finish();
+            let view = finished(self.session, &self.client, &mut progress, view, &target)
+                .await
+                .map_err(|error| self.error(error))?;
             if view.state != BuildState::Succeeded {
                 return Err(build_error(&view));
             }
@@ -273,6 +277,30 @@ impl RemoteBuilds<'_> {
         // A build that can't be canceled runs to completion.
         let _ = tokio::time::timeout(CANCEL_TIMEOUT, futures::future::join_all(cancel)).await;
     }
+}
+
+/// Follows a build to its end.
+async fn finished(
+    session: &Session,
+    client: &ServiceClient,
+    progress: &mut RemoteProgress<'_>,
+    view: BuildView,
+    target: &GoTarget,
+) -> Result<BuildView, ClientError> {
+    let state = match view.state {
+        BuildState::Queued => "queued",
+        BuildState::Running => "running",
+        BuildState::Succeeded => "cached",
+        BuildState::Failed => "failed",
+        BuildState::Cancelled => "canceled",
+    };
+    session.note(format!("build for {target} is {state}: {}", client.page(view.id)));
+    let view = match view.state.is_final() {
+        true => view,
+        false => client.follow(view.id, &mut |event| progress.report(event)).await?,
+    };
+    progress.finish();
+    Ok(view)
 }
 
 /// Converts a client error, with help.

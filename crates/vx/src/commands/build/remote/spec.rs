@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use velox_api::{BuildSpec, with_module_paths};
-use velox_build::{Error, ErrorKind, RemoteBuild};
+use velox_api::{BuildSpec, Violation, with_module_paths};
+use velox_build::{Error, ErrorKind, LockedRefs, RemoteBuild};
 use velox_manifest::{Diagnostic, GoSelection, Manifest};
 
 /// The module paths of all plugins by name; `None` if one is unknown.
@@ -22,18 +22,7 @@ pub(super) fn build_specs(
     let settings = local.settled();
     let mut manifest = with_module_paths(manifest, modules);
     if let Some(exact) = local.exact() {
-        if let Some(reference) = &mut manifest.roadrunner.reference {
-            reference.value = exact.roadrunner;
-        }
-        if let Some(go) = &mut manifest.go {
-            go.value = GoSelection::Exact(exact.go);
-        }
-        // The locked version of a replaced plugin belongs to the replacement.
-        for plugin in manifest.plugins.iter_mut().filter(|plugin| plugin.replace.is_none()) {
-            if let Some(version) = exact.plugins.get(&plugin.name.value) {
-                plugin.reference.value.clone_from(version);
-            }
-        }
+        request_exactly(&mut manifest, exact);
     }
     let mut specs = Vec::new();
     for target in &settings.targets {
@@ -49,10 +38,29 @@ pub(super) fn build_specs(
             };
             specs.into_iter().map(|spec| with_settings(spec).normalized()).collect::<Result<Vec<_>, _>>()
         });
-        specs.extend(of_target.map_err(|violations| {
-            let errors = violations.into_iter().map(|violation| Diagnostic::error(violation.message));
-            Error::many(ErrorKind::Configuration, errors.collect())
-        })?);
+        specs.extend(of_target.map_err(rejected)?);
     }
     Ok(specs)
+}
+
+/// Replaces the requested refs by those of a lock.
+pub(super) fn request_exactly(manifest: &mut Manifest, exact: LockedRefs) {
+    if let Some(reference) = &mut manifest.roadrunner.reference {
+        reference.value = exact.roadrunner;
+    }
+    if let Some(go) = &mut manifest.go {
+        go.value = GoSelection::Exact(exact.go);
+    }
+    // The locked version of a replaced plugin belongs to the replacement.
+    for plugin in manifest.plugins.iter_mut().filter(|plugin| plugin.replace.is_none()) {
+        if let Some(version) = exact.plugins.get(&plugin.name.value) {
+            plugin.reference.value.clone_from(version);
+        }
+    }
+}
+
+/// The errors of requests, which no place in the configuration belongs to.
+pub(super) fn rejected(violations: Vec<Violation>) -> Error {
+    let errors = violations.into_iter().map(|violation| Diagnostic::error(violation.message));
+    Error::many(ErrorKind::Configuration, errors.collect())
 }

@@ -1,0 +1,84 @@
+//! Public keys that verify attestations.
+
+use std::{fs, io, path::Path};
+
+use data_encoding::HEXLOWER;
+use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::Error,
+    signing_key::{ED25519_PREFIX, MAX_KEY_FILE_BYTES, P256_PREFIX},
+};
+
+/// A public key: ECDSA on P-256 with SHA-256, or Ed25519.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyingKey {
+    /// The DER of its SubjectPublicKeyInfo.
+    info: Vec<u8>,
+}
+
+const PUBLIC_KEY_FORMATS: &str = "`cosign generate-key-pair` writes it to cosign.pub, and `openssl pkey -in KEY -pubout -out PUB` extracts it from a private key";
+
+impl VerifyingKey {
+    /// Reads a key file in PEM.
+    ///
+    /// # Errors
+    /// The file can't be read, or is no public key of a supported kind.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let name = path.display().to_string();
+        let failed = |error: io::Error| {
+            Error::configuration(format!("failed to read the key {name}: {error}")).help(PUBLIC_KEY_FORMATS)
+        };
+        let data = fs::metadata(path).map_err(failed)?;
+        if !data.is_file() || data.len() > MAX_KEY_FILE_BYTES {
+            return Err(Error::configuration(format!("{name} is not a key file")).help(PUBLIC_KEY_FORMATS));
+        }
+        Self::parse(&name, &fs::read(path).map_err(failed)?)
+    }
+
+    /// Parses a key in PEM; `name` is for messages.
+    ///
+    /// # Errors
+    /// It is no public key of a supported kind.
+    pub fn parse(name: &str, text: &[u8]) -> Result<Self, Error> {
+        let refused = |message: String| Err(Error::configuration(message).help(PUBLIC_KEY_FORMATS));
+        let Ok(key) = pem::parse(text) else {
+            return refused(format!("the key {name} is not in PEM format"));
+        };
+        match key.tag() {
+            "PUBLIC KEY" => {}
+            tag if tag.ends_with("PRIVATE KEY") => {
+                return refused(format!("{name} is a private key; verifying needs the public key"));
+            }
+            tag => return refused(format!("{name} is a {tag}, not a public key")),
+        }
+        let key = Self { info: key.contents().to_vec() };
+        match key.parts() {
+            Some(_) => Ok(key),
+            None => refused(format!("the key {name} is neither ECDSA P-256 nor Ed25519")),
+        }
+    }
+
+    /// The SHA-256 of its SubjectPublicKeyInfo, in hexadecimal.
+    #[must_use]
+    pub fn id(&self) -> String {
+        HEXLOWER.encode(&Sha256::digest(&self.info))
+    }
+
+    /// Whether the signature of this message is by this key.
+    #[must_use]
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.parts().is_some_and(|(algorithm, key)| {
+            UnparsedPublicKey::new(algorithm, key).verify(message, signature).is_ok()
+        })
+    }
+
+    fn parts(&self) -> Option<(&'static dyn VerificationAlgorithm, &[u8])> {
+        let key =
+            |prefix: &[u8], bytes: usize| self.info.strip_prefix(prefix).filter(|key| key.len() == bytes);
+        // An uncompressed point, and a key of RFC 8032.
+        let p256 = key(&P256_PREFIX, 65).map(|key| (&ECDSA_P256_SHA256_ASN1 as _, key));
+        p256.or_else(|| Some((&ED25519 as _, key(&ED25519_PREFIX, 32)?)))
+    }
+}

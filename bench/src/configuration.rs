@@ -54,6 +54,18 @@ impl BenchConfig {
         Ok(self)
     }
 
+    /// Only this many plugins, those of [`BenchPlugins::Small`] first.
+    pub(crate) fn first(mut self, count: usize) -> Result<Self> {
+        let mut left = count.saturating_sub(SMALL.len());
+        self.plugins()?.retain(|name, _| {
+            let is_small = SMALL.contains(&name);
+            let is_next = !is_small && left > 0;
+            left -= usize::from(is_next);
+            is_small || is_next
+        });
+        Ok(self)
+    }
+
     /// Downloads RoadRunner from this forge, as Velox does.
     pub(crate) fn with_forge(mut self, base_url: &str) -> Self {
         let mut github = Table::new();
@@ -96,6 +108,9 @@ mod tests {
         assert!(ALL.contains(RELEASE));
         assert_eq!(count(BenchConfig::new(BenchPlugins::All).unwrap()), 35);
         assert_eq!(count(BenchConfig::new(BenchPlugins::Small).unwrap()), 5);
+        for size in [5, 10, 35] {
+            assert_eq!(count(BenchConfig::new(BenchPlugins::All).unwrap().first(size).unwrap()), size);
+        }
         for set in [BenchPlugins::All, BenchPlugins::Small] {
             BenchConfig::new(set).unwrap().without(set.last()).unwrap();
         }

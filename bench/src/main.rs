@@ -3,6 +3,7 @@
 //! `make bench` runs it; docs/performance.md describes the scenarios and has the latest figures.
 
 mod configuration;
+mod curves;
 mod machine;
 mod measure;
 mod proxy;
@@ -23,6 +24,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::{
     configuration::{BenchPlugins, RELEASE, ROADRUNNER},
+    curves::{CurveBench, Dimension},
     machine::{MachineInfo, stdout_of},
     proxy::BenchProxy,
     scenario::{Bench, Scenario},
@@ -35,8 +37,8 @@ use crate::{
 #[command(max_term_width = 100)]
 struct Arguments {
     /// The Velox binary
-    #[arg(long, env = "VELOX", value_name = "FILE")]
-    velox: PathBuf,
+    #[arg(long, env = "VELOX", value_name = "FILE", required_unless_present = "curves")]
+    velox: Option<PathBuf>,
     /// The vx binary
     #[arg(long, env = "VX", value_name = "FILE", default_value = "target/release/vx")]
     vx: PathBuf,
@@ -52,6 +54,9 @@ struct Arguments {
     /// Measure the build services instead of builds
     #[arg(long, conflicts_with_all = ["scenario", "small"])]
     service: bool,
+    /// Measure how the costs of vx grow with these sizes, without Velox
+    #[arg(long, value_enum, value_name = "NAME", num_args = 0.., conflicts_with_all = ["scenario", "small", "service"])]
+    curves: Option<Vec<Dimension>>,
     /// Five plugins instead of 35, to test the benchmark itself
     #[arg(long)]
     small: bool,
@@ -81,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         return Ok(true);
     };
     let tree = existing(tree)?;
-    let (velox, vx) = (existing(&arguments.velox)?, existing(&arguments.vx)?);
+    let vx = existing(&arguments.vx)?;
     fs::create_dir_all(&arguments.store)
         .with_context(|| format!("failed to create {}", arguments.store.display()))?;
     let store = existing(&arguments.store)?;
@@ -89,12 +94,23 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let lock = File::create(store.join("lock"))?;
     lock.try_lock().context("another benchmark is running")?;
 
-    let machine = MachineInfo::read(&velox, &vx)?;
     let proxy = BenchProxy::start(&tree, &store, &stdout_of("go".as_ref(), &["env", "GOPROXY"])?)?;
     proxy.add_release(ROADRUNNER, RELEASE)?;
     // Left by a killed benchmark.
     let directory = store.join("sandboxes");
     sandbox::remove(&directory)?;
+    if let Some(dimensions) = &arguments.curves {
+        let all = Dimension::value_variants();
+        let dimensions = if dimensions.is_empty() { all } else { dimensions };
+        let bench = CurveBench { vx, proxy: &proxy, directory: directory.clone() };
+        let table = bench.run(dimensions, document().parent().unwrap_or(Path::new(".")))?;
+        sandbox::remove(&directory)?;
+        println!("{table}");
+        write(arguments.output.clone().unwrap_or_else(document), FigureSet::Curves, &table)?;
+        return Ok(true);
+    }
+    let velox = existing(arguments.velox.as_deref().context("--velox FILE is missing")?)?;
+    let machine = MachineInfo::read(&velox, &vx)?;
     if arguments.service {
         let services = Services { velox, vx, proxy: &proxy, directory: directory.clone() };
         let ServiceFigures { rows, facts } = services.run()?;

@@ -37,6 +37,11 @@ impl Sandbox {
         self.directory.join("builds")
     }
 
+    /// VX_CACHE_DIR.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.directory.join("cache")
+    }
+
     /// The output of the last command.
     pub(crate) fn log(&self) -> PathBuf {
         self.directory.join("log")

@@ -11,6 +11,8 @@ pub(crate) enum FigureSet {
     Builds,
     /// Figures of the build service.
     Service,
+    /// The growth of costs.
+    Curves,
 }
 
 impl FigureSet {
@@ -18,6 +20,7 @@ impl FigureSet {
         let name = match self {
             Self::Builds => "figures",
             Self::Service => "service figures",
+            Self::Curves => "curves",
         };
         ["begin", "end"].map(|mark| format!("<!-- {name}: {mark} -->\n"))
     }

@@ -1,7 +1,7 @@
 //! Compares the build services of vx and Velox: repeats, restarts, concurrent requests, downloads.
 
-mod load;
-mod server;
+pub(crate) mod load;
+pub(crate) mod server;
 
 use std::{
     path::PathBuf,

@@ -1,4 +1,4 @@
-//! Queries about a RoadRunner build. Nothing is compiled, and only caches are written.
+//! Queries about a RoadRunner build. Only caches are written; what a query compiles stays in the build cache of Go.
 //!
 //! | query                  | result                                                 | command             |
 //! |------------------------|--------------------------------------------------------|---------------------|

@@ -20,6 +20,8 @@ use crate::{
 
 /// How often the limits are applied.
 const APPLY_INTERVAL: Duration = Duration::from_secs(600);
+/// How many artifacts are removed at once: a cluster's store lists all builds for it.
+const REMOVAL_BATCH: usize = 100;
 /// The timeout of removing a binary after its record; later a build may store it again.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -60,23 +62,27 @@ impl Retention {
         };
         all.sort_by_key(used);
         let mut total: u64 = all.iter().map(|artifact| artifact.size).sum();
-        let mut removed = 0;
-        for artifact in all {
-            let needed = used(&artifact) > before(now, MIN_RETENTION);
+        all.retain(|artifact| {
+            let needed = used(artifact) > before(now, MIN_RETENTION);
             let fits = total <= self.artifacts;
             if needed || (fits && known.contains_key(&artifact.sha256)) {
-                continue;
+                return false;
             }
             // Counted as removed even if another node removes it or it was just used; the next run counts
             // again.
             total -= artifact.size;
+            true
+        });
+        let mut removed = 0;
+        for batch in all.chunks(REMOVAL_BATCH) {
             let until = Instant::now() + REMOVAL_TIMEOUT;
-            if !store.remove_artifact(&artifact.sha256, before(now, MIN_RETENTION)).await? {
-                continue;
-            }
-            let late = |_| StoreError::Failed("removing an artifact timed out".to_owned());
-            if timeout_at(until, artifacts.remove(artifact)).await.map_err(late)?? {
-                removed += 1;
+            let sha256s: Vec<String> = batch.iter().map(|artifact| artifact.sha256.clone()).collect();
+            let unused = store.remove_artifacts(&sha256s, before(now, MIN_RETENTION)).await?;
+            for artifact in batch.iter().filter(|artifact| unused.contains(&artifact.sha256)) {
+                let late = |_| StoreError::Failed("removing an artifact timed out".to_owned());
+                if timeout_at(until, artifacts.remove(artifact.clone())).await.map_err(late)?? {
+                    removed += 1;
+                }
             }
         }
         artifacts.prune_shared().await?;

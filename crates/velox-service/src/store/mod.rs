@@ -6,7 +6,11 @@ mod jetstream;
 mod sqlite;
 mod turns;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -229,7 +233,11 @@ pub trait BuildStore: Send + Sync {
     /// The artifacts of builds and the reserved ones, each with its last use as recorded in this store.
     async fn artifacts(&self) -> Result<HashMap<String, Timestamp>, StoreError>;
 
-    /// Removes an artifact's entry and its builds; the caller must then remove its bytes within a minute.
-    /// Returns `false` if it was used since `unused_since`, and keeps it.
-    async fn remove_artifact(&self, sha256: &str, unused_since: Timestamp) -> Result<bool, StoreError>;
+    /// Removes the entries of artifacts and their builds, except of those that were used since `unused_since`. Returns the
+    /// removed ones; the caller must then remove their bytes within a minute.
+    async fn remove_artifacts(
+        &self,
+        sha256s: &[String],
+        unused_since: Timestamp,
+    ) -> Result<HashSet<String>, StoreError>;
 }

@@ -11,7 +11,7 @@ mod database;
 mod watch;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -399,15 +399,23 @@ impl BuildStore for SqliteStore {
         self.database.read(look).await
     }
 
-    async fn remove_artifact(&self, sha256: &str, _: Timestamp) -> Result<bool, StoreError> {
-        let sha256 = sha256.to_owned();
-        let forget = move |connection: &Connection| {
+    async fn remove_artifacts(
+        &self,
+        sha256s: &[String],
+        _: Timestamp,
+    ) -> Result<HashSet<String>, StoreError> {
+        let removed: HashSet<String> = sha256s.iter().cloned().collect();
+        let sha256s = removed.clone();
+        let remove = move |connection: &Connection| {
             let mut find = connection.prepare_cached("SELECT number FROM builds WHERE sha256 = ?")?;
-            let numbers = find.query_map([&sha256], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
-            numbers.into_iter().try_for_each(|number| delete(connection, number))
+            for sha256 in &sha256s {
+                let numbers = find.query_map([sha256], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+                numbers.into_iter().try_for_each(|number| delete(connection, number))?;
+            }
+            Ok(())
         };
-        self.database.write(forget, |()| {}).await?;
-        Ok(true)
+        self.database.write(remove, |()| {}).await?;
+        Ok(removed)
     }
 }
 

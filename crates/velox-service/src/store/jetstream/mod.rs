@@ -30,7 +30,11 @@ mod reconcile;
 mod record;
 mod submit;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_nats::jetstream::{
     AckKind,
@@ -395,8 +399,12 @@ impl BuildStore for JetStreamStore {
         Ok(there.map(|head| (head.name, head.at)).collect())
     }
 
-    async fn remove_artifact(&self, sha256: &str, unused_since: Timestamp) -> Result<bool, StoreError> {
-        self.state.remove_artifact(sha256, unused_since).await
+    async fn remove_artifacts(
+        &self,
+        sha256s: &[String],
+        unused_since: Timestamp,
+    ) -> Result<HashSet<String>, StoreError> {
+        self.state.remove_artifacts(sha256s, unused_since).await
     }
 }
 

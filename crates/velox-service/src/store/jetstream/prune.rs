@@ -122,22 +122,35 @@ impl JetStreamState {
         Ok(pruned)
     }
 
-    pub(super) async fn remove_artifact(&self, sha256: &str, before: Timestamp) -> Result<bool, StoreError> {
+    /// Implements [`crate::store::BuildStore::remove_artifacts`]. The builds are listed once for all.
+    pub(super) async fn remove_artifacts(
+        &self,
+        sha256s: &[String],
+        before: Timestamp,
+    ) -> Result<HashSet<String>, StoreError> {
+        let mut removed = HashSet::new();
+        for sha256 in sha256s {
+            if self.remove_artifact_entry(sha256, before).await? {
+                removed.insert(sha256.clone());
+            }
+        }
+        let heads = if removed.is_empty() { Vec::new() } else { self.builds.heads().await? };
+        for head in heads {
+            if artifact_in(&head.headers).is_some_and(|sha256| removed.contains(sha256)) {
+                self.remove_build(&head.name).await?;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn remove_artifact_entry(&self, sha256: &str, before: Timestamp) -> Result<bool, StoreError> {
         let revision = match self.artifacts.read(sha256).await? {
             LastMessage::There(message) if when(message.time.unix_timestamp()) >= before => return Ok(false),
             LastMessage::There(message) => message.sequence,
             LastMessage::Removed { revision, .. } => revision,
             LastMessage::Absent => 0,
         };
-        if !matches!(self.artifacts.remove(sha256, revision).await?, PutResult::Done(_)) {
-            return Ok(false);
-        }
-        for head in self.builds.heads().await? {
-            if artifact_in(&head.headers) == Some(sha256) {
-                self.remove_build(&head.name).await?;
-            }
-        }
-        Ok(true)
+        Ok(matches!(self.artifacts.remove(sha256, revision).await?, PutResult::Done(_)))
     }
 }
 

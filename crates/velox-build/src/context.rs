@@ -278,6 +278,7 @@ pub(crate) fn summary(
     BuildSummary {
         roadrunner: lock.roadrunner.module.clone(),
         version: lock.roadrunner.version.clone(),
+        commit: lock.roadrunner.commit.clone(),
         plugins: lock.plugins.iter().map(LockedPlugin::row).collect(),
         raised: lock.raised.clone(),
         lowered: lock.lowered.clone(),
@@ -293,5 +294,6 @@ pub(crate) fn summary(
         binaries: Vec::new(),
         attestation: None,
         compile_cache: None,
+        image: None,
     }
 }

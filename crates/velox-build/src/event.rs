@@ -27,6 +27,10 @@ pub enum Phase {
     Verify,
     /// Writing to the output directory.
     Publish,
+    /// Making the container image.
+    Image,
+    /// Pushing the container image.
+    Push,
 }
 
 impl Phase {
@@ -41,6 +45,8 @@ impl Phase {
             Self::Link => "link",
             Self::Verify => "verify",
             Self::Publish => "publish",
+            Self::Image => "image",
+            Self::Push => "push",
         }
     }
 }
@@ -214,6 +220,9 @@ pub struct BuildSummary {
     pub roadrunner: String,
     /// RoadRunner's exact version.
     pub version: String,
+    /// RoadRunner's full commit id, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// The plugins, sorted by name.
     pub plugins: Vec<PluginRow>,
     /// The raised plugins.
@@ -246,6 +255,28 @@ pub struct BuildSummary {
     pub attestation: Option<PathBuf>,
     /// The use of the shared caches.
     pub compile_cache: Option<CompileCacheStats>,
+    /// The container image of the binaries (`--image`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<BuiltImage>,
+}
+
+/// A container image.
+#[derive(Debug, Clone, Serialize)]
+pub struct BuiltImage {
+    /// The digest of the manifest, or of the index of several targets: `sha256:…`.
+    pub digest: String,
+    /// Its platforms, such as `linux/arm64`.
+    pub platforms: Vec<String>,
+    /// Size of all layers and configurations in bytes.
+    pub size: u64,
+    /// Its names, `REGISTRY/REPOSITORY:TAG`.
+    pub names: Vec<String>,
+    /// Whether it was pushed to these names.
+    pub pushed: bool,
+    /// Digests of the manifests that refer to it in the registry: bills of materials, the provenance.
+    pub referrers: Vec<String>,
+    /// The OCI layout or the archive (`--image-output`).
+    pub output: Option<PathBuf>,
 }
 
 /// A published binary.

@@ -62,8 +62,8 @@ pub use digest::of_file as file_digest;
 pub use environment::{BuildEnvironment, GoInstallation, ProgramOutput};
 pub use error::{Blame, Error, ErrorKind};
 pub use event::{
-    BuildSummary, BuiltBinary, CompileCacheStats, Event, LoweredModule, Note, Phase, PluginRow, RaisedPlugin,
-    Reporter, SilentReporter,
+    BuildSummary, BuiltBinary, BuiltImage, CompileCacheStats, Event, LoweredModule, Note, Phase, PluginRow,
+    RaisedPlugin, Reporter, SilentReporter,
 };
 pub use go_memory::{available_memory, garbage_collector_variables};
 pub use go_tool::{GoTool, GoToolOutput};

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    BuildArgs, CacheConfig, DebugConfig, Diagnostic, Forge, ForgeKind, LogConfig, Manifest, ManifestFormat,
-    Origin, Plugin, Replacement, RoadRunnerConfig, Spanned, catalogue,
+    BuildArgs, CacheConfig, DebugConfig, Diagnostic, Forge, ForgeKind, ImageConfig, LogConfig, Manifest,
+    ManifestFormat, Origin, Plugin, Replacement, RoadRunnerConfig, Spanned, catalogue,
     manual::shown,
     reader::nearest,
     refs::{self, InvalidValue},
@@ -169,6 +169,7 @@ impl Manifest {
             go: None,
             targets: Vec::new(),
             cache: CacheConfig::default(),
+            image: ImageConfig::default(),
             github: Forge::public(ForgeKind::GitHub),
             gitlab: Forge::public(ForgeKind::GitLab),
             log: LogConfig::default(),

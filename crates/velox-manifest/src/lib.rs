@@ -14,6 +14,7 @@ pub mod edit;
 mod findings;
 mod flags;
 mod identity;
+mod image;
 mod interpolate;
 mod invalid_value;
 mod manifest;
@@ -30,6 +31,7 @@ pub use constraint::VersionConstraint;
 pub use diagnostic::{ConfigSyntax, Diagnostic, DiagnosticKind, Level, RelatedSpan, SourceFile};
 pub use document::{ConfigEntry, ConfigNode, ConfigValue, parse_yaml};
 pub use flags::{ManifestOverrides, PluginOverride};
+pub use image::ImageConfig;
 pub use manifest::{
     Architecture, BuildArgs, CacheConfig, DebugConfig, Dependencies, ExcludeDirective, Forge, ForgeKind,
     GoSelection, GoTarget, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin, Plugin, Project,

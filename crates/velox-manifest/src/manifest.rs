@@ -3,6 +3,8 @@ use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr};
 use secrecy::SecretString;
 use url::Url;
 
+use crate::ImageConfig;
+
 /// A value with its position in the configuration text.
 #[derive(Debug, Clone)]
 pub struct Spanned<T> {
@@ -50,6 +52,8 @@ pub struct Manifest {
     pub targets: Vec<Spanned<GoTarget>>,
     /// `[cache]`.
     pub cache: CacheConfig,
+    /// `[image]`.
+    pub image: ImageConfig,
     /// `[github]`: endpoint and token.
     pub github: Forge,
     /// `[gitlab]`: endpoint and token.

@@ -8,7 +8,7 @@ use crate::{
     check::can_be_token,
     document::{self, ConfigNode, ConfigValue},
     findings::DiagnosticSink,
-    manual, modules,
+    image, manual, modules,
     reader::{Field, ParseContext, Section, nearest},
     reference, refs,
 };
@@ -98,6 +98,7 @@ fn assemble(root: &Section<'_>) -> Manifest {
         go: modules::go(root),
         targets: modules::targets(root),
         cache: modules::cache(root),
+        image: image::image(root),
         github,
         gitlab,
         log: log(root),

@@ -51,6 +51,10 @@ const fn key(name: &'static str, default: Option<&'static str>, about: &'static 
     KeySpec { name, kind: ValueKind::Text, default, about }
 }
 
+const fn list(name: &'static str, default: &'static str, about: &'static str) -> KeySpec {
+    KeySpec { name, kind: ValueKind::Texts, default: Some(default), about }
+}
+
 const fn flag(name: &'static str, about: &'static str) -> KeySpec {
     KeySpec { name, kind: ValueKind::Boolean, default: Some("`false`"), about }
 }
@@ -299,6 +303,35 @@ pub const TABLES: &[TableSpec] = &[
                 about: "Share finished binaries, too; `false`: compiled packages only.",
             },
         ],
+    ),
+    table(
+        "image",
+        "The container image that `vx build --image`, `--image-output` and `--push` make.",
+        &[
+            key(
+                "base",
+                Some("`scratch`"),
+                "The base: an image (`php:8.4-cli`), `scratch`, `oci:DIR[:TAG]`, `docker-archive:FILE`, or a path; the same as `--base`.",
+            ),
+            key("repository", Some("that of `--image`"), "The repository, such as `ghcr.io/acme/app-rr`."),
+            list("tags", "`[\"latest\"]`", "The tags in the repository."),
+            list("entrypoint", "the binary", "The command of a container; `[]` is that of the base."),
+            key(
+                "user",
+                Some("that of the base"),
+                "The user of a container, such as `www-data` or `1000:1000`.",
+            ),
+            list(
+                "add",
+                "none",
+                "Added files and directories, `SRC:DST`, each in a layer of its own; more can be added with `--image-add`.",
+            ),
+        ],
+    ),
+    table(
+        "image.labels",
+        "Labels of the image, which are annotations, too. They take precedence over those of vx.",
+        &[key("NAME", Some("none"), "A label, such as `\"org.opencontainers.image.source\"`.")],
     ),
     table(
         "log",

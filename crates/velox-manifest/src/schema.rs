@@ -88,7 +88,7 @@ fn value(table: &str, KeySpec { name, kind, about, .. }: &KeySpec) -> Value {
         ("repository", _) if table.starts_with("gitlab") => json!({
             "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "integer", "minimum": 1 }],
         }),
-        ("token" | "folder" | "arch", _) => json!({ "type": "string" }),
+        ("token" | "folder" | "arch" | "NAME", _) => json!({ "type": "string" }),
         (_, ValueKind::Text) => json!({ "type": "string", "minLength": 1 }),
         (_, ValueKind::Boolean) => json!({ "type": "boolean" }),
         (_, ValueKind::Texts) => json!({ "type": "array", "items": { "type": "string" } }),

@@ -26,6 +26,8 @@ pub(crate) struct Tokens(Mutex<TokenState>);
 #[derive(Default)]
 struct TokenState {
     by_scopes: HashMap<Vec<String>, AuthorizationValue>,
+    /// A password is for everything.
+    basic: Option<AuthorizationValue>,
     /// Read once, when the registry first asks for it.
     login: Option<Option<RegistryLogin>>,
 }
@@ -45,11 +47,17 @@ struct TokenAnswer {
 
 impl Tokens {
     pub(crate) async fn cached(&self, scopes: &[String]) -> Option<AuthorizationValue> {
-        self.0.lock().await.by_scopes.get(scopes).cloned()
+        self.0.lock().await.find(scopes).cloned()
     }
 
     pub(crate) async fn has_login(&self) -> bool {
         matches!(self.0.lock().await.login, Some(Some(_)))
+    }
+}
+
+impl TokenState {
+    fn find(&self, scopes: &[String]) -> Option<&AuthorizationValue> {
+        self.by_scopes.get(scopes).or(self.basic.as_ref())
     }
 }
 
@@ -64,7 +72,7 @@ impl RegistryRepository {
     ) -> Result<Option<AuthorizationValue>, Error> {
         // Held during the exchange: parallel requests use one token.
         let mut state = self.registry.tokens.0.lock().await;
-        if let Some(value) = state.by_scopes.get(scopes)
+        if let Some(value) = state.find(scopes)
             && rejected.as_ref().is_none_or(|rejected| !Arc::ptr_eq(rejected, value))
         {
             return Ok(Some(Arc::clone(value)));
@@ -84,7 +92,9 @@ impl RegistryRepository {
         let value = match parse(challenges) {
             Some(Challenge::Basic) => match login {
                 Some(RegistryLogin::Password { user, password }) if rejected.is_none() => {
-                    basic(user, password)
+                    let value = Arc::new(basic(user, password));
+                    state.basic = Some(Arc::clone(&value));
+                    return Ok(Some(value));
                 }
                 _ => return Err(denied),
             },

@@ -1,7 +1,7 @@
 //! The client, its repositories, and the settings of both.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -14,12 +14,13 @@ use url::Url;
 use velox_fetch::http::{HttpOptions, ProxySettings};
 
 use crate::{
-    BlobDigest, DockerCredentials, Error, ImageReference,
+    BlobDigest, CredentialError, DockerCredentials, Error, ImageReference,
     authorization::Tokens,
     transport::{Request, plain_send},
 };
 
 const MAX_REDIRECTS: usize = 10;
+const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(300);
 /// reqwest measures the read timeout of a request while its body is still being sent; uploads have their own timeout.
 const NO_READ_TIMEOUT: Duration = Duration::from_secs(86400);
 /// <https://github.com/distribution/reference/blob/main/normalize.go>
@@ -63,6 +64,19 @@ pub struct RegistryOptions {
     pub credentials: DockerCredentials,
     /// Called for progress.
     pub on_event: Option<OnRegistryEvent>,
+}
+
+impl RegistryOptions {
+    /// The options of an environment: proxies, SSL_CERT_FILE, and the credentials of
+    /// [`DockerCredentials::from_environment`].
+    ///
+    /// # Errors
+    /// A credential file is unreadable.
+    pub fn from_environment(environment: &BTreeMap<String, String>) -> Result<Self, CredentialError> {
+        let http =
+            HttpOptions { max_wait: MAX_RATE_LIMIT_WAIT, ..HttpOptions::from_environment(environment) };
+        Ok(Self { http, credentials: DockerCredentials::from_environment(environment)?, on_event: None })
+    }
 }
 
 /// A client for container registries. Clones share connections and tokens.

@@ -106,6 +106,42 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// An image or an archive is invalid.
+    #[error("invalid image {name}: {reason}")]
+    InvalidImage {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An image has no variant for a platform.
+    #[error("{name} has no image for {platform}")]
+    NoPlatform {
+        /// The image.
+        name: String,
+        /// The platform.
+        platform: String,
+        /// The platforms that it has.
+        available: Vec<String>,
+    },
+    /// An image is for another platform.
+    #[error("{name} is an image for {actual}, not for {platform}")]
+    OtherPlatform {
+        /// The image.
+        name: String,
+        /// The wanted platform.
+        platform: String,
+        /// The platform that it is for.
+        actual: String,
+    },
+    /// A path can't be added to an image.
+    #[error("failed to add `{}` to the image: {reason}", path.display())]
+    Addition {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A local file can't be read or written.
     #[error("failed to access `{}`: {error}", path.display())]
     Io {

@@ -1,10 +1,11 @@
-//! Container registries as the [OCI distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md)
+//! Container registries and images as the [OCI distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md)
 //! defines them.
 //!
 //! [`RegistryClient::repository`] opens the repository of an [`ImageReference`]; [`RegistryRepository`] pulls and
 //! pushes manifests and blobs, and lists referrers. What it returns is verified: content has the digest and the size
 //! of its [`Descriptor`]. Requests that fail temporarily are repeated, transfers continue where they stopped, rate
-//! limits are waited for, and credentials come from Docker's configuration ([`DockerCredentials`]).
+//! limits are waited for, and credentials come from Docker's configuration ([`DockerCredentials`]). [`image`] makes
+//! images and pushes them, or writes them to files.
 //!
 //! ```no_run
 //! # async fn pull() -> Result<(), velox_oci::Error> {
@@ -22,6 +23,7 @@ mod authorization;
 mod client;
 mod credentials;
 mod error;
+pub mod image;
 mod model;
 mod pull;
 mod push;

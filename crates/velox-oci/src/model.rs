@@ -81,6 +81,26 @@ pub struct Platform {
     pub os_version: Option<String>,
 }
 
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.variant {
+            Some(variant) => write!(f, "/{variant}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Platform {
+    /// The platform of a binary that Go compiled: GOOS, GOARCH, and GOARM (`7` unless it is set).
+    #[must_use]
+    pub fn of_go(os: &str, arch: &str, arm: Option<&str>) -> Self {
+        let variant =
+            (arch == "arm").then(|| format!("v{}", arm.and_then(|arm| arm.get(..1)).unwrap_or("7")));
+        Self { architecture: arch.to_owned(), os: os.to_owned(), variant, os_version: None }
+    }
+}
+
 /// The manifest of an image or of another artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -97,6 +97,24 @@ impl RegistryRepository {
         }
     }
 
+    /// Checks that the credentials allow to push, by starting an upload that is canceled.
+    ///
+    /// # Errors
+    /// Access is denied, or the registry is unreachable.
+    pub async fn check_push(&self) -> Result<(), Error> {
+        let request = Request::new(Method::POST, self.url("blobs/uploads/").await?);
+        let response = self.send(&request, RegistryAccess::Push, None).await?;
+        if response.status() != StatusCode::ACCEPTED {
+            return Err(self.failed(response, &self.name(), RegistryAccess::Push).await);
+        }
+        if let Ok(session) = self.location(&response) {
+            // The registry forgets it anyway after some time.
+            let _ =
+                self.send(&Request::new(Method::DELETE, session).once(), RegistryAccess::Push, None).await;
+        }
+        Ok(())
+    }
+
     async fn start_upload(&self, blob: &Descriptor) -> Result<Url, Error> {
         let request = Request::new(Method::POST, self.url("blobs/uploads/").await?);
         let response = self.send(&request, RegistryAccess::Push, None).await?;

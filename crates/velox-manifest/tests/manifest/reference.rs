@@ -162,6 +162,17 @@ arch = "${GOARCH:-amd64}"
 remote = "s3://bucket/prefix"
 read_only = true
 
+[image]
+base = "php:8.4-cli"
+repository = "ghcr.io/acme/app-rr"
+tags = ["1.4", "${TAG:-latest}"]
+entrypoint = ["/usr/bin/rr", "serve"]
+user = "www-data"
+add = [".rr.yaml:/etc/rr.yaml"]
+
+[image.labels]
+"org.opencontainers.image.vendor" = "${VENDOR}"
+
 [github]
 base_url = "https://ghe.example.com"
 token = { token = "${RT_TOKEN}" }

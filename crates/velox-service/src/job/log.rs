@@ -126,6 +126,8 @@ fn started_text(phase: Phase) -> &'static str {
         Phase::Link => "linking",
         Phase::Verify => "verifying the binary",
         Phase::Publish => "publishing the binary",
+        Phase::Image => "assembling the image",
+        Phase::Push => "pushing the image",
     }
 }
 
@@ -138,5 +140,7 @@ fn finished_text(phase: Phase) -> &'static str {
         Phase::Link => "linked",
         Phase::Verify => "verified",
         Phase::Publish => "published",
+        Phase::Image => "assembled",
+        Phase::Push => "pushed",
     }
 }

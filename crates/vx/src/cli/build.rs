@@ -14,6 +14,7 @@ use super::{ProjectArgs, SbomFormatArg, SourceArgs, parse_size};
   vx build --target linux/arm64 --archive      # cross-compile, with a release archive
   vx build --sbom cyclonedx --sbom spdx        # with rr.cdx.json and rr.spdx.json
   vx build --attestation rr.intoto.jsonl --sign-key cosign.key
+  vx build --image ghcr.io/acme/rr:1.4 --push  # as a container image, without Docker
   vx build --remote https://builds.example.com # build on a build service, without a local Go
   vx build --with ./my-plugin                  # include a local plugin
   vx build --roadrunner v2025.1.15 \\
@@ -83,9 +84,44 @@ pub(crate) struct BuildCommand {
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
+    pub(crate) image: ImageArgs,
+    #[command(flatten)]
     pub(crate) overrides: OverrideArgs,
     #[command(flatten)]
     pub(crate) remote: RemoteArgs,
+}
+
+/// The container image of a build.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Image options")]
+pub(crate) struct ImageArgs {
+    /// Make a container image of the binary, with this name: [REGISTRY/]REPOSITORY[:TAG]. Can be repeated [default:
+    /// `repository` and `tags` of [image] in velox.toml, with --push or --image-output]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) image: Vec<String>,
+    /// The base of the image: an image such as php:8.4-cli, `scratch`, oci:DIR[:TAG], docker-archive:FILE, or a path
+    /// that begins with `.` or `/` [default: `base` of [image] in velox.toml, or scratch]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) base: Option<String>,
+    /// Push the image to its registry, after the build and its checks
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Write the image to a directory (an OCI layout), or to FILE.tar for `docker load`
+    #[arg(long, value_name = "DIR|FILE.tar")]
+    pub(crate) image_output: Option<PathBuf>,
+    /// The path of the binary in the image
+    #[arg(long, value_name = "PATH", default_value = "/usr/bin/rr")]
+    pub(crate) image_path: String,
+    /// Add a file or the content of a directory to the image, in a layer of its own. Can be repeated
+    #[arg(long, value_name = "SRC:DST")]
+    pub(crate) image_add: Vec<String>,
+}
+
+impl ImageArgs {
+    /// Whether an image is wanted.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.image.is_empty() || self.push || self.image_output.is_some()
+    }
 }
 
 /// One value of `--sbom`.

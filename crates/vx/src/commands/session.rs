@@ -128,6 +128,13 @@ impl Session {
 
     /// Runs the build, and reports the result.
     pub(crate) async fn run(&mut self) -> CommandResult<BuildSummary> {
+        let summary = self.built().await?;
+        self.finished(&summary)?;
+        Ok(summary)
+    }
+
+    /// Runs the build. A successful one isn't reported yet.
+    pub(crate) async fn built(&mut self) -> CommandResult<BuildSummary> {
         self.report_warnings();
         let built = match self.request.goal {
             Goal::Build(Output::Directory(_) | Output::File(_)) => {
@@ -135,9 +142,7 @@ impl Session {
             }
             _ => self.build().await,
         };
-        let summary = built.map_err(|error| self.failed(&error))?;
-        self.finished(&summary)?;
-        Ok(summary)
+        built.map_err(|error| self.failed(&error))
     }
 
     pub(crate) async fn build(&self) -> Result<BuildSummary, Error> {

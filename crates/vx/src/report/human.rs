@@ -11,8 +11,8 @@ use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, Prog
 use jiff::Timestamp;
 use serde::Serialize;
 use velox_build::{
-    BuildSummary, BuiltBinary, CompileCacheStats, Event, Goal, Note, Output, Phase, PluginRow, Reporter,
-    StampSource,
+    BuildSummary, BuiltBinary, BuiltImage, CompileCacheStats, Event, Goal, Note, Output, Phase, PluginRow,
+    Reporter, StampSource,
 };
 use velox_manifest::{Diagnostic, Level, LogLevel, SourceFile};
 
@@ -248,6 +248,12 @@ impl HumanReport {
             Phase::Link => ("Linked", "the binary".to_owned()),
             Phase::Verify => ("Verified", "the binary".to_owned()),
             Phase::Publish => ("Published", "the binary".to_owned()),
+            Phase::Image => ("Assembled", "the image".to_owned()),
+            Phase::Push => {
+                let sent = progress.and_then(|progress| progress.bytes).filter(|bytes| *bytes > 0);
+                let sent = sent.map(|bytes| format!(" ({})", rate(bytes, time))).unwrap_or_default();
+                ("Pushed", format!("the image{sent}"))
+            }
         };
         self.row(state, DONE_STYLE, verb, &format!("{what} in {}", elapsed(time)));
     }
@@ -437,6 +443,9 @@ impl HumanReport {
                 if let Some(file) = &summary.attestation {
                     self.row(state, DONE_STYLE, "Signed", &clean(&file.display().to_string()));
                 }
+                if let Some(image) = &summary.image {
+                    self.row(state, DONE_STYLE, "Image", &clean(&described(image)));
+                }
                 match summary.binaries.as_slice() {
                     [one] => format!("{} in {time}", describe(one)),
                     many => {
@@ -466,6 +475,14 @@ fn stamp(summary: &BuildSummary) -> String {
     };
     let version = part(&summary.stamp_version, summary.stamp_version_source);
     format!("{version}, {}", part(&summary.stamp_time, summary.stamp_time_source))
+}
+
+/// `ghcr.io/acme/app:1.4, sha256:… (linux/amd64, 31.2 MiB), image.tar`
+fn described(image: &BuiltImage) -> String {
+    let BuiltImage { digest, platforms, size, names, output, .. } = image;
+    let names: String = names.iter().map(|name| format!("{name}, ")).collect();
+    let output = output.iter().map(|path| format!(", {}", path.display())).collect::<String>();
+    format!("{names}{digest} ({}, {}){output}", platforms.join(", "), HumanBytes(*size))
 }
 
 /// Describes the use of the shared caches.
@@ -538,6 +555,8 @@ fn running_verb(phase: Phase) -> &'static str {
         Phase::Link => "Linking",
         Phase::Verify => "Verifying",
         Phase::Publish => "Publishing",
+        Phase::Image => "Assembling",
+        Phase::Push => "Pushing",
     }
 }
 

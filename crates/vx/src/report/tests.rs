@@ -85,6 +85,7 @@ fn summary(binary: bool) -> BuildSummary {
     BuildSummary {
         roadrunner: "github.com/roadrunner-server/roadrunner/v2024".into(),
         version: "v2024.2.1".into(),
+        commit: None,
         plugins: plugins(),
         raised: vec![raised()],
         lowered: Vec::new(),
@@ -111,6 +112,7 @@ fn summary(binary: bool) -> BuildSummary {
             .collect(),
         attestation: None,
         compile_cache: None,
+        image: None,
     }
 }
 

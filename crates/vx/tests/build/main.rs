@@ -21,6 +21,7 @@ mod dependencies;
 mod disks;
 mod dockerfile;
 mod environment;
+mod image;
 mod install;
 mod interrupted;
 mod killed;

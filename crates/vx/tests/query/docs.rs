@@ -151,6 +151,7 @@ pages_that_run! {
     building: "docs/building.md",
     caching: "docs/caching.md",
     ci: "docs/ci.md",
+    container_images: "docs/container-images.md",
     developing_plugins: "docs/developing-plugins.md",
     editing: "docs/editing.md",
     inspecting_a_binary: "docs/inspecting-a-binary.md",

@@ -91,6 +91,16 @@ impl Buildah {
         run(command.arg("--file").arg(file).arg(context));
     }
 
+    /// Copies an image to another place, such as `oci:DIRECTORY:TAG`.
+    pub fn push(&self, name: &str, to: &str) {
+        run(self.command("push").args([name, to]));
+    }
+
+    /// Pulls an image from a registry of this machine, with credentials `USER:PASSWORD`.
+    pub fn pull(&self, name: &str, credentials: &str) {
+        run(self.command("pull").args(["--tls-verify=false", "--creds", credentials, name]));
+    }
+
     /// Runs `docker run NAME COMMAND`; returns its standard output.
     pub fn run(&self, name: &str, command: &str) -> String {
         let container = run(self.command("from").args(["--pull-never", name]));

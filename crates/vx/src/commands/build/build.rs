@@ -6,6 +6,7 @@ use velox_build::{
 use velox_manifest::LogConfig;
 
 use super::{
+    image::ImageBuild,
     remote::{RemoteService, local_option},
     sign_key,
 };
@@ -74,11 +75,25 @@ pub(crate) async fn build(mut settings: Settings, mut arguments: BuildCommand) -
     match remote {
         Some(remote) => remote.build(session).await,
         None => {
-            let summary = session.run().await?;
-            match arguments.max_size {
-                Some(limit) => check_binary_sizes(&session, &summary, limit).await,
-                None => Ok(()),
+            let image = match arguments.image.is_wanted() {
+                true => Some(ImageBuild::prepare(&session, &arguments.image, &directory).await?),
+                false => None,
+            };
+            let mut summary = session.built().await?;
+            // Nothing is pushed before all checks have passed.
+            if image.is_none() {
+                session.finished(&summary)?;
             }
+            if let Some(limit) = arguments.max_size {
+                check_binary_sizes(&session, &summary, limit).await?;
+            }
+            if let Some(image) = image {
+                if !arguments.dry_run {
+                    summary.image = Some(image.finish(&session, &summary).await?);
+                }
+                session.finished(&summary)?;
+            }
+            Ok(())
         }
     }
 }

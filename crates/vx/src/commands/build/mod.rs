@@ -6,6 +6,7 @@ pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod compile_cache;
 pub(crate) mod fetch;
+mod image;
 pub(crate) mod lock;
 mod remote;
 pub(crate) mod run;

@@ -140,6 +140,7 @@ pub(super) fn local_option(arguments: &BuildCommand) -> Option<(&'static str, &'
         (arguments.archive, "--archive", "the build service only creates binaries"),
         (arguments.attestation.is_some(), "--attestation", "the build service only creates binaries"),
         (!arguments.sbom.is_empty(), "--sbom", "the build service only creates binaries"),
+        (arguments.image.is_wanted(), "--image", "images are made of local builds"),
         (arguments.remote_cache.is_some(), "--remote-cache", "the build service has its own caches"),
         (arguments.max_size.is_some(), "--max-size", "the sizes of modules are measured on this machine"),
         (arguments.dry_run, "--dry-run", "the build service always compiles"),

@@ -1,0 +1,324 @@
+//! The container image of a build: prepared before the compile, made and pushed after all checks.
+
+mod progress;
+mod request;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tempfile::TempDir;
+use velox_build::{BuildSummary, BuiltImage, Error, Phase, SbomFormat, cache_directory};
+use velox_manifest::GoTarget;
+use velox_oci::{
+    Descriptor, Error as OciError, ImageReference, Platform, RegistryClient, RegistryOptions,
+    image::{
+        BaseImage, ImageAddition, ImageInput, ImageSet, ImageSettings, OpenedBase, Referrer, check_layout,
+        push_image, push_referrer, write_archive, write_layout,
+    },
+};
+
+use self::{progress::ImageProgress, request::ImageRequest};
+use crate::{cli::build::ImageArgs, commands::session::Session, status::CommandResult};
+
+/// The versioned cache subdirectory for layers while an image is made.
+const DIRECTORY: &str = "images-v0";
+const DEFAULT_TAG: &str = "latest";
+const ANNOTATIONS: &str = "org.opencontainers.image";
+const DSSE_ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
+const IN_TOTO: &str = "application/vnd.in-toto+json";
+
+/// An image to make.
+pub(super) struct ImageBuild {
+    names: Vec<ImageReference>,
+    base: OpenedBase,
+    client: RegistryClient,
+    progress: Arc<ImageProgress>,
+    push: bool,
+    output: Option<PathBuf>,
+    additions: Vec<ImageAddition>,
+    settings: ImageSettings,
+}
+
+impl ImageBuild {
+    /// Checks the names, the base and the access to the registry before anything is compiled.
+    pub(super) async fn prepare(
+        session: &Session,
+        arguments: &ImageArgs,
+        directory: &Path,
+    ) -> CommandResult<Self> {
+        let work = Self::prepared(session, arguments, directory);
+        let result = tokio::select! {
+            biased;
+            () = session.cancel.cancelled() => Err(Error::interrupted()),
+            result = work => result,
+        };
+        result.map_err(|error| session.failed(&error))
+    }
+
+    async fn prepared(session: &Session, arguments: &ImageArgs, directory: &Path) -> Result<Self, Error> {
+        let request = ImageRequest::read(session, arguments, directory)?;
+        let platforms = platforms(&session.request.targets()?, None)?;
+        let output = arguments.image_output.as_ref().map(|output| directory.join(output));
+        if let Some(output) = output.as_ref().filter(|output| is_archive(output))
+            && platforms.len() > 1
+        {
+            let message = format!("{} is for `docker load`, which takes one platform", output.display());
+            return Err(Error::configuration(message)
+                .help("use `--image-output DIR` for an OCI layout with the images of all targets"));
+        }
+        if let Some(output) = output.as_ref().filter(|output| !is_archive(output)) {
+            check_layout(output).map_err(failure)?;
+        }
+        if session.request.options.is_offline() {
+            if arguments.push {
+                return Err(Error::configuration("--offline forbids --push"));
+            }
+            if let BaseImage::Registry(reference) = &request.base {
+                return Err(Error::configuration(format!("--offline forbids pulling the base {reference}"))
+                    .help("use a base in a file: `oci:DIR` or `docker-archive:FILE`"));
+            }
+        }
+        let progress = Arc::new(ImageProgress::new(session.reporter()));
+        let mut options = RegistryOptions::from_environment(&session.request.environment)
+            .map_err(|error| Error::configuration(error.to_string()))?;
+        let on_event = Arc::clone(&progress);
+        options.on_event = Some(Arc::new(move |event| on_event.registry(event)));
+        let client = RegistryClient::new(options).map_err(failure)?;
+        let at_base = |error: OciError| request::at(failure(error), &request.base_span);
+        let base = request.base.open(&client).await.map_err(&at_base)?;
+        for platform in &platforms {
+            base.check(platform).await.map_err(&at_base)?;
+        }
+        if arguments.push {
+            for (repository, _) in repositories(&request.names) {
+                let repository = client.repository(repository);
+                repository.check_push().await.map_err(failure)?;
+            }
+        }
+        let ImageRequest { names, additions, settings, .. } = request;
+        Ok(Self { names, base, client, progress, push: arguments.push, output, additions, settings })
+    }
+
+    /// Makes the image of the built binaries, and pushes it.
+    pub(super) async fn finish(self, session: &Session, summary: &BuildSummary) -> CommandResult<BuiltImage> {
+        let result = tokio::select! {
+            biased;
+            () = session.cancel.cancelled() => Err(Error::interrupted()),
+            result = self.finished(session, summary) => result,
+        };
+        result.map_err(|error| session.failed(&error))
+    }
+
+    async fn finished(mut self, session: &Session, summary: &BuildSummary) -> Result<BuiltImage, Error> {
+        self.settings = stamped(self.settings, summary);
+        let parent = cache_directory(&session.request.environment).join(DIRECTORY);
+        let failed = |error| Error::file("create a directory in", &parent, &error);
+        std::fs::create_dir_all(&parent).map_err(failed)?;
+        let directory = tempfile::tempdir_in(&parent).map_err(failed)?;
+        let set = self.assemble(summary, &directory).await?;
+        let mut image = BuiltImage {
+            digest: set.descriptor.digest.to_string(),
+            platforms: set
+                .images
+                .iter()
+                .filter_map(|it| Some(it.descriptor.platform.as_ref()?.to_string()))
+                .collect(),
+            size: set.size(),
+            names: self.names.iter().map(ToString::to_string).collect(),
+            pushed: self.push,
+            referrers: Vec::new(),
+            output: self.output.clone(),
+        };
+        if self.push {
+            let formats: Vec<_> = session.request.options.sboms.iter().map(|sbom| sbom.format).collect();
+            image.referrers = self.push(summary, &set, &directory, &formats).await?;
+        } else if self.output.is_none() {
+            let text =
+                "the image was neither pushed nor written: add --push, or --image-output DIR or FILE.tar";
+            session.note(text.to_owned());
+        }
+        Ok(image)
+    }
+
+    /// Makes the image, and writes it to `--image-output`.
+    async fn assemble(&self, summary: &BuildSummary, directory: &TempDir) -> Result<ImageSet, Error> {
+        let started = self.progress.start(Phase::Image);
+        let targets = &summary.targets;
+        let arm = summary.variables.iter().find(|variable| variable.name == "GOARM");
+        let platforms = platforms(targets, arm.map(|variable| variable.value.as_str()))?;
+        let binaries = platforms.into_iter().zip(summary.binaries.iter().map(|binary| binary.path.clone()));
+        let input = ImageInput {
+            base: &self.base,
+            binaries: binaries.collect(),
+            additions: &self.additions,
+            settings: &self.settings,
+            directory: directory.path(),
+        };
+        let set = input.assemble().await.map_err(failure)?;
+        if let Some(output) = &self.output {
+            self.progress.expect(set.blob_count());
+            let on_blob = |blob: &Descriptor| self.progress.blob(blob);
+            let written = match is_archive(output) {
+                true => write_archive(&set, output, &self.names, directory.path(), &on_blob).await,
+                false => write_layout(&set, output, &self.names, &on_blob).await,
+            };
+            written.map_err(failure)?;
+        }
+        self.progress.finish(Phase::Image, started);
+        Ok(set)
+    }
+
+    /// Returns the digests of the referrers.
+    async fn push(
+        &self,
+        summary: &BuildSummary,
+        set: &ImageSet,
+        directory: &TempDir,
+        formats: &[SbomFormat],
+    ) -> Result<Vec<String>, Error> {
+        let started = self.progress.start(Phase::Push);
+        let mut referrers = Vec::new();
+        for (name, tags) in repositories(&self.names) {
+            let repository = self.client.repository(name);
+            self.progress.expect(set.blob_count());
+            let on_blob = |blob: &Descriptor, _| self.progress.blob(blob);
+            let pushed = push_image(set, &repository, &tags, directory.path(), &on_blob).await;
+            pushed.map_err(failure)?;
+            for (subject, referrer) in referrers_of(summary, set, formats)? {
+                let digest = push_referrer(&repository, subject, &referrer).await;
+                referrers.push(digest.map_err(failure)?.to_string());
+            }
+        }
+        referrers.sort();
+        referrers.dedup();
+        self.progress.finish(Phase::Push, started);
+        Ok(referrers)
+    }
+}
+
+/// The tags of each repository.
+fn repositories(names: &[ImageReference]) -> Vec<(&ImageReference, Vec<&str>)> {
+    let mut found: Vec<(&ImageReference, Vec<&str>)> = Vec::new();
+    for name in names {
+        let tag = name.tag().unwrap_or(DEFAULT_TAG);
+        let is_same = |other: &ImageReference| {
+            other.registry() == name.registry() && other.repository() == name.repository()
+        };
+        match found.iter_mut().find(|(other, _)| is_same(other)) {
+            Some((_, tags)) => tags.push(tag),
+            None => found.push((name, vec![tag])),
+        }
+    }
+    found
+}
+
+fn is_archive(output: &Path) -> bool {
+    output.extension().is_some_and(|extension| extension == "tar")
+}
+
+fn platforms(targets: &[GoTarget], arm: Option<&str>) -> Result<Vec<Platform>, Error> {
+    let of_target = |target: &GoTarget| match target.os.as_str() {
+        "linux" => Ok(Platform::of_go(&target.os, &target.arch, arm)),
+        _ => Err(Error::configuration(format!("container images are for Linux, but the target is {target}"))
+            .help(format!("add `--target linux/{}`", target.arch))),
+    };
+    targets.iter().map(of_target).collect()
+}
+
+/// The settings with the time and the annotations of the build.
+fn stamped(settings: ImageSettings, summary: &BuildSummary) -> ImageSettings {
+    let time: jiff::Timestamp = summary.stamp_time.parse().unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let created = time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let module = &summary.roadrunner;
+    let repository = match module.rsplit_once("/v") {
+        Some((path, major)) if major.bytes().all(|byte| byte.is_ascii_digit()) => path,
+        _ => module,
+    };
+    let mut labels = BTreeMap::from([
+        (format!("{ANNOTATIONS}.created"), created.clone()),
+        (format!("{ANNOTATIONS}.source"), format!("https://{repository}")),
+        (format!("{ANNOTATIONS}.version"), summary.stamp_version.clone()),
+    ]);
+    if let Some(commit) = &summary.commit {
+        labels.insert(format!("{ANNOTATIONS}.revision"), commit.clone());
+    }
+    labels.extend(settings.labels);
+    let file_time = u64::try_from(time.as_second()).unwrap_or(0);
+    ImageSettings { created, file_time, labels, ..settings }
+}
+
+/// The bills of materials of each binary refer to its image, the provenance to the whole.
+fn referrers_of<'a>(
+    summary: &BuildSummary,
+    set: &'a ImageSet,
+    formats: &[SbomFormat],
+) -> Result<Vec<(&'a Descriptor, Referrer)>, Error> {
+    let read = |path: &Path| std::fs::read(path).map_err(|error| Error::file("read", path, &error));
+    let title = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        BTreeMap::from([(format!("{ANNOTATIONS}.title"), name)])
+    };
+    let mut referrers = Vec::new();
+    for (binary, image) in summary.binaries.iter().zip(&set.images) {
+        for (path, format) in binary.sboms.iter().zip(formats) {
+            let kind = match format {
+                SbomFormat::CycloneDx => "application/vnd.cyclonedx+json",
+                SbomFormat::Spdx => "application/spdx+json",
+            };
+            referrers.push((
+                &image.descriptor,
+                Referrer {
+                    artifact_type: kind.to_owned(),
+                    media_type: kind.to_owned(),
+                    content: read(path)?,
+                    annotations: title(path),
+                },
+            ));
+        }
+    }
+    if let Some(path) = &summary.attestation {
+        let mut annotations = title(path);
+        annotations
+            .insert("in-toto.io/predicate-type".to_owned(), "https://slsa.dev/provenance/v1".to_owned());
+        let content = read(path)?;
+        let (artifact_type, media_type) = (IN_TOTO.to_owned(), DSSE_ENVELOPE.to_owned());
+        referrers.push((&set.descriptor, Referrer { artifact_type, media_type, content, annotations }));
+    }
+    Ok(referrers)
+}
+
+/// The error with help.
+fn failure(error: OciError) -> Error {
+    let message = error.to_string();
+    match error {
+        OciError::Reference(_) | OciError::Credentials(_) | OciError::Client(_) => {
+            Error::configuration(message)
+        }
+        OciError::NoPlatform { available, .. } => {
+            Error::configuration(message).help(format!("it has: {}", available.join(", ")))
+        }
+        OciError::OtherPlatform { actual, .. } => Error::configuration(message)
+            .help(format!("build for {actual} with `--target {actual}`, or choose another base")),
+        OciError::Addition { .. } | OciError::InvalidImage { .. } => Error::configuration(message),
+        OciError::Unauthorized { host, had_credentials: false, .. } => {
+            Error::build(message).help(format!("log in with `docker login {host}` or `podman login {host}`"))
+        }
+        OciError::Unauthorized { .. } => {
+            Error::build(message).help("check the name of the repository, and the permissions of the login")
+        }
+        OciError::NotFound { .. } => Error::build(message).help("check the name and the tag"),
+        OciError::RateLimited { .. } => {
+            Error::build(message).help("log in for a higher limit, or try again later")
+        }
+        OciError::Io { error, .. } if error.kind() == std::io::ErrorKind::NotFound => {
+            Error::configuration(message)
+        }
+        OciError::Io { error, .. } if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Error::configuration(message).help("choose another directory for --image-output")
+        }
+        _ => Error::build(message),
+    }
+}

@@ -49,12 +49,12 @@ pub struct GoTool {
 pub struct GoToolOutput {
     /// The lock of the packages.
     pub lock: Lock,
-    /// Its standard output.
-    pub stdout: String,
+    /// Its standard output for each target.
+    pub outputs: Vec<(GoTarget, String)>,
 }
 
 impl QuerySession<'_> {
-    /// Runs a tool on the packages of the first target, in the prepared source tree and with the go command and the
+    /// Runs a tool on the packages of each target, in the prepared source tree and with the go command and the
     /// environment that would compile them. `-tags`, the main package and the packages of the plugins follow the arguments:
     /// RoadRunner calls plugins by reflection, which no analysis of the main package alone can see.
     ///
@@ -62,9 +62,6 @@ impl QuerySession<'_> {
     /// As [`crate::build`], up to the compilation; the tool can't be downloaded, compiled or run.
     pub async fn run_go_tool(&self, tool: GoTool, arguments: &[&str]) -> Result<GoToolOutput, Error> {
         let context = &self.context;
-        let Some(variant) = context.variants.first() else {
-            return Err(Error::configuration("there is no target"));
-        };
         let found = LockFile::read(context.request)?;
         let locked = context.matching_lock(&found)?;
         let mut tools = context.tools(&found, locked.as_ref()).await?;
@@ -74,19 +71,24 @@ impl QuerySession<'_> {
         };
         workspace.prepare(&lock, &context.stamp(&lock), &context.settings)?;
         let program = self.go_tool(tool, &tools).await?;
-        let tags = format!("-tags={}", variant.tags.join(","));
-        let mut arguments = arguments.to_vec();
-        if !variant.tags.is_empty() {
-            arguments.push(&tags);
-        }
-        arguments.push(MAIN_PACKAGE);
-        arguments.extend(lock.plugins.iter().map(|plugin| plugin.module.as_str()));
         let directory = workspace.directory();
-        let run = tools.go.run_tool(tool.name, &program, variant, &arguments, directory).await?;
-        if !run.status.success() {
-            return Err(Error::build(format!("{} failed", tool.name)).output(run.stderr));
+        let mut outputs = Vec::new();
+        for variant in &context.variants {
+            let tags = format!("-tags={}", variant.tags.join(","));
+            let mut arguments = arguments.to_vec();
+            if !variant.tags.is_empty() {
+                arguments.push(&tags);
+            }
+            arguments.push(MAIN_PACKAGE);
+            arguments.extend(lock.plugins.iter().map(|plugin| plugin.module.as_str()));
+            let run = tools.go.run_tool(tool.name, &program, variant, &arguments, directory).await?;
+            if !run.status.success() {
+                let message = format!("{} failed for {}", tool.name, variant.target);
+                return Err(Error::build(message).output(run.stderr));
+            }
+            outputs.push((variant.target.clone(), run.stdout));
         }
-        Ok(GoToolOutput { lock, stdout: run.stdout })
+        Ok(GoToolOutput { lock, outputs })
     }
 
     /// The compiled program, from the cache if it is there.

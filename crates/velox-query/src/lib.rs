@@ -42,7 +42,7 @@ mod why;
 
 pub use audit::{
     AuditReport, CallFrame, PUBLIC_VULNERABILITY_DATABASE, Reach, SecurityChange, SecurityPlan,
-    UnfixedVulnerability, VersionVulnerability, Vulnerability, VulnerabilityDiff,
+    UnfixedVulnerability, VersionAudit, VersionVulnerability, Vulnerability, VulnerabilityDiff,
 };
 pub use bisect::{Bisection, SearchResult, StepOutcome, search_changes};
 pub use check::{CheckReport, CheckRule, Finding, build, check, check_majors};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use serde::Serialize;
-use velox_build::{Error, http_client};
+use velox_build::{Error, Lock, http_client};
 use velox_gomod::module::ModuleVersion;
 
 use super::{STANDARD_LIBRARY, database::VulnerabilityDatabase, govulncheck::OsvEntry, number};
@@ -41,6 +41,46 @@ pub struct VersionVulnerability {
     pub version: String,
     /// The lowest higher version with a fix.
     pub fixed: Option<String>,
+}
+
+/// The known vulnerabilities of the versions in a lock.
+#[derive(Debug, Clone, Serialize)]
+pub struct VersionAudit {
+    /// The URL of the database.
+    pub database: String,
+    /// When it was modified.
+    pub database_modified: Timestamp,
+    /// The number of modules that were looked up, RoadRunner and the standard library included.
+    pub modules: usize,
+    /// The vulnerabilities.
+    pub vulnerabilities: Vec<VersionVulnerability>,
+}
+
+impl VersionAudit {
+    /// Looks up the compiled modules of a lock in a database, the URL of which is `database`.
+    ///
+    /// # Errors
+    /// The lock has an invalid go.mod; the database can't be read, or is invalid.
+    pub async fn load(
+        database: &str,
+        environment: &BTreeMap<String, String>,
+        lock: &Lock,
+    ) -> Result<Self, Error> {
+        let go = format!("v{}", number(&lock.go_version));
+        let go = ModuleVersion { path: STANDARD_LIBRARY.to_owned(), version: go };
+        let mut modules = BTreeSet::from([lock.roadrunner(), go]);
+        for target in lock.targets.values() {
+            modules.extend(lock.selected(target)?.into_iter().filter_map(|(path, selected)| {
+                match selected.replacement {
+                    None => Some(ModuleVersion { path, version: selected.version }),
+                    Some((path, version)) => Some(ModuleVersion { path, version: version? }),
+                }
+            }));
+        }
+        let VulnerabilityDiff { database, database_modified, opened, .. } =
+            VulnerabilityDiff::load(database, environment, &BTreeSet::new(), &modules).await?;
+        Ok(Self { database, database_modified, modules: modules.len(), vulnerabilities: opened })
+    }
 }
 
 impl VersionVulnerability {

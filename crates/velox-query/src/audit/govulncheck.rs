@@ -63,6 +63,9 @@ pub(super) struct ScanFinding {
     /// isn't called.
     #[serde(default)]
     pub(super) trace: Vec<ScanFrame>,
+    /// The target that was analyzed.
+    #[serde(skip)]
+    pub(super) target: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -150,6 +153,20 @@ impl Analysis {
         analysis.modules.sort();
         analysis.modules.dedup();
         Ok(analysis)
+    }
+}
+
+impl Analysis {
+    /// Adds the analysis of another target of the same versions.
+    pub(super) fn add(&mut self, other: Self, target: &str) {
+        let Self { config, modules, entries, findings } = other;
+        self.config = config;
+        self.modules.extend(modules);
+        self.modules.sort();
+        self.modules.dedup();
+        self.entries.extend(entries);
+        let of_target = |finding| ScanFinding { target: target.to_owned(), ..finding };
+        self.findings.extend(findings.into_iter().map(of_target));
     }
 }
 

@@ -23,7 +23,7 @@ use velox_build::{BuildRequest, Error, Lock, QuerySession, Reporter, http_client
 use velox_gomod::module::ModuleVersion;
 
 pub use self::{
-    by_version::{VersionVulnerability, VulnerabilityDiff},
+    by_version::{VersionAudit, VersionVulnerability, VulnerabilityDiff},
     database::PUBLIC_VULNERABILITY_DATABASE,
     remedy::{SecurityChange, SecurityPlan, UnfixedVulnerability},
 };
@@ -55,6 +55,8 @@ pub struct AuditReport {
     pub is_database_old: bool,
     /// The analyzer and its version.
     pub scanner: String,
+    /// The targets that were analyzed, `os/arch`.
+    pub targets: Vec<String>,
     /// The number of modules that were looked up, the standard library included.
     pub modules: usize,
     /// Modules that no database knows: those replaced by local directories.
@@ -81,8 +83,10 @@ pub struct Vulnerability {
     pub version: String,
     /// The lowest higher version with a fix.
     pub fixed: Option<String>,
-    /// How much of it the binary uses.
+    /// How much of it the binary uses; with several targets, the one that uses most of it.
     pub reach: Reach,
+    /// The targets whose binaries use that much of it; empty for RoadRunner itself, which all contain.
+    pub targets: Vec<String>,
     /// The vulnerable functions that are called.
     pub symbols: Vec<String>,
     /// The vulnerable packages that are imported.
@@ -162,8 +166,12 @@ impl AuditReport {
         let session = QuerySession::new(request, reporter, cancel)?;
         let arguments = ["-format", "json", "-scan", "symbol", "-db", &url];
         let output = session.run_go_tool(GOVULNCHECK, &arguments).await?;
-        let analysis = Analysis::parse(&output.stdout)?;
-        Ok(Self::new(&graph, output.lock, &analysis, of_roadrunner, url, modified))
+        let mut analysis = Analysis::default();
+        for (target, stdout) in &output.outputs {
+            analysis.add(Analysis::parse(stdout)?, &target.to_string());
+        }
+        let targets = output.outputs.iter().map(|(target, _)| target.to_string()).collect();
+        Ok(Self { targets, ..Self::new(&graph, output.lock, &analysis, of_roadrunner, url, modified) })
     }
 
     fn new(
@@ -206,6 +214,7 @@ impl AuditReport {
             database_modified,
             is_database_old,
             scanner: format!("{} {}", GOVULNCHECK.name, GOVULNCHECK.version),
+            targets: Vec::new(),
             // With RoadRunner.
             modules: checked.len() + 1,
             not_checked,
@@ -303,6 +312,14 @@ fn vulnerability(
         (true, false) => Reach::Imported,
         (true, true) => Reach::Required,
     };
+    let uses = |finding: &&&ScanFinding| {
+        finding.trace.first().is_some_and(|frame| match reach {
+            Reach::Called => !frame.function.is_empty() || (is_entry && !frame.package.is_empty()),
+            Reach::Imported => !frame.package.is_empty(),
+            Reach::Required => true,
+        })
+    };
+    let targets = unique(findings.iter().filter(uses).map(|finding| finding.target.clone()).collect());
     let stacks =
         findings.iter().filter(|finding| finding.trace.first().is_some_and(|it| !it.function.is_empty()));
     let on_stacks = stacks.clone().flat_map(|finding| &finding.trace);
@@ -318,10 +335,21 @@ fn vulnerability(
     Vulnerability {
         fixed: entry.fixed(module, version),
         reach,
+        targets,
         symbols: unique(called.iter().map(|frame| frame.symbol()).collect()),
         packages,
         plugins,
-        calls: stacks.map(|finding| finding.trace.iter().rev().map(call_frame).collect()).collect(),
+        calls: {
+            let mut calls: Vec<Vec<CallFrame>> = Vec::new();
+            for finding in stacks {
+                let stack: Vec<CallFrame> = finding.trace.iter().rev().map(call_frame).collect();
+                // Targets have most stacks in common.
+                if !calls.contains(&stack) {
+                    calls.push(stack);
+                }
+            }
+            calls
+        },
         required_by: chains.iter().map(|chain| chain.iter().map(line).collect()).collect(),
         ..described(entry, module, version)
     }
@@ -346,6 +374,7 @@ fn described(entry: &OsvEntry, module: &str, version: &str) -> Vulnerability {
         version: version.to_owned(),
         fixed: None,
         reach: Reach::Required,
+        targets: Vec::new(),
         symbols: Vec::new(),
         packages: Vec::new(),
         plugins: Vec::new(),

@@ -189,3 +189,158 @@ fn change(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use jiff::Timestamp;
+    use velox_build::{LockedReplacement, LockedRoadRunner};
+    use velox_gomod::module::ModuleVersion;
+    use velox_manifest::SourceFile;
+
+    use super::*;
+
+    const CONFIGURATION: &str = r#"
+        [roadrunner]
+        ref = "v2025.1.15"
+        [plugins.http]
+        module_name = "example.com/http/v5"
+        tag = "v5.1.0"
+        [plugins.branch]
+        module_name = "example.com/branch"
+        tag = "main"
+        [plugins.fork]
+        module_name = "example.com/fork"
+        tag = "v1.0.0"
+        replace = "example.com/other v1.0.0"
+    "#;
+
+    fn manifest(text: &str) -> Manifest {
+        let source = SourceFile { name: "velox.toml".to_owned(), text: text.to_owned() };
+        Manifest::parse(&source, &|_| None).expect("a configuration").0
+    }
+
+    fn lock() -> Lock {
+        let plugin = |name: &str, module: &str, asked: &str, from: bool| LockedPlugin {
+            name: name.to_owned(),
+            from: from.then(|| module.to_owned()),
+            module: module.to_owned(),
+            asked: asked.to_owned(),
+            version: "v5.1.0".to_owned(),
+            commit: None,
+            replacement: None,
+            built_in: false,
+        };
+        let other = LockedReplacement::Module { path: "example.com/other".into(), version: "v1.0.0".into() };
+        Lock {
+            go_version: "go1.26.8".to_owned(),
+            toolchain: BTreeMap::new(),
+            roadrunner: LockedRoadRunner {
+                from: String::new(),
+                module: "github.com/roadrunner-server/roadrunner/v2025".to_owned(),
+                version: "v2025.1.15".to_owned(),
+                commit: None,
+                time: 0,
+            },
+            plugins: vec![
+                plugin("http", "example.com/http/v5", "v5.1.0", true),
+                plugin("branch", "example.com/branch", "main", true),
+                LockedPlugin {
+                    replacement: Some(other),
+                    ..plugin("fork", "example.com/fork", "v1.0.0", true)
+                },
+                plugin("informer", "example.com/informer", "v5.1.0", false),
+            ],
+            settings: Vec::new(),
+            raised: Vec::new(),
+            lowered: Vec::new(),
+            targets: BTreeMap::new(),
+            go_mod: String::new(),
+            go_sum: String::new(),
+        }
+    }
+
+    /// The plan for vulnerabilities, each with its module and the fixed version.
+    fn plan(known: &[(&str, Option<&str>)]) -> SecurityPlan {
+        let vulnerability = |(at, (module, fixed)): (usize, &(&str, Option<&str>))| Vulnerability {
+            id: format!("GO-{at}"),
+            aliases: Vec::new(),
+            summary: String::new(),
+            url: String::new(),
+            module: (*module).to_owned(),
+            version: "v1.0.0".to_owned(),
+            fixed: fixed.map(str::to_owned),
+            reach: Reach::Called,
+            targets: Vec::new(),
+            symbols: Vec::new(),
+            packages: Vec::new(),
+            plugins: Vec::new(),
+            calls: Vec::new(),
+            required_by: Vec::new(),
+        };
+        let lock = lock();
+        AuditReport {
+            roadrunner: ModuleVersion { path: lock.roadrunner.module.clone(), version: "v2025.1.15".into() },
+            go_version: lock.go_version.clone(),
+            lock,
+            database: String::new(),
+            database_modified: Timestamp::UNIX_EPOCH,
+            is_database_old: false,
+            scanner: String::new(),
+            targets: Vec::new(),
+            modules: 0,
+            not_checked: Vec::new(),
+            vulnerabilities: known.iter().enumerate().map(vulnerability).collect(),
+        }
+        .security_plan(&manifest(CONFIGURATION))
+    }
+
+    #[test]
+    fn each_kind_of_module_has_its_own_change() {
+        let plan = plan(&[
+            ("stdlib", Some("v1.26.9")),
+            ("stdlib", Some("v1.26.11")),
+            ("github.com/roadrunner-server/roadrunner/v2025", Some("v2025.1.16")),
+            ("example.com/http/v5", Some("v5.1.3")),
+            ("example.com/lib", Some("v1.0.2")),
+            ("example.com/lib", Some("v1.0.10")),
+            ("example.com/lib", None),
+            ("example.com/informer", Some("v5.1.3")),
+        ]);
+        let shown: Vec<String> = plan.changes.iter().map(|it| format!("{} {}", it.from(), it.to())).collect();
+        assert_eq!(
+            shown,
+            ["v1.0.0 v5.1.3", "v1.0.0 v5.1.3", "v1.0.0 v1.0.10", "v1.0.0 v2025.1.16", "1.26.8 1.26.11"],
+            "the newest fix of a module removes all of its vulnerabilities"
+        );
+        assert!(matches!(&plan.changes[0], SecurityChange::Plugin { name, .. } if name == "http"));
+        // The user didn't request informer, so that there is no ref to change.
+        assert!(
+            matches!(&plan.changes[1], SecurityChange::Requires { module, .. } if module.ends_with("informer"))
+        );
+        assert!(matches!(&plan.changes[3], SecurityChange::Roadrunner { .. }));
+        assert!(matches!(&plan.changes[4], SecurityChange::Go { .. }));
+        let unfixed: Vec<_> = plan.unfixed.iter().map(|it| (it.id.as_str(), it.why.as_str())).collect();
+        assert_eq!(unfixed, [("GO-6", "no fix is available")]);
+    }
+
+    #[test]
+    fn what_the_user_has_to_decide_is_not_changed() {
+        let plan = plan(&[
+            ("stdlib", Some("v1.27.1")),
+            ("example.com/branch", Some("v1.0.1")),
+            ("example.com/other", Some("v1.0.1")),
+        ]);
+        assert_eq!(plan.changes, []);
+        let why: Vec<&str> = plan.unfixed.iter().map(|it| it.why.as_str()).collect();
+        assert_eq!(
+            why,
+            [
+                "it is fixed in v1.0.1, but the ref of plugin branch is no exact version: change it",
+                "it is fixed in v1.0.1, but it replaces another module: change the replacement",
+                "it is fixed in Go 1.27.1, another minor version: set version in [go]",
+            ]
+        );
+    }
+}

@@ -6,6 +6,7 @@
 mod support {
     pub mod book;
     pub mod sandbox;
+    pub mod validators;
 }
 
 mod audit;

@@ -10,11 +10,13 @@ use std::{
 
 use super::sandbox::{CommandOutput, program, skip};
 
-const PACKAGES: [&str; 4] = [
+const PACKAGES: [&str; 6] = [
     "cyclonedx-python-lib[json-validation]==11.12.0",
     "spdx-tools==0.8.5",
     "securesystemslib[crypto]==1.6.0",
     "in-toto-attestation==0.9.3",
+    "sarif-pydantic==0.6.2",
+    "vexipy==0.3.0",
 ];
 
 /// A Python with the packages; without one, or without PyPI, the test is skipped with a printed reason.

@@ -78,7 +78,7 @@ fn render(audited: &AuditReport) -> String {
             let _ = writeln!(text, "{title}\n");
         }
         for known in known {
-            text += &render_vulnerability(known);
+            text += &render_vulnerability(known, audited.targets.len());
         }
     }
     let total = audited.vulnerabilities.len();
@@ -92,23 +92,34 @@ fn render(audited: &AuditReport) -> String {
             audited.count(Reach::Required)
         ),
     };
-    let AuditReport { roadrunner, go_version, modules, database, database_modified, scanner, .. } = audited;
+    let AuditReport {
+        roadrunner, go_version, modules, database, database_modified, scanner, targets, ..
+    } = audited;
+    let targets = match targets.as_slice() {
+        [_] => String::new(),
+        targets => format!(", {}", targets.join(", ")),
+    };
     let modules = count(*modules as u64, "module");
     let go = go_version.trim_start_matches("go");
     text + &format!(
-        "RoadRunner {}, {modules}, Go {go}: {found}\n{scanner}, {database} of {database_modified}\n",
+        "RoadRunner {}, {modules}, Go {go}{targets}: {found}\n{scanner}, {database} of {database_modified}\n",
         roadrunner.version
     )
 }
 
-fn render_vulnerability(known: &Vulnerability) -> String {
-    let Vulnerability { id, aliases, summary, symbols, packages, plugins, calls, required_by, .. } = known;
+fn render_vulnerability(known: &Vulnerability, audited_targets: usize) -> String {
+    let Vulnerability {
+        id, aliases, summary, targets, symbols, packages, plugins, calls, required_by, ..
+    } = known;
     let aliases = if aliases.is_empty() { String::new() } else { format!(" ({})", aliases.join(", ")) };
     let mut text = format!("{id}{aliases}: {summary}\n  {}, {}\n", known.subject(), known.fix());
     if !symbols.is_empty() {
         let _ = writeln!(text, "  calls {}", symbols.join(", "));
     } else if !packages.is_empty() {
         let _ = writeln!(text, "  compiles {}", packages.join(", "));
+    }
+    if !targets.is_empty() && targets.len() < audited_targets {
+        let _ = writeln!(text, "  only for {}", targets.join(", "));
     }
     let noun = if plugins.len() == 1 { "plugin" } else { "plugins" };
     if !plugins.is_empty() {

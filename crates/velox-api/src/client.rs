@@ -321,14 +321,26 @@ impl ServiceClient {
     /// # Errors
     /// The build has none, or the service is unreachable.
     pub async fn lock(&self, id: BuildId) -> Result<String, ClientError> {
+        self.file(id, "velox.lock").await
+    }
+
+    /// Returns the signed provenance of a successful build.
+    ///
+    /// # Errors
+    /// The build has none, or the service is unreachable.
+    pub async fn attestation(&self, id: BuildId) -> Result<String, ClientError> {
+        self.file(id, "attestation").await
+    }
+
+    async fn file(&self, id: BuildId, name: &str) -> Result<String, ClientError> {
         let mut timer = RetryTimer::new(RETRY_TIMEOUT);
         loop {
-            let attempt =
-                match self.send(self.request(Method::GET, &format!("v1/builds/{id}/velox.lock"))?).await {
-                    AttemptResult::Done(response) => self.text(response).await,
-                    AttemptResult::Retry(error, after) => AttemptResult::Retry(error, after),
-                    AttemptResult::Failed(error) => AttemptResult::Failed(error),
-                };
+            let attempt = match self.send(self.request(Method::GET, &format!("v1/builds/{id}/{name}"))?).await
+            {
+                AttemptResult::Done(response) => self.text(response).await,
+                AttemptResult::Retry(error, after) => AttemptResult::Retry(error, after),
+                AttemptResult::Failed(error) => AttemptResult::Failed(error),
+            };
             match attempt {
                 AttemptResult::Done(text) => return Ok(text),
                 AttemptResult::Failed(error) => return Err(error),

@@ -97,6 +97,12 @@ pub struct BuildLinks {
     /// The `velox.lock` of a successful build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,
+    /// The bill of materials of the binary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<String>,
+    /// The provenance of the binary, signed by this service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<String>,
     /// Its web page.
     pub page: String,
 }

@@ -78,6 +78,7 @@ pub use package_reader::{PackageCheck, PackageReader, PackagesRead};
 pub use pipeline::{build, build_checked};
 pub use plugin_template::PluginTemplate;
 pub use process_group::{EndSignal, ProcessGroup};
+pub use provenance::attest;
 pub use rebase_replaces::rebase_replaces;
 pub use rebuild::{RebuiltBinary, rebuild};
 pub use remote::{LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};

@@ -3,20 +3,24 @@
 //! Nothing in a statement depends on the time or the machine; whoever has its configuration and its lock can build the
 //! same subjects.
 
+use std::sync::Arc;
+
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 use velox_gomod::module::ModuleVersion;
 
 use crate::{
     artifact::publish::write_whole,
     atomic_file::FileMode,
+    attestation::AttestedFile,
     compile::go_build::build_flags,
     context::BuildContext,
     error::Error,
-    event::BuiltBinary,
+    event::{BuiltBinary, SilentReporter},
     lock::Lock,
-    request::AttestationOutput,
+    request::{AttestationOutput, BuildRequest},
     sbom::{hex_of_sum, package_url},
     signing_key::SigningKey,
     workspace::tree,
@@ -37,12 +41,36 @@ pub(crate) fn write(
     binaries: &[BuiltBinary],
     AttestationOutput { file, key }: &AttestationOutput,
 ) -> Result<(), Error> {
-    let payload = statement(context, lock, binaries)?.to_string();
+    let mut subject = Vec::new();
+    for binary in binaries {
+        subject.push(AttestedFile { name: file_name(&binary.path), sha256: binary.sha256.clone() });
+        for file in binary.archive.iter().chain(&binary.sboms) {
+            let (_, sha256) =
+                crate::digest::of_file(file).map_err(|error| Error::file("read", file, &error))?;
+            subject.push(AttestedFile { name: file_name(file), sha256 });
+        }
+    }
+    let payload = statement(context, lock, &subject)?.to_string();
     let envelope = envelope(payload.as_bytes(), key)?;
     write_whole(file, FileMode::Data, &mut |out| {
         use std::io::Write as _;
         writeln!(out, "{envelope}")
     })
+}
+
+/// The signed provenance of files that were built from this request and lock: the text of a DSSE envelope.
+///
+/// # Errors
+/// An invalid request or lock.
+pub fn attest(
+    request: &BuildRequest,
+    lock: &Lock,
+    subject: &[AttestedFile],
+    key: &SigningKey,
+) -> Result<String, Error> {
+    let context = BuildContext::new(request, Arc::new(SilentReporter), CancellationToken::new())?;
+    let payload = statement(&context, lock, subject)?.to_string();
+    Ok(format!("{}\n", envelope(payload.as_bytes(), key)?))
 }
 
 /// A DSSE envelope (<https://github.com/secure-systems-lab/dsse/blob/master/envelope.md>).
@@ -65,17 +93,12 @@ pub(crate) fn signed_message(payload: &[u8]) -> Vec<u8> {
 
 /// An in-toto statement (<https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>) with provenance of
 /// SLSA 1.0 (<https://slsa.dev/spec/v1.0/provenance>).
-fn statement(context: &BuildContext<'_>, lock: &Lock, binaries: &[BuiltBinary]) -> Result<Value, Error> {
+fn statement(context: &BuildContext<'_>, lock: &Lock, subject: &[AttestedFile]) -> Result<Value, Error> {
     let (request, settings, stamp) = (context.request, &context.settings, context.stamp(lock));
-    let mut subjects = Vec::new();
-    for binary in binaries {
-        subjects.push(json!({ "name": file_name(&binary.path), "digest": { "sha256": binary.sha256 } }));
-        for file in binary.archive.iter().chain(&binary.sboms) {
-            let (_, sha256) =
-                crate::digest::of_file(file).map_err(|error| Error::file("read", file, &error))?;
-            subjects.push(json!({ "name": file_name(file), "digest": { "sha256": sha256 } }));
-        }
-    }
+    let subjects: Vec<Value> = subject
+        .iter()
+        .map(|file| json!({ "name": file.name, "digest": { "sha256": file.sha256 } }))
+        .collect();
     let sha256 = |text: &str| HEXLOWER.encode(&Sha256::digest(text));
     let lock_text = lock.to_string();
     let mut dependencies = vec![json!({ "name": "velox.lock", "digest": { "sha256": sha256(&lock_text) } })];

@@ -1,4 +1,5 @@
-//! The artifact store: binaries by SHA-256 (`ROOT/3f/3f9a…`), in a directory or an object store.
+//! The artifact store: binaries by SHA-256 (`ROOT/3f/3f9a…`), in a directory or an object store, and documents about
+//! them (`ROOT/3f/3f9a….documents/NAME`).
 //!
 //! In the service's own directory, a file's modification time is its last use. With a shared object store,
 //! the build store records the last use.
@@ -581,6 +582,30 @@ impl ArtifactBucket {
         unused.iter().try_for_each(|sha256| shared.remove(sha256)).map_err(failed)
     }
 
+    /// Stores a document about an artifact, which is removed with it.
+    ///
+    /// # Errors
+    /// The name isn't that of a document, or the store fails.
+    pub async fn put_document(&self, sha256: &str, name: &str, content: Vec<u8>) -> Result<(), StoreError> {
+        let location = self.document_location(sha256, name).ok_or_else(|| invalid_name(sha256))?;
+        let stored = self.store.put(&location, PutPayload::from(content)).await;
+        stored.map(drop).map_err(|error| self.failed("store a document", &error))
+    }
+
+    /// A document about an artifact.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn document(&self, sha256: &str, name: &str) -> Result<Option<Bytes>, StoreError> {
+        let Some(location) = self.document_location(sha256, name) else { return Ok(None) };
+        let read = async { self.store.get(&location).await?.bytes().await };
+        match read.await {
+            Ok(content) => Ok(Some(content)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed("read a document", &error)),
+        }
+    }
+
     /// Checks that the store responds.
     ///
     /// # Errors
@@ -631,6 +656,10 @@ impl ArtifactBucket {
             let found = self.store.head(&location).await?;
             let unused = SystemTime::from(found.last_modified) == artifact.last_used;
             if unused {
+                if let Some(documents) = self.documents(&artifact.sha256) {
+                    let all = self.store.list(Some(&documents)).map_ok(|object| object.location);
+                    self.store.delete_stream(all.boxed()).try_collect::<Vec<_>>().await?;
+                }
                 self.store.delete(&location).await?;
                 self.verified().remove(&artifact.sha256);
             }
@@ -645,6 +674,17 @@ impl ArtifactBucket {
     /// The location of the artifact; `None` if the name isn't a SHA-256.
     fn location(&self, sha256: &str) -> Option<Location> {
         is_sha256(sha256).then(|| self.root.clone().join(sha256.get(..2).unwrap_or_default()).join(sha256))
+    }
+
+    /// The directory of the documents about an artifact.
+    fn documents(&self, sha256: &str) -> Option<Location> {
+        let directory = self.location(sha256)?;
+        Some(Location::from(format!("{directory}.documents")))
+    }
+
+    fn document_location(&self, sha256: &str, name: &str) -> Option<Location> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        Some(self.documents(sha256).filter(|_| name.chars().all(is_name))?.join(name))
     }
 
     fn failed(&self, action: &str, error: &object_store::Error) -> StoreError {

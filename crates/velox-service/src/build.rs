@@ -8,6 +8,7 @@ use velox_api::{
     ArtifactInfo, ArtifactView, BuildFailure, BuildId, BuildLinks, BuildSpec, BuildState, BuildView,
     artifact_path,
 };
+use velox_build::SbomFormat;
 
 /// The tenant of a build: the name of a token, or a network address if no token is required.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -123,6 +124,12 @@ impl Build {
                 log: format!("{this}/log"),
                 configuration: format!("{this}/velox.toml"),
                 lock: result.map(|_| format!("{this}/velox.lock")),
+                sbom: result
+                    .filter(|result| !result.documents.sboms.is_empty())
+                    .map(|_| format!("{this}/sbom")),
+                attestation: result
+                    .filter(|result| result.documents.signed_by.is_some())
+                    .map(|_| format!("{this}/attestation")),
                 page: format!("/builds/{}", self.id),
                 this,
             },
@@ -158,4 +165,23 @@ pub struct BuildResult {
     pub lock: String,
     /// A warning for each plugin raised by minimal version selection.
     pub warnings: Vec<String>,
+    /// What is stored beside the binary.
+    #[serde(default)]
+    pub documents: BuildDocuments,
+}
+
+/// The documents about a binary in the artifact store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildDocuments {
+    /// The bills of materials; empty for builds of older versions.
+    #[serde(default)]
+    pub sboms: Vec<SbomFormat>,
+    /// The ID of the key that signed the attestation; `None`: there is none.
+    #[serde(default)]
+    pub signed_by: Option<String>,
+}
+
+/// The name of the attestation of a build in the artifact store. Another build may have the same binary.
+pub(crate) fn attestation_name(id: BuildId) -> String {
+    format!("{id}.intoto.jsonl")
 }

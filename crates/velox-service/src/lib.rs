@@ -20,6 +20,7 @@ pub mod auth;
 mod build;
 mod caller;
 mod catalogue;
+mod documents;
 mod egress;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -39,12 +40,13 @@ mod service;
 mod store;
 mod stores;
 pub mod telemetry;
+mod vulnerabilities;
 mod work;
 mod worker;
 mod worker_status;
 
 pub use artifacts::{ArtifactBucket, ListedArtifact};
-pub use build::{Build, BuildOutcome, BuildResult, NewBuild, Tenant};
+pub use build::{Build, BuildDocuments, BuildOutcome, BuildResult, NewBuild, Tenant};
 pub use caller::{Caller, TokenScope};
 pub use catalogue::{CatalogueGroup, CataloguePlugin, PluginCatalogue};
 pub use http::tls::TlsError;

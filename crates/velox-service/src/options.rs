@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 
 use secrecy::SecretString;
 use url::Url;
+use velox_build::SigningKey;
 
 use crate::policy::BuildPolicy;
 
@@ -46,6 +47,10 @@ pub struct ServiceOptions {
     pub environment: BTreeMap<String, String>,
     /// The audit log.
     pub audit: Option<PathBuf>,
+    /// The key that signs the provenance of the builds of this process.
+    pub sign_key: Option<SigningKey>,
+    /// The URL of the Go vulnerability database in which builds are looked up on request.
+    pub vulnerability_database: Option<String>,
     /// How long running requests and builds may continue after a shutdown signal.
     pub drain: Duration,
 }

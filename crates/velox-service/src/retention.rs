@@ -207,6 +207,7 @@ mod tests {
                 configuration: String::new(),
                 lock: String::new(),
                 warnings: Vec::new(),
+                documents: crate::build::BuildDocuments::default(),
             };
             self.store.finish(&lease, BuildOutcome::Succeeded(Box::new(made))).await.unwrap();
             (lease.build.id, sha256)

@@ -26,6 +26,7 @@ use crate::{
     store::StoreError,
     stores::Stores,
     telemetry::{THROTTLE_INTERVAL, Telemetry},
+    vulnerabilities::Vulnerabilities,
     worker::Worker,
 };
 
@@ -132,6 +133,10 @@ pub async fn serve(
         ),
         tokens,
         releases: Releases::new(options.environment.clone(), options.data.clone()),
+        vulnerabilities: options
+            .vulnerability_database
+            .clone()
+            .map(|database| Vulnerabilities::new(database, options.environment.clone())),
         draining: draining.clone(),
         closing: closing.clone(),
     });
@@ -163,6 +168,7 @@ pub async fn serve(
         jobs: options.jobs,
         name: format!("{address}"),
         log: options.limits.log,
+        sign_key: options.sign_key.clone(),
         drain: options.drain,
         telemetry: Arc::clone(&telemetry),
     });

@@ -73,6 +73,7 @@ pub async fn work(
         jobs: options.jobs,
         name: format!("{}/{}", system.nodename().to_string_lossy(), std::process::id()),
         log: options.limits.log,
+        sign_key: options.sign_key.clone(),
         drain: options.drain,
         telemetry,
     };

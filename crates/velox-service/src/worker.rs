@@ -15,15 +15,17 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use velox_api::{ArtifactInfo, BuildFailure, BuildId, FailureKind, LogEntry, Severity};
+use velox_build::SigningKey;
 
 use crate::{
     artifacts::ArtifactBucket,
-    build::BuildOutcome,
+    build::{BuildOutcome, BuildResult},
+    documents::NewDocuments,
     runner::{JobRunner, RunOutcome},
     store::{BuildStore, Lease, LeaseStatus, StoreError},
     telemetry::{BuildEnd, Telemetry},
@@ -61,6 +63,8 @@ pub struct Worker {
     pub jobs: usize,
     /// [`crate::options::JobLimits::log`].
     pub log: u64,
+    /// [`crate::options::ServiceOptions::sign_key`].
+    pub sign_key: Option<SigningKey>,
     /// How long running builds may continue after the shutdown before they are released.
     pub drain: Duration,
     /// Metrics and traces.
@@ -175,8 +179,10 @@ impl Worker {
         let unwanted = held.unwanted.load(Ordering::Relaxed);
         let id = held.id();
         match ran {
-            RunOutcome::Succeeded { made, file, directory } => {
-                let outcome = match self.store_artifact(held, &made.artifact, &file).await {
+            RunOutcome::Succeeded { mut made, file, directory } => {
+                let documents = self.documents(held, &made, &file).await;
+                made.documents = documents.index();
+                let outcome = match self.store_artifact(held, &made.artifact, &file, &documents).await {
                     Ok(()) => BuildOutcome::Succeeded(made),
                     Err(failure) => BuildOutcome::Failed(failure),
                 };
@@ -224,18 +230,33 @@ impl Worker {
         self.retry_write(held, "failed to record the end of a build", finish).await;
     }
 
-    /// Stores the binary, with retries.
+    /// Reads the bills of materials of a job, and signs the provenance of the binary. What fails is left out.
+    async fn documents(&self, held: &LeasedBuild, result: &BuildResult, file: &Path) -> NewDocuments {
+        let (spec, key, result) = (held.lease.build.spec.clone(), self.sign_key.clone(), result.clone());
+        let file = file.to_owned();
+        let made = spawn_blocking(move || NewDocuments::of_job(&spec, key.as_ref(), &result, &file)).await;
+        made.unwrap_or_else(|error| {
+            tracing::error!(%error, build = %held.id(), "failed to write the documents of a build");
+            NewDocuments::default()
+        })
+    }
+
+    /// Stores the binary with its documents, with retries.
     async fn store_artifact(
         &self,
         held: &LeasedBuild,
         artifact: &ArtifactInfo,
         file: &Path,
+        documents: &NewDocuments,
     ) -> Result<(), BuildFailure> {
         let until = Instant::now() + STORE_TIMEOUT;
         let mut backoff = Backoff::new();
         loop {
             let stored = async {
                 self.store.reserve_artifact(&held.lease, artifact).await?;
+                for (name, content) in documents.files(held.id()) {
+                    self.artifacts.put_document(&artifact.sha256, &name, content).await?;
+                }
                 self.artifacts.put(&artifact.sha256, file).await
             };
             let Err(error) = stored.await else { return Ok(()) };

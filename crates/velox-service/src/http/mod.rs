@@ -5,6 +5,7 @@ mod artifacts;
 pub(crate) mod body;
 pub(crate) mod builds;
 mod catalogue;
+mod documents;
 mod download;
 pub(crate) mod error;
 pub(crate) mod health;
@@ -34,6 +35,7 @@ use utoipa::{
 use self::error::{ApiError, ApiErrorKind};
 use crate::{
     auth::TokenStore, readiness::Readiness, releases::Releases, service::Service, telemetry::Telemetry,
+    vulnerabilities::Vulnerabilities,
 };
 
 /// The shared state of the request handlers.
@@ -43,6 +45,8 @@ pub(crate) struct AppState {
     pub(crate) readiness: Readiness,
     pub(crate) tokens: TokenStore,
     pub(crate) releases: Releases,
+    /// `None`: no vulnerability database is configured.
+    pub(crate) vulnerabilities: Option<Vulnerabilities>,
     /// Cancelled when the service shuts down: long-running responses end, and clients may retry them.
     pub(crate) draining: CancellationToken,
     /// Cancelled after the drain period: all responses end.
@@ -83,6 +87,9 @@ pub(crate) fn shutting_down() -> ApiError {
         builds::cancel,
         builds::configuration,
         builds::lock,
+        documents::sbom,
+        documents::attestation,
+        documents::audit,
         log::follow,
         artifacts::get,
         download::get,
@@ -119,6 +126,9 @@ pub(crate) fn routes(state: &Arc<AppState>) -> Result<Router<Arc<AppState>>, Ref
         .route("/v1/builds/{id}", get(builds::get).delete(builds::cancel))
         .route("/v1/builds/{id}/velox.toml", get(builds::configuration))
         .route("/v1/builds/{id}/velox.lock", get(builds::lock))
+        .route("/v1/builds/{id}/sbom", get(documents::sbom))
+        .route("/v1/builds/{id}/attestation", get(documents::attestation))
+        .route("/v1/builds/{id}/audit", get(documents::audit))
         .route("/v1/builds/{id}/log", get(log::follow))
         .route("/v1/artifacts/{sha256}", get(artifacts::get))
         .route("/v1/download", get(download::get))

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use velox_api::{ArtifactInfo, BuildFailure, FailureKind};
 use velox_build::{
     Blame, BuildOptions, BuildRequest, BuildSummary, CacheOptions, CompileOptions, Error, ErrorKind, Goal,
-    NetworkAccess, Output, StampOptions, WorkspaceOptions, render,
+    NetworkAccess, Output, SbomFormat, SbomOutput, StampOptions, WorkspaceOptions, render,
 };
 use velox_manifest::SourceFile;
 
@@ -22,7 +22,7 @@ use super::{
     protocol::{JobMessage, JobTask},
     sandbox,
 };
-use crate::build::BuildResult;
+use crate::build::{BuildDocuments, BuildResult};
 
 /// Runs the task read from standard input and writes messages to standard output. If the input ends first
 /// (the service exited or cancelled the job), this process kills its process group.
@@ -105,6 +105,9 @@ async fn build(
             network: NetworkAccess::ProxiesOnly,
             cache: CacheOptions { recompile: task.force, ..CacheOptions::default() },
             workspace: WorkspaceOptions { parent: Some(task.directory.join("work")), keep: false },
+            sboms: [SbomFormat::CycloneDx, SbomFormat::Spdx]
+                .map(|format| SbomOutput { format, file: None })
+                .into(),
             share_process_group: true,
             ..BuildOptions::default()
         },
@@ -142,6 +145,7 @@ fn build_result(task: &JobTask, summary: BuildSummary, lock: String) -> Option<J
         configuration: task.spec.configuration(),
         lock,
         warnings: summary.raised.iter().map(ToString::to_string).collect(),
+        documents: BuildDocuments::default(),
     };
     Some(JobMessage::Made { made: Box::new(result), file: binary.path })
 }

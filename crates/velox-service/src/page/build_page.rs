@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use velox_api::{
     ArtifactInfo, BuildFailure, BuildState, FailureKind, LogEntry, QueuePosition, Severity, artifact_path,
 };
-use velox_build::{Lock, LockedReplacement};
+use velox_build::{Lock, LockedReplacement, SbomFormat};
 
 use super::{layout::Page, selection::Selection};
 use crate::build::{Build, BuildOutcome, BuildResult};
@@ -356,6 +356,10 @@ fn files(build: &Build, change: &str) -> Markup {
         Some(BuildOutcome::Succeeded(result)) => (result.configuration.clone(), true),
         _ => (build.spec.configuration(), false),
     };
+    let documents = match &build.outcome {
+        Some(BuildOutcome::Succeeded(result)) => Some(&result.documents),
+        _ => None,
+    };
     html! {
         section.panel aria-labelledby="again" {
             h2 id="again" { "Build it again" }
@@ -366,6 +370,14 @@ fn files(build: &Build, change: &str) -> Markup {
             div.actions {
                 a.button href=(of("velox.toml")) download="velox.toml" data-configuration { "velox.toml" }
                 @if has_lock { a.button href=(of("velox.lock")) download="velox.lock" data-lock { "velox.lock" } }
+                @for format in documents.iter().flat_map(|documents| &documents.sboms) {
+                    a.button href=(format!("{}?format={}", of("sbom"), format.name())) download=(format.file_name("rr")) {
+                        @match format { SbomFormat::CycloneDx => "SBOM (CycloneDX)", SbomFormat::Spdx => "SBOM (SPDX)" }
+                    }
+                }
+                @if documents.is_some_and(|documents| documents.signed_by.is_some()) {
+                    a.button href=(of("attestation")) download="rr.intoto.jsonl" { "Attestation" }
+                }
                 @if build.spec.target.os == "linux" {
                     a.button href=(format!("/builds/{}/Dockerfile", build.id)) download="Dockerfile" { "Dockerfile" }
                 }

@@ -110,6 +110,7 @@ pub(crate) fn made(sha256: &str) -> BuildOutcome {
         configuration: "[roadrunner]\n".to_owned(),
         lock: "lock\n".to_owned(),
         warnings: Vec::new(),
+        documents: crate::build::BuildDocuments::default(),
     }))
 }
 

@@ -91,6 +91,7 @@ impl TestService {
             },
             tokens: TokenStore::open(None).unwrap(),
             releases: Releases::built_in(),
+            vulnerabilities: None,
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         });
@@ -159,6 +160,7 @@ impl TestService {
             configuration: "# a configuration".to_owned(),
             lock: "# a lock".to_owned(),
             warnings: vec!["kv was raised from v5.2.8 to v5.2.9".to_owned()],
+            documents: crate::build::BuildDocuments::default(),
         };
         self.store.finish(lease, BuildOutcome::Succeeded(Box::new(result))).await.unwrap();
         artifact

@@ -66,6 +66,7 @@ fn made(name: &str) -> RunOutcome {
         configuration: String::new(),
         lock: String::new(),
         warnings: Vec::new(),
+        documents: crate::build::BuildDocuments::default(),
     };
     RunOutcome::Succeeded { made: Box::new(made), file, directory }
 }
@@ -90,6 +91,7 @@ impl Fixture {
 
     fn worker(&self) -> Worker {
         Worker {
+            sign_key: None,
             store: Arc::new(self.store.clone()),
             artifacts: Arc::clone(&self.artifacts),
             runner: Arc::new(FakeRunner),

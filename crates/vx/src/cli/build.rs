@@ -171,6 +171,10 @@ pub(crate) struct RemoteArgs {
     /// The file with the token for the build service [default: the token in $VX_REMOTE_TOKEN]
     #[arg(long, value_name = "FILE")]
     pub(crate) remote_token_file: Option<PathBuf>,
+    /// The public key that must have signed the provenance of each binary of the build service: ECDSA P-256 or Ed25519,
+    /// in PEM
+    #[arg(long, value_name = "PUB")]
+    pub(crate) trusted_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -61,6 +61,13 @@ pub(crate) struct ServerCommand {
     /// The file to append an audit log to, one JSON object a line
     #[arg(long, env = "VX_SERVER_AUDIT_LOG", value_name = "FILE")]
     pub(crate) audit_log: Option<PathBuf>,
+    /// The private key that signs the provenance of each build, as `vx build --sign-key`
+    #[arg(long, env = "VX_SERVER_SIGN_KEY", value_name = "KEY")]
+    pub(crate) sign_key: Option<PathBuf>,
+    /// The Go vulnerability database in which builds are looked up on request, such as https://vuln.go.dev
+    /// [default: none]
+    #[arg(long, env = "VX_SERVER_VULNERABILITY_DB", value_name = "URL")]
+    pub(crate) vulnerability_db: Option<String>,
     #[command(flatten)]
     pub(crate) access: AccessArgs,
     #[command(flatten)]
@@ -99,6 +106,9 @@ pub(crate) struct WorkerCommand {
     /// The loopback address to serve /metrics, /healthz and /readyz on; port 0 selects a free port
     #[arg(long, env = "VX_SERVER_METRICS_ADDRESS", value_name = "ADDRESS:PORT", value_parser = parse_loopback)]
     pub(crate) metrics_address: Option<SocketAddr>,
+    /// The private key that signs the provenance of each build, as `vx build --sign-key`
+    #[arg(long, env = "VX_SERVER_SIGN_KEY", value_name = "KEY")]
+    pub(crate) sign_key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
     #[command(flatten)]

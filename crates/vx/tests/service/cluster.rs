@@ -15,6 +15,7 @@ use std::{
 use serde_json::{Value, json};
 use velox_testkit::{ModuleProxy, NatsServer, S3Server};
 
+use super::documents::with_key;
 use crate::support::{
     collector::Collector,
     sandbox::{RELEASE, Sandbox, VX, acme_proxy, long, program, skip, wait_until},
@@ -56,7 +57,7 @@ impl Cluster {
             hold.display(),
             program("go").unwrap().display()
         );
-        let sandbox = sandbox.script("go", &script);
+        let sandbox = with_key(sandbox.script("go", &script), "key");
         Some(Self { nats, s3, sandbox, proxy, compiled, hold })
     }
 
@@ -71,7 +72,8 @@ impl Cluster {
     }
 
     fn worker(&self, name: &str) -> Worker {
-        Worker::start(self.command("worker", name).args(["--jobs", "1", "--lease-time", "3s"]))
+        let arguments = ["--jobs", "1", "--lease-time", "3s", "--sign-key", "key.pem"];
+        Worker::start(self.command("worker", name).args(arguments))
     }
 
     fn compiles(&self) -> usize {
@@ -196,6 +198,13 @@ fn concurrent_requests_to_two_nodes_compile_once() {
         let view = server.built(&ids[0]);
         assert_eq!((&view["state"], &view["attempts"]), (&json!("succeeded"), &json!(1)), "{view}");
         is_whole(&cluster.sandbox, server, &view);
+        // The worker signed it, and the server reads it from the bucket.
+        let path = |name: &str| view["links"][name].as_str().unwrap().to_owned();
+        let (sbom, attestation) = (server.get(&path("sbom")), server.get(&path("attestation")));
+        assert_eq!((sbom.status, attestation.status), (200, 200), "{sbom:?} {attestation:?}");
+        fs::write(cluster.sandbox.at("rr.json"), &attestation.body).unwrap();
+        fs::write(cluster.sandbox.at("rr.cdx.json"), &sbom.body).unwrap();
+        fs::write(cluster.sandbox.at("velox.lock"), server.get(&path("lock")).body).unwrap();
         let log = server.get(&format!("/v1/builds/{}/log", ids[0])).text();
         let (numbers, log) = entries(&log);
         assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() > 2, "{log}");
@@ -203,6 +212,8 @@ fn concurrent_requests_to_two_nodes_compile_once() {
         assert!(server.get("/readyz").status == 200);
     }
     assert_eq!(cluster.compiles(), 1);
+    let verify = "verify rr --shared-caches --attestation rr.json --key key.pub --sbom rr.cdx.json";
+    cluster.sandbox.vx(verify).ok();
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod support {
 }
 
 mod cluster;
+mod documents;
 mod migrating_from_velox;
 mod page;
 mod remote;

@@ -70,6 +70,8 @@ impl Machine {
             retention: velox_service::Retention::default(),
             cluster: None,
             audit: None,
+            sign_key: None,
+            vulnerability_database: None,
             program: PathBuf::from(VX),
             environment: environment.into(),
             drain: Duration::ZERO,

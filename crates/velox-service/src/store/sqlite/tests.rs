@@ -62,6 +62,7 @@ fn outcome(sha256: &str) -> BuildOutcome {
         configuration: "[roadrunner]".to_owned(),
         lock: "go_sum = \"\"\"\nmany \"lines\"\n\"\"\"".to_owned(),
         warnings: Vec::new(),
+        documents: crate::build::BuildDocuments::default(),
     }))
 }
 

@@ -10,5 +10,5 @@ mod image;
 pub(crate) mod lock;
 mod remote;
 pub(crate) mod run;
-mod sign_key;
+pub(super) mod sign_key;
 pub(crate) mod verify;

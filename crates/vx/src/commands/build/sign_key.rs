@@ -12,7 +12,7 @@ const PASSWORD_VARIABLES: [&str; 2] = ["VX_SIGN_KEY_PASSWORD", "COSIGN_PASSWORD"
 
 /// Reads the key that signs the provenance if it `is_wanted`, and removes it and its password from the environment of
 /// the build: compilers and plugins don't need them.
-pub(super) fn take(
+pub(in super::super) fn take(
     settings: &mut Settings,
     is_wanted: bool,
     path: Option<&Path>,

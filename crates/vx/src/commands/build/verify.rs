@@ -54,6 +54,7 @@ pub(crate) async fn verify(mut settings: Settings, mut arguments: VerifyCommand)
         // VX_REMOTE is where binaries are built, not where they are verified.
         remote: Some(arguments.remote.clone().unwrap_or_else(|| "off".to_owned())),
         remote_token_file: arguments.remote_token_file.take(),
+        trusted_key: None,
     };
     let remote = RemoteService::select(&mut settings, &remote, None)
         .map_err(|error| report::invalid(&settings, None, &[error]))?;

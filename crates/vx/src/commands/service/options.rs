@@ -1,10 +1,14 @@
 //! Common parts of `vx server` and `vx worker`: options, logging and shutdown.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use url::Url;
+use velox_build::SigningKey;
 use velox_manifest::{Diagnostic, LogConfig, LogMode};
 use velox_service::{
     ArtifactBucket, BuildPolicy, ClusterOptions, JobLimits, ServeError,
@@ -16,7 +20,7 @@ use crate::{
         OutputFormat,
         service::{ClusterArgs, LimitArgs, PolicyArgs},
     },
-    commands::session::watch_signals,
+    commands::{build::sign_key, session::watch_signals},
     report::{self, Report},
     settings::{Settings, Verbosity},
     status::{CommandResult, ExitStatus},
@@ -75,6 +79,11 @@ pub(super) async fn finish(
 pub(super) fn invalid_option(message: String) -> ExitStatus {
     report::complain(&message);
     ExitStatus::Configuration
+}
+
+/// The key of `--sign-key`. Keys and passwords are removed from the environment.
+pub(super) fn sign_key(settings: &mut Settings, path: Option<&Path>) -> CommandResult<Option<SigningKey>> {
+    sign_key::take(settings, path.is_some(), path).map_err(|error| report::failed(settings, &error))
 }
 
 /// The path of the vx executable, which runs each build in a child process.

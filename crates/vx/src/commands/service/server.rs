@@ -13,7 +13,7 @@ use crate::{
     },
     commands::{
         service::{
-            options::{cluster, finish, invalid_option, program, shutdown_on_signal, start_logs},
+            options::{cluster, finish, invalid_option, program, shutdown_on_signal, sign_key, start_logs},
             token::token,
         },
         session::{LoadedManifest, working_directory},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// `vx server`: runs the build service until a signal, then shuts it down gracefully.
-pub(crate) async fn server(settings: Settings, mut arguments: ServerCommand) -> CommandResult {
+pub(crate) async fn server(mut settings: Settings, mut arguments: ServerCommand) -> CommandResult {
     if let Some(ServerSubcommand::Token { command }) = arguments.command.take() {
         return token(&settings, command);
     }
@@ -33,7 +33,7 @@ pub(crate) async fn server(settings: Settings, mut arguments: ServerCommand) -> 
     let listen = listen_addresses(&*report, &arguments).await?;
     let shutdown = shutdown_on_signal(report)?;
     let scheme = if arguments.access.tls_cert.is_some() { "https" } else { "http" };
-    let options = options(&settings, listen, arguments)?;
+    let options = options(&mut settings, listen, arguments)?;
     let format = settings.format();
     let ready = |address: SocketAddr| {
         let url = format!("{scheme}://{address}");
@@ -89,7 +89,7 @@ async fn listen_addresses(report: &dyn Report, arguments: &ServerCommand) -> Com
 }
 
 fn options(
-    settings: &Settings,
+    settings: &mut Settings,
     listen: Vec<SocketAddr>,
     arguments: ServerCommand,
 ) -> CommandResult<ServiceOptions> {
@@ -111,6 +111,8 @@ fn options(
         retention: Retention { age: retention.age, builds: retention.builds, artifacts: retention.size },
         cluster: cluster(arguments.cluster).map_err(invalid_option)?,
         audit: arguments.audit_log,
+        sign_key: sign_key(settings, arguments.sign_key.as_deref())?,
+        vulnerability_database: arguments.vulnerability_db,
         program: program()?,
         environment: settings.environment.clone(),
         drain: arguments.drain,

@@ -6,18 +6,20 @@ use velox_service::{ClusterOptions, Retention, ServiceOptions, work};
 
 use crate::{
     cli::{OutputFormat, service::WorkerCommand},
-    commands::service::options::{cluster, finish, invalid_option, program, shutdown_on_signal, start_logs},
+    commands::service::options::{
+        cluster, finish, invalid_option, program, shutdown_on_signal, sign_key, start_logs,
+    },
     report,
     settings::Settings,
     status::CommandResult,
 };
 
 /// `vx worker`: runs builds of a cluster until a signal. Unfinished builds are requeued.
-pub(crate) async fn worker(settings: Settings, arguments: WorkerCommand) -> CommandResult {
+pub(crate) async fn worker(mut settings: Settings, arguments: WorkerCommand) -> CommandResult {
     let log = LogConfig::default();
     let shutdown = shutdown_on_signal(report::open(&settings, log, None))?;
     let metrics_address = arguments.metrics_address;
-    let (options, cluster) = options(&settings, arguments)?;
+    let (options, cluster) = options(&mut settings, arguments)?;
     let (format, jobs) = (settings.format(), options.jobs);
     let ready = |metrics: Option<SocketAddr>| {
         let url = metrics.map(|address| format!("http://{address}"));
@@ -36,13 +38,17 @@ pub(crate) async fn worker(settings: Settings, arguments: WorkerCommand) -> Comm
     finish(&settings, log, logs, result).await
 }
 
-fn options(settings: &Settings, arguments: WorkerCommand) -> CommandResult<(ServiceOptions, ClusterOptions)> {
+fn options(
+    settings: &mut Settings,
+    arguments: WorkerCommand,
+) -> CommandResult<(ServiceOptions, ClusterOptions)> {
     let cluster = cluster(arguments.cluster)
         .and_then(|cluster| cluster.ok_or_else(|| "--nats and --artifacts are required".to_owned()))
         .map_err(invalid_option)?;
     let data = arguments.data.unwrap_or_else(|| cache_directory(&settings.environment).join("worker"));
     let options = ServiceOptions {
         data,
+        sign_key: sign_key(settings, arguments.sign_key.as_deref())?,
         jobs: arguments.jobs,
         policy: arguments.policy.into(),
         limits: arguments.limits.into(),
@@ -61,6 +67,7 @@ fn options(settings: &Settings, arguments: WorkerCommand) -> CommandResult<(Serv
         origins: Vec::new(),
         retention: Retention::default(),
         audit: None,
+        vulnerability_database: None,
     };
     Ok((options, cluster))
 }

@@ -6,7 +6,7 @@ mod verify;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,10 @@ use velox_api::{
     client::{ClientError, ClientEvent, ServiceClient},
     unsupported_sources, with_module_paths,
 };
-use velox_build::{BuildSummary, BuiltBinary, Error, ErrorKind, Event, LockUpdate, Phase, RemoteBuild};
+use velox_build::{
+    Attestation, BuildSummary, BuiltBinary, Error, ErrorKind, Event, LockUpdate, Phase, RemoteBuild,
+    VerifyingKey,
+};
 use velox_manifest::{Diagnostic, GoTarget};
 
 pub(super) use self::verify::lock_from_service;
@@ -39,6 +42,8 @@ const TOKEN_VARIABLE: &str = "VX_REMOTE_TOKEN";
 pub(super) struct RemoteService {
     address: String,
     token: Option<SecretString>,
+    /// `--trusted-key`.
+    trusted_key: Option<PathBuf>,
 }
 
 impl RemoteService {
@@ -59,6 +64,10 @@ impl RemoteService {
                     Err(Diagnostic::error("--remote-token-file requires a build service")
                         .help(format!("set it with `--remote URL` or {ADDRESS_VARIABLE}")))
                 }
+                _ if arguments.trusted_key.is_some() => {
+                    Err(Diagnostic::error("--trusted-key requires a build service")
+                        .help("`vx verify --attestation FILE --key PUB` verifies a local binary"))
+                }
                 _ => Ok(None),
             };
         }
@@ -74,7 +83,7 @@ impl RemoteService {
             Some(file) => Some(read_token(file)?),
             None => token,
         };
-        Ok(Some(Self { address, token }))
+        Ok(Some(Self { address, token, trusted_key: arguments.trusted_key.clone() }))
     }
 
     fn client(&self, session: &Session) -> Result<ServiceClient, Error> {
@@ -100,8 +109,10 @@ impl RemoteService {
         };
         let specs = spec::build_specs(&session.request.manifest, &local, &modules)
             .map_err(|error| session.failed(&error))?;
-        let mut build =
-            RemoteBuilds { client, session: &session, local: &local, modules, specs, ids: Vec::new() };
+        let key = self.trusted_key.as_deref().map(VerifyingKey::read).transpose();
+        let trusted_key = key.map_err(|error| session.failed(&error))?;
+        let (session, local) = (&session, &local);
+        let mut build = RemoteBuilds { client, session, local, modules, specs, ids: Vec::new(), trusted_key };
         let result = tokio::select! {
             biased;
             () = session.cancel.cancelled() => Err(Error::interrupted()),
@@ -157,6 +168,8 @@ struct RemoteBuilds<'a> {
     modules: BTreeMap<String, String>,
     specs: Vec<BuildSpec>,
     ids: Vec<BuildId>,
+    /// The key that must have signed the provenance of the binaries.
+    trusted_key: Option<VerifyingKey>,
 }
 
 impl RemoteBuilds<'_> {
@@ -219,6 +232,9 @@ impl RemoteBuilds<'_> {
             artifact.filter(|artifact| artifact.target == target.to_string()).ok_or_else(|| {
                 Error::build(format!("the build service has no binary of the finished build for {target}"))
             })?;
+        if let Some(key) = &self.trusted_key {
+            self.check_attestation(view.id, &artifact.sha256, key).await?;
+        }
         let mut path = self.local.place(target);
         if !self.local.is_there(target, artifact.size, &artifact.sha256) {
             let (report, started) = (&*self.session.report, Instant::now());
@@ -250,6 +266,20 @@ impl RemoteBuilds<'_> {
             archive: None,
             sboms: Vec::new(),
         })
+    }
+
+    /// Fails unless the key signed the provenance of a binary with this SHA-256.
+    async fn check_attestation(&self, id: BuildId, sha256: &str, key: &VerifyingKey) -> Result<(), Error> {
+        let text = self.client.attestation(id).await.map_err(|error| {
+            self.error(error)
+                .help("--trusted-key needs a service that signs its builds (`vx server --sign-key`)")
+        })?;
+        let name = format!("the attestation from {}", self.client.host());
+        let attestation = Attestation::verify(&name, &text, key)?;
+        match attestation.subject.iter().any(|file| file.sha256 == sha256) {
+            true => Ok(()),
+            false => Err(Error::build(format!("verification failed: {name} is not about the binary"))),
+        }
     }
 
     /// Converts a client error, with the violations of a rejected request at their configuration spans.

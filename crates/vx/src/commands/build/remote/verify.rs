@@ -42,7 +42,7 @@ impl RemoteService {
             Some(file) => Some(read_token(file)?),
             None => environment.get(TOKEN_VARIABLE).filter(|_| is_known).cloned().map(Into::into),
         };
-        Ok((Self { address, token }, id))
+        Ok((Self { address, token, trusted_key: None }, id))
     }
 
     /// Lets the service build the binary again from the configuration at the versions of the lock, and compares it.

@@ -5,7 +5,7 @@ use std::{
 
 use velox_manifest::{Dependencies, GoTarget, Manifest, SourceFile};
 
-use crate::{error::Error, sbom_format::SbomFormat, settings::BuildSettings, signing_key::SigningKey};
+use crate::{sbom_format::SbomFormat, signing_key::SigningKey};
 
 /// The input of a build.
 #[derive(Debug, Clone)]
@@ -204,16 +204,6 @@ pub struct WorkspaceOptions {
     pub parent: Option<PathBuf>,
     /// `--keep-workspace`.
     pub keep: bool,
-}
-
-impl BuildRequest {
-    /// The targets of the build.
-    ///
-    /// # Errors
-    /// An invalid Go variable.
-    pub fn targets(&self) -> Result<Vec<GoTarget>, Error> {
-        BuildSettings::new(&self.manifest, &self.options, &self.environment).map(|settings| settings.targets)
-    }
 }
 
 impl BuildOptions {

@@ -5,7 +5,7 @@ use velox_manifest::{BuildArgs, Dependencies, Diagnostic, GoTarget, Manifest};
 use crate::{
     error::Error,
     go_variables::{GoVariable, GoVariables, InstructionSet},
-    request::BuildOptions,
+    request::{BuildOptions, BuildRequest},
 };
 
 /// The effective settings: the manifest, overridden by the options. The environment has the defaults.
@@ -27,6 +27,16 @@ pub(crate) struct BuildSettings {
     pub(crate) module_cache: Option<PathBuf>,
     /// A warning about Go variables without an effect.
     pub(crate) ignored: Option<Diagnostic>,
+}
+
+impl BuildRequest {
+    /// The targets of the build.
+    ///
+    /// # Errors
+    /// An invalid Go variable.
+    pub fn targets(&self) -> Result<Vec<GoTarget>, Error> {
+        BuildSettings::new(&self.manifest, &self.options, &self.environment).map(|settings| settings.targets)
+    }
 }
 
 impl BuildSettings {

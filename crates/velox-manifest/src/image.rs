@@ -1,30 +1,9 @@
 //! `[image]`: the container image of the binary.
 
-use std::collections::BTreeMap;
-
 use crate::{
-    Spanned,
+    ImageConfig, Spanned,
     reader::{Field, Section},
 };
-
-/// `[image]`.
-#[derive(Debug, Clone, Default)]
-pub struct ImageConfig {
-    /// The base: an image reference, a path, or `scratch`.
-    pub base: Option<Spanned<String>>,
-    /// The repository of the image, without a tag.
-    pub repository: Option<Spanned<String>>,
-    /// The tags in the repository.
-    pub tags: Vec<Spanned<String>>,
-    /// The command of a container; empty: that of the base.
-    pub entrypoint: Option<Vec<String>>,
-    /// The user of a container.
-    pub user: Option<String>,
-    /// Labels of the image.
-    pub labels: BTreeMap<String, String>,
-    /// Added files and directories, `SRC:DST`.
-    pub add: Vec<Spanned<String>>,
-}
 
 pub(crate) fn image(root: &Section<'_>) -> ImageConfig {
     let Some(section) = root.section("image") else { return ImageConfig::default() };

@@ -31,11 +31,10 @@ pub use constraint::VersionConstraint;
 pub use diagnostic::{ConfigSyntax, Diagnostic, DiagnosticKind, Level, RelatedSpan, SourceFile};
 pub use document::{ConfigEntry, ConfigNode, ConfigValue, parse_yaml};
 pub use flags::{ManifestOverrides, PluginOverride};
-pub use image::ImageConfig;
 pub use manifest::{
     Architecture, BuildArgs, CacheConfig, DebugConfig, Dependencies, ExcludeDirective, Forge, ForgeKind,
-    GoSelection, GoTarget, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin, Plugin, Project,
-    ReplaceDirective, Replacement, RequireDirective, RoadRunnerConfig, Spanned,
+    GoSelection, GoTarget, ImageConfig, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin,
+    Plugin, Project, ReplaceDirective, Replacement, RequireDirective, RoadRunnerConfig, Spanned,
 };
 pub use reference::{KeySpec, TABLES, TableSpec, ValueKind};
 pub use schema::schema;

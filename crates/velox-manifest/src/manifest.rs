@@ -3,8 +3,6 @@ use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr};
 use secrecy::SecretString;
 use url::Url;
 
-use crate::ImageConfig;
-
 /// A value with its position in the configuration text.
 #[derive(Debug, Clone)]
 pub struct Spanned<T> {
@@ -266,6 +264,25 @@ impl Default for CacheConfig {
     fn default() -> Self {
         Self { remotes: Vec::new(), read_only: false, artifacts: true }
     }
+}
+
+/// `[image]`.
+#[derive(Debug, Clone, Default)]
+pub struct ImageConfig {
+    /// The base: an image reference, a path, or `scratch`.
+    pub base: Option<Spanned<String>>,
+    /// The repository of the image, without a tag.
+    pub repository: Option<Spanned<String>>,
+    /// The tags in the repository.
+    pub tags: Vec<Spanned<String>>,
+    /// The command of a container; empty: that of the base.
+    pub entrypoint: Option<Vec<String>>,
+    /// The user of a container.
+    pub user: Option<String>,
+    /// Labels of the image.
+    pub labels: BTreeMap<String, String>,
+    /// Added files and directories, `SRC:DST`.
+    pub add: Vec<Spanned<String>>,
 }
 
 /// `[log]`.

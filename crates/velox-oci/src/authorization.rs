@@ -1,36 +1,22 @@
 //! How a registry is told who asks: <https://distribution.github.io/distribution/spec/auth/token/>.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::{Method, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use tokio::sync::Mutex;
 use url::{Url, form_urlencoded};
 
 use crate::{
     Error, RegistryAccess, RegistryRepository,
-    client::AuthorizationValue,
     credentials::RegistryLogin,
+    registry::AuthorizationValue,
     transport::{Request, RequestBody, limited_body, reason, repeat},
 };
 
 const MAX_TOKEN_BYTES: usize = 1 << 20;
 const CLIENT_ID: &str = "vx";
-
-/// The authorizations that a registry has accepted, by their scopes.
-#[derive(Default)]
-pub(crate) struct Tokens(Mutex<TokenState>);
-
-#[derive(Default)]
-struct TokenState {
-    by_scopes: HashMap<Vec<String>, AuthorizationValue>,
-    /// A password is for everything.
-    basic: Option<AuthorizationValue>,
-    /// Read once, when the registry first asks for it.
-    login: Option<Option<RegistryLogin>>,
-}
 
 /// A `WWW-Authenticate` challenge that can be answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,22 +29,6 @@ enum Challenge {
 struct TokenAnswer {
     token: Option<SecretString>,
     access_token: Option<SecretString>,
-}
-
-impl Tokens {
-    pub(crate) async fn cached(&self, scopes: &[String]) -> Option<AuthorizationValue> {
-        self.0.lock().await.find(scopes).cloned()
-    }
-
-    pub(crate) async fn has_login(&self) -> bool {
-        matches!(self.0.lock().await.login, Some(Some(_)))
-    }
-}
-
-impl TokenState {
-    fn find(&self, scopes: &[String]) -> Option<&AuthorizationValue> {
-        self.by_scopes.get(scopes).or(self.basic.as_ref())
-    }
 }
 
 impl RegistryRepository {

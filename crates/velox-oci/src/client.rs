@@ -1,104 +1,30 @@
-//! The client, its repositories, and the settings of both.
+//! The client and its repositories.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use reqwest::{Client, redirect::Policy};
-use secrecy::SecretString;
+use reqwest::redirect::Policy;
 use tokio::sync::OnceCell;
 use url::Url;
 use velox_fetch::http::{HttpOptions, ProxySettings};
 
 use crate::{
-    BlobDigest, CredentialError, DockerCredentials, Error, ImageReference,
-    authorization::Tokens,
+    Error, ImageReference,
+    registry::{ClientState, Registry, RegistryOptions, Tokens},
     transport::{Request, plain_send},
 };
 
 const MAX_REDIRECTS: usize = 10;
-const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(300);
 /// reqwest measures the read timeout of a request while its body is still being sent; uploads have their own timeout.
 const NO_READ_TIMEOUT: Duration = Duration::from_secs(86400);
 /// <https://github.com/distribution/reference/blob/main/normalize.go>
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 
-/// A callback for the progress of transfers. It is called from any thread.
-pub type OnRegistryEvent = Arc<dyn Fn(RegistryEvent<'_>) + Send + Sync>;
-
-/// What happens during a request.
-#[derive(Debug, Clone, Copy)]
-pub enum RegistryEvent<'a> {
-    /// Bytes of a blob arrived.
-    Downloaded {
-        /// The blob.
-        digest: &'a BlobDigest,
-        /// New bytes, not the sum.
-        bytes: u64,
-    },
-    /// Bytes of a blob were sent.
-    Uploaded {
-        /// The blob.
-        digest: &'a BlobDigest,
-        /// New bytes, not the sum.
-        bytes: u64,
-    },
-    /// The registry limits requests; this one is repeated after the time that it asked for.
-    RateLimited {
-        /// The registry.
-        host: &'a str,
-        /// The wait in seconds.
-        seconds: u64,
-    },
-}
-
-/// The settings of a [`RegistryClient`].
-#[derive(Clone, Default)]
-pub struct RegistryOptions {
-    /// Proxies, certificates and timeouts. `max_wait` is the longest wait for a rate limit.
-    pub http: HttpOptions,
-    /// The logins.
-    pub credentials: DockerCredentials,
-    /// Called for progress.
-    pub on_event: Option<OnRegistryEvent>,
-}
-
-impl RegistryOptions {
-    /// The options of an environment: proxies, SSL_CERT_FILE, and the credentials of
-    /// [`DockerCredentials::from_environment`].
-    ///
-    /// # Errors
-    /// A credential file is unreadable.
-    pub fn from_environment(environment: &BTreeMap<String, String>) -> Result<Self, CredentialError> {
-        let http =
-            HttpOptions { max_wait: MAX_RATE_LIMIT_WAIT, ..HttpOptions::from_environment(environment) };
-        Ok(Self { http, credentials: DockerCredentials::from_environment(environment)?, on_event: None })
-    }
-}
-
 /// A client for container registries. Clones share connections and tokens.
 #[derive(Clone)]
 pub struct RegistryClient(Arc<ClientState>);
-
-pub(crate) struct ClientState {
-    pub(crate) options: RegistryOptions,
-    pub(crate) download: Client,
-    pub(crate) upload: Client,
-    /// The same without proxies: proxies don't reach this machine's loopback addresses.
-    local_download: Client,
-    local_upload: Client,
-    registries: Mutex<HashMap<String, Arc<Registry>>>,
-}
-
-/// What is known about a registry.
-pub(crate) struct Registry {
-    pub(crate) host: String,
-    base: OnceCell<Url>,
-    pub(crate) tokens: Tokens,
-}
 
 /// A repository of a registry: [`RegistryClient::repository`].
 #[derive(Clone)]
@@ -149,35 +75,7 @@ impl RegistryClient {
     }
 }
 
-impl ClientState {
-    pub(crate) fn http(&self, registry: &Registry, is_upload: bool) -> &Client {
-        match (registry.is_loopback(), is_upload) {
-            (false, false) => &self.download,
-            (false, true) => &self.upload,
-            (true, false) => &self.local_download,
-            (true, true) => &self.local_upload,
-        }
-    }
-
-    pub(crate) fn report(&self, event: RegistryEvent<'_>) {
-        if let Some(on_event) = &self.options.on_event {
-            on_event(event);
-        }
-    }
-}
-
 impl Registry {
-    /// Whether the registry runs on this machine. Only then, plain HTTP is accepted.
-    pub(crate) fn is_loopback(&self) -> bool {
-        let Ok(url) = Url::parse(&format!("https://{}/", self.host)) else { return false };
-        match url.host() {
-            Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-            Some(url::Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
-            Some(url::Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-            None => false,
-        }
-    }
-
     /// The URL of the registry. One on this machine is asked whether it speaks TLS.
     pub(crate) async fn base(&self, client: &ClientState) -> Result<&Url, Error> {
         self.base
@@ -248,6 +146,3 @@ fn redirects() -> Policy {
         }
     })
 }
-
-/// The value of an `Authorization` header.
-pub(crate) type AuthorizationValue = Arc<SecretString>;

@@ -28,12 +28,15 @@ mod model;
 mod pull;
 mod push;
 mod reference;
+mod registry;
+mod send;
 mod transport;
 
-pub use client::{OnRegistryEvent, RegistryClient, RegistryEvent, RegistryOptions, RegistryRepository};
+pub use client::{RegistryClient, RegistryRepository};
 pub use credentials::{CredentialError, DockerCredentials};
 pub use error::{Error, RegistryAccess};
 pub use model::{Descriptor, ImageIndex, ImageManifest, Platform, media_type};
 pub use pull::PulledManifest;
 pub use push::{BlobContent, BlobPush};
 pub use reference::{BlobDigest, ImageReference, InvalidReference};
+pub use registry::{OnRegistryEvent, RegistryEvent, RegistryOptions};

@@ -10,7 +10,7 @@ use super::{
     config::{HistoryLayer, ImageSettings},
     files::{EntryKind, ImageAddition, LayerEntry, with_parents},
     layer::{BuiltLayer, write_layer},
-    source::BlobOrigin,
+    source::{BlobOrigin, ImageContent},
 };
 use crate::{BlobContent, Descriptor, Error, ImageIndex, ImageManifest, Platform, media_type};
 
@@ -30,14 +30,6 @@ pub struct ImageInput<'a> {
     pub settings: &'a ImageSettings,
     /// The directory for the new layers.
     pub directory: &'a Path,
-}
-
-/// A blob of an image, and where its content is.
-#[derive(Debug, Clone)]
-pub struct ImageContent {
-    /// The blob.
-    pub descriptor: Descriptor,
-    pub(crate) origin: BlobOrigin,
 }
 
 /// An image for one platform.

@@ -10,9 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    assemble::ImageContent,
     layer::compress_layer,
-    source::{BlobOrigin, ImageSource, TarIndex},
+    source::{BlobOrigin, ImageContent, ImageSource, TarIndex},
 };
 use crate::{
     BlobContent, BlobDigest, Descriptor, Error, ImageIndex, ImageManifest, ImageReference, InvalidReference,

@@ -9,9 +9,9 @@ use std::{
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    assemble::{ImageContent, ImageSet, json},
+    assemble::{ImageSet, json},
     base::{REF_NAME, parsed},
-    source::{BlobOrigin, blob_path},
+    source::{BlobOrigin, ImageContent, blob_path},
 };
 use crate::{BlobContent, BlobDigest, Descriptor, Error, ImageIndex, ImageReference};
 

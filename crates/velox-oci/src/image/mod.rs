@@ -13,9 +13,10 @@ mod publish;
 mod source;
 
 pub use archive::write_archive;
-pub use assemble::{AssembledImage, ImageContent, ImageInput, ImageSet};
+pub use assemble::{AssembledImage, ImageInput, ImageSet};
 pub use base::{BaseImage, OpenedBase};
 pub use config::ImageSettings;
 pub use files::{ImageAddition, image_path};
 pub use layout::{check_layout, write_layout};
 pub use publish::{Referrer, push_image, push_referrer};
+pub use source::ImageContent;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    assemble::{ImageContent, ImageSet, json},
-    source::BlobOrigin,
+    assemble::{ImageSet, json},
+    source::{BlobOrigin, ImageContent},
 };
 use crate::{
     BlobContent, BlobDigest, BlobPush, Descriptor, Error, ImageManifest, RegistryRepository, media_type,

@@ -39,6 +39,14 @@ pub(crate) enum BlobOrigin {
     },
 }
 
+/// A blob of an image, and where its content is.
+#[derive(Debug, Clone)]
+pub struct ImageContent {
+    /// The blob.
+    pub descriptor: Descriptor,
+    pub(crate) origin: BlobOrigin,
+}
+
 impl TarIndex {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let failed = |error| Error::Io { path: path.to_owned(), error };

@@ -102,7 +102,9 @@ impl Error {
         self
     }
 
-    pub(crate) fn output(mut self, lines: Vec<String>) -> Self {
+    /// Adds lines of a compiler or another child process.
+    #[must_use]
+    pub fn output(mut self, lines: Vec<String>) -> Self {
         self.output = lines;
         // The go command names the file, but not the setting of its directory.
         let says = |sign: &str| self.output.iter().any(|line| line.to_ascii_lowercase().contains(sign));

@@ -51,6 +51,7 @@ mod toolchain;
 mod verifying_key;
 mod workspace;
 
+pub use artifact::installed::{InstalledBinary, StagedBinary};
 pub use artifact::record::BuildRecord;
 pub use artifact::store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoreContents};
 pub use atomic_file::{AtomicFile, write_text};

@@ -24,6 +24,7 @@ mod check;
 mod configuration;
 mod diff;
 mod doctor;
+mod foreign_plugins;
 mod generation;
 mod graph;
 mod inspect;
@@ -64,7 +65,7 @@ pub use plugin_graph::{
     PluginStart, ProvidedType, StartCondition, UnknownFact,
 };
 pub use rr_config::{
-    CompiledPlugins, RR_CONFIG_FILE_NAME, RrConfig, RrConfigCheck, RrConfigPlugins, RrConfigReport,
+    CompiledPlugins, DryStart, RR_CONFIG_FILE_NAME, RrConfig, RrConfigCheck, RrConfigPlugins, RrConfigReport,
     check_rr_config, is_rr_config,
 };
 pub use select::{SelectedPlugin, select_plugins};

@@ -73,6 +73,7 @@ async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
         CliCommand::Add(arguments) => edit::add::add(settings, *arguments).await,
         CliCommand::Remove(arguments) => edit::remove::remove(settings, *arguments).await,
         CliCommand::Update(arguments) => edit::update::update(settings, *arguments).await,
+        CliCommand::Upgrade(arguments) => edit::upgrade::upgrade(settings, *arguments).await,
         CliCommand::Migrate(arguments) => edit::migrate::migrate(settings, *arguments).await,
         CliCommand::Doctor(arguments) => query::doctor::doctor(settings, arguments).await,
         CliCommand::Diff(arguments) => query::diff::diff(settings, *arguments).await,

@@ -6,6 +6,7 @@
 //!                                              └─plugins──► the plugins of `vx init --from .rr.yaml`
 //! ```
 
+mod dry_start;
 mod uses;
 mod v3;
 mod variables;
@@ -18,6 +19,7 @@ use std::{
 
 use velox_manifest::{ConfigEntry, ConfigNode, ConfigValue, Diagnostic, SourceFile, parse_yaml};
 
+pub use dry_start::DryStart;
 pub use uses::{CompiledPlugins, RrConfigCheck, RrConfigPlugins};
 
 /// The file that RoadRunner reads by default.

@@ -21,6 +21,7 @@ use velox_build::{BuildRequest, Error, LinkReader, Lock, QuerySession, Reporter}
 use velox_gomod::module::ModuleVersion;
 
 use self::link_map::LinkMap;
+pub(crate) use self::symbols::functions;
 use crate::inspect;
 
 pub use growth::{ModuleGrowth, RecordedSize, RecordedSizes};
@@ -261,7 +262,7 @@ pub fn is_binary(path: &Path) -> bool {
 /// A file that can't be read, or is no RoadRunner binary.
 pub fn binary_size(path: &Path) -> Result<SizeReport, Error> {
     let inspection = inspect(path)?;
-    let (functions, contents) = symbols::functions(path)?;
+    let (functions, contents) = functions(path)?;
     let modules: Vec<ModuleVersion> = inspection
         .plugins
         .iter()

@@ -101,7 +101,7 @@ pub(super) fn read(path: &Path, is_stripped: bool) -> Result<(Vec<Symbol>, Binar
 }
 
 /// The functions of a binary, with the bytes of their code: they are known without symbols, too.
-pub(super) fn functions(path: &Path) -> Result<(Vec<(String, u64)>, BinaryContents), Error> {
+pub(crate) fn functions(path: &Path) -> Result<(Vec<(String, u64)>, BinaryContents), Error> {
     let data = read_file(path)?;
     let file = parse(path, &data)?;
     let Some((table, functions)) = line_table::functions(&file) else {

@@ -1,4 +1,4 @@
-//! The arguments of `vx new`, `init`, `add`, `remove`, `update` and `migrate`.
+//! The arguments of `vx new`, `init`, `add`, `remove`, `update`, `upgrade` and `migrate`.
 
 use std::path::PathBuf;
 
@@ -12,6 +12,9 @@ use velox_manifest::{
 };
 
 use super::{ConfigArgs, query::DatabaseArgs};
+
+/// The installed binary of `vx upgrade`.
+const DEFAULT_BINARY: &str = if cfg!(windows) { "rr.exe" } else { "rr" };
 
 pub(super) const NEW_EXAMPLES: &str = "\
 Examples:
@@ -182,6 +185,56 @@ pub(crate) struct UpdateCommand {
     pub(crate) database: DatabaseArgs,
     #[command(flatten)]
     pub(crate) edit: EditArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vx upgrade                                   # ./rr, to the newest compatible versions
+  vx upgrade /usr/local/bin/rr -c .rr.yaml     # and start it on free ports before it is installed
+  vx upgrade --to v3                           # to another generation of RoadRunner and its plugins
+  vx upgrade --security                        # only what removes known vulnerabilities
+  vx upgrade --check --format json             # for cron and CI: exit with 1 if there is something newer
+  vx upgrade --rollback                        # put the replaced binary back
+
+The binary can be one of vx or of another tool, such as Velox. Where a velox.toml is in its directory or a parent of that,
+velox.toml and velox.lock are updated with it. Pre-releases, and majors that this RoadRunner can't use, need --to.
+
+Nothing is replaced unless the new binary was built, answers `--version` and, with a .rr.yaml, starts. Its mode and owner
+stay; a symbolic link stays one. The old binary stays beside it as rr.previous.
+
+Exit codes: 0 upgraded or up to date, 1 failure, or --check found something newer, 2 invalid usage or configuration.")]
+pub(crate) struct UpgradeCommand {
+    /// The installed binary
+    #[arg(value_name = "BINARY", default_value = DEFAULT_BINARY)]
+    pub(crate) binary: PathBuf,
+    /// Move to this RoadRunner, with the plugins for it: a major version such as v3, or a tag, branch or commit
+    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "security")]
+    pub(crate) to: Option<String>,
+    /// Remove known vulnerabilities (see `vx audit`), and change nothing else
+    #[arg(long)]
+    pub(crate) security: bool,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    /// Only look for newer versions; exit with 1 if there are some, or if they can't be listed
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Show the changes without making them
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) dry_run: bool,
+    /// Put the binary back that the last upgrade replaced; velox.toml and velox.lock stay as they are
+    #[arg(long, conflicts_with_all = ["to", "security", "check", "dry_run", "config", "rr_config"])]
+    pub(crate) rollback: bool,
+    /// The configuration file that the binary was built from [default: velox.toml in the directory of the binary or the nearest
+    /// parent; without one, what the binary contains]. A .rr.yaml is taken for --rr-config
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The RoadRunner configuration to start the new binary with, before it is installed: on free ports of the loopback
+    /// interface, without consuming queues and without the commands of `service`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rr_config: Option<PathBuf>,
+    /// The go command to use [default: go from PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) go: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -116,6 +116,8 @@ pub(crate) enum CliCommand {
     Update(Box<edit::UpdateCommand>),
     /// Show plugins with newer versions
     Outdated(Box<query::OutdatedCommand>),
+    /// Replace an installed binary by one with newer versions
+    Upgrade(Box<edit::UpgradeCommand>),
     /// Show what changes between two lock files or binaries, as Markdown
     Diff(Box<query::DiffCommand>),
     /// Convert velox.toml to the latest format

@@ -12,4 +12,5 @@ mod editing;
 mod generations;
 mod init;
 mod new_plugin;
+mod upgrade;
 mod velox_configurations;

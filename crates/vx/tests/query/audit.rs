@@ -390,3 +390,22 @@ fn a_security_update_is_the_smallest_change() {
     assert_eq!(sandbox.read("velox.toml"), before);
     sandbox.vx("update --security hello").fails(2);
 }
+
+#[test]
+fn a_binary_is_upgraded_without_its_vulnerabilities() {
+    if !has_govulncheck("a_binary_is_upgraded_without_its_vulnerabilities") {
+        return;
+    }
+    let proxy = proxy();
+    let sandbox = machine(&proxy);
+    sandbox.vx("build -q -o bin").ok();
+    for file in ["velox.toml", "velox.lock"] {
+        fs::remove_file(sandbox.at(file)).unwrap();
+    }
+    let database = url(&sandbox);
+    sandbox.vx(&format!("upgrade bin/rr --security --check --db {database}")).fails(1);
+    let output = sandbox.vx(&format!("upgrade bin/rr --security --db {database}"));
+    assert_contains(&output.ok(), &["- `example.com/acme/lib` v1.2.0 → "]);
+    assert_ne!(sandbox.module_in("bin/rr", LIB).as_deref(), Some("v1.2.0"));
+    assert_eq!(sandbox.module_in("bin/rr", HELLO).as_deref(), Some("v1.0.0"));
+}

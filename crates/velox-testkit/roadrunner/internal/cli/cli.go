@@ -16,7 +16,7 @@ import (
 	"github.com/roadrunner-server/roadrunner/v2025/internal/meta"
 )
 
-const usage = "usage: rr serve|workers [-c .rr.yaml] [-o key=value]..., or rr --version"
+const usage = "usage: rr serve|workers [-c .rr.yaml] [-w DIR] [-o key=value]..., or rr --version"
 
 type list []string
 
@@ -45,6 +45,7 @@ func Run(arguments []string, out io.Writer) error {
 	var overrides list
 	flags := flag.NewFlagSet(arguments[0], flag.ContinueOnError)
 	path := flags.String("c", ".rr.yaml", "configuration file")
+	directory := flags.String("w", "", "working directory")
 	flags.Var(&overrides, "o", "override of a configuration value, as key=value")
 	if err := flags.Parse(arguments[1:]); err != nil {
 		return err
@@ -54,7 +55,10 @@ func Run(arguments []string, out io.Writer) error {
 		return err
 	}
 	// Paths in a configuration file are relative to it.
-	if err := os.Chdir(filepath.Dir(file)); err != nil {
+	if *directory == "" {
+		*directory = filepath.Dir(file)
+	}
+	if err := os.Chdir(*directory); err != nil {
 		return err
 	}
 

@@ -4,8 +4,8 @@ use velox_manifest::{ManifestFormat, SourceFile, edit::migrate as migrate_text};
 use crate::{
     cli::edit::MigrateCommand,
     commands::edit::{
+        migrate_to::migrate_to,
         session::{EditPurpose, EditSession},
-        upgrade::upgrade,
     },
     report::{self, Change, ChangeKind},
     settings::Settings,
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) async fn migrate(settings: Settings, arguments: MigrateCommand) -> CommandResult {
     if let Some(target) = &arguments.to {
         let editing = EditSession::open(settings, &arguments.config, EditPurpose::Edit)?;
-        return upgrade(editing, target, &arguments).await;
+        return migrate_to(editing, target, &arguments).await;
     }
     let editing = EditSession::open(settings.clone(), &arguments.config, EditPurpose::Migrate)?;
     let (session, name) = (&editing.session, &editing.source.name);

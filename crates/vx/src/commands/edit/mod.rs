@@ -3,10 +3,11 @@
 pub(crate) mod add;
 pub(crate) mod init;
 pub(crate) mod migrate;
+mod migrate_to;
 pub(crate) mod new;
 mod prompt;
 pub(crate) mod remove;
 mod security;
 pub(crate) mod session;
 pub(crate) mod update;
-mod upgrade;
+pub(crate) mod upgrade;

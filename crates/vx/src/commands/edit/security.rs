@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use velox_build::{BuildRequest, CacheOptions, Error, Goal, Output, cache_directory};
-use velox_manifest::{Diagnostic, GoSelection, SourceFile};
+use velox_manifest::{Diagnostic, GoSelection, GoTarget, SourceFile};
 use velox_query::{AuditReport, Reach, SecurityChange, SecurityPlan, UnfixedVulnerability, Vulnerability};
 
 use crate::{
@@ -44,10 +44,47 @@ struct ClosedVulnerability<'a> {
     reach: Reach,
 }
 
+/// The changes that remove vulnerabilities, made in the editor.
+pub(super) struct PlannedSecurityUpdate {
+    /// The request with the changes.
+    pub(super) request: BuildRequest,
+    changes: Vec<SecurityChange>,
+    closed: Vec<Vulnerability>,
+    remaining: Vec<UnfixedVulnerability>,
+}
+
 /// Finds the changes, compiles the result, and writes both files unless it is a dry run.
 pub(crate) async fn update(mut editing: EditSession, database: &str, dry_run: bool) -> CommandResult {
+    let planned = plan(&mut editing, database).await?;
+    let PlannedSecurityUpdate { request, changes, closed, remaining } = &planned;
+    let builds = match changes.is_empty() {
+        true => None,
+        false => Some(builds(&editing, request).await?),
+    };
+    let closed = closed.iter().map(|known| ClosedVulnerability {
+        id: &known.id,
+        module: &known.module,
+        version: &known.version,
+        reach: known.reach,
+    });
+    let closed = closed.collect();
+    let update = SecurityUpdate { file: &editing.file, dry_run, changes, closed, remaining, builds };
+    editing.session.print(&match editing.session.format {
+        OutputFormat::Json => report::event("security_update", &update),
+        OutputFormat::Human => clean(&render(&update)).into_owned(),
+    })?;
+    match builds {
+        Some(false) => Err(ExitStatus::Failure),
+        None => Ok(()),
+        Some(true) if dry_run => Ok(()),
+        Some(true) => editing.save(true).await,
+    }
+}
+
+/// Finds the changes, and makes them in the editor.
+pub(super) async fn plan(editing: &mut EditSession, database: &str) -> CommandResult<PlannedSecurityUpdate> {
     let mut request = BuildRequest { goal: Goal::Plan, ..editing.session.request.clone() };
-    let before = audit(&editing, &request, database).await?;
+    let before = audit(editing, &request, database).await?;
     warn(&*editing.session.report, &before);
     let mut after = before.clone();
     let mut changes: Vec<SecurityChange> = Vec::new();
@@ -57,7 +94,7 @@ pub(crate) async fn update(mut editing: EditSession, database: &str, dry_run: bo
         remaining = unfixed;
         let mut is_changed = false;
         for change in new {
-            match apply(&mut editing, &mut request, &change) {
+            match apply(editing, &mut request, &change) {
                 Ok(()) => {
                     is_changed = true;
                     merge(&mut changes, change);
@@ -73,45 +110,15 @@ pub(crate) async fn update(mut editing: EditSession, database: &str, dry_run: bo
             .parse(&source)
             .map_err(|errors| editing.session.failed(&Error::many(velox_build::ErrorKind::Build, errors)))?;
         request.source = Some(source);
-        after = audit(&editing, &request, database).await?;
+        after = audit(editing, &request, database).await?;
     }
     let is_open = |known: &Vulnerability| {
         after.vulnerabilities.iter().any(|other| (&other.id, &other.module) == (&known.id, &known.module))
     };
-    let closed = before.vulnerabilities.iter().filter(|known| !is_open(known));
-    let closed = closed.map(|known| ClosedVulnerability {
-        id: &known.id,
-        module: &known.module,
-        version: &known.version,
-        reach: known.reach,
-    });
-    let closed: Vec<_> = closed.collect();
-    let builds = match changes.is_empty() {
-        true => None,
-        false => Some(builds(&editing, &request).await?),
-    };
-    let update = SecurityUpdate {
-        file: &editing.file,
-        dry_run,
-        changes: &changes,
-        closed,
-        remaining: &remaining,
-        builds,
-    };
-    editing.session.print(&match editing.session.format {
-        OutputFormat::Json => report::event("security_update", &update),
-        OutputFormat::Human => clean(&render(&update)).into_owned(),
-    })?;
-    match builds {
-        Some(false) => Err(ExitStatus::Failure),
-        None => Ok(()),
-        Some(true) if dry_run => Ok(()),
-        Some(true) => {
-            editing.changes = changes.iter().map(file_change).collect();
-            editing.session.request.options.versions.lowest_go = request.options.versions.lowest_go;
-            editing.save(true).await
-        }
-    }
+    let closed = before.vulnerabilities.iter().filter(|known| !is_open(known)).cloned().collect();
+    editing.changes = changes.iter().map(file_change).collect();
+    editing.session.request.options.versions.lowest_go = request.options.versions.lowest_go.clone();
+    Ok(PlannedSecurityUpdate { request, changes, closed, remaining })
 }
 
 async fn audit(editing: &EditSession, request: &BuildRequest, database: &str) -> CommandResult<AuditReport> {
@@ -122,12 +129,7 @@ async fn audit(editing: &EditSession, request: &BuildRequest, database: &str) ->
 
 /// Whether the binary can be compiled. The lock is not written.
 async fn builds(editing: &EditSession, request: &BuildRequest) -> CommandResult<bool> {
-    let binary = format!("rr{}", std::env::consts::EXE_SUFFIX);
-    let place = cache_directory(&request.environment).join(TRIAL_DIRECTORY).join(binary);
-    let mut request = request.clone();
-    request.goal = Goal::Build(Output::Store(place));
-    request.updates_lock = false;
-    request.options.cache = CacheOptions { program: std::env::current_exe().ok(), ..request.options.cache };
+    let request = trial(request, Vec::new());
     let session = &editing.session;
     match velox_build::build(&request, session.reporter(), session.cancel.clone()).await {
         Ok(_) => Ok(true),
@@ -137,6 +139,18 @@ async fn builds(editing: &EditSession, request: &BuildRequest) -> CommandResult<
         }
         Err(error) => Err(session.failed(&error)),
     }
+}
+
+/// The request of a build whose binary stays in the cache. The lock is not written.
+pub(super) fn trial(request: &BuildRequest, targets: Vec<GoTarget>) -> BuildRequest {
+    let binary = format!("rr{}", std::env::consts::EXE_SUFFIX);
+    let place = cache_directory(&request.environment).join(TRIAL_DIRECTORY).join(binary);
+    let mut request = request.clone();
+    request.goal = Goal::Build(Output::Store(place));
+    request.updates_lock = false;
+    request.options.compile.targets.extend(targets);
+    request.options.cache = CacheOptions { program: std::env::current_exe().ok(), ..request.options.cache };
+    request
 }
 
 /// Changes the text of the configuration, or the options if the text has the change already.

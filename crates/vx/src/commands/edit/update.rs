@@ -46,7 +46,7 @@ fn check_name(editing: &EditSession, name: &str) -> Result<(), Diagnostic> {
     })
 }
 
-fn update_plugin(
+pub(super) fn update_plugin(
     editing: &mut EditSession,
     available: &AvailableVersions,
     major: bool,

@@ -71,6 +71,7 @@ pub use go_tool::{GoTool, GoToolOutput};
 pub use go_variables::{GoVariable, InstructionSet, target_of_environment};
 pub use licenses::{LicenseFile, ModuleLicense};
 pub use link_reader::{LinkReader, LinkedBinary};
+pub use local_module::module_replacements;
 pub use lock::{
     Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, LockedVersions, SelectedModule,
     TargetVariant, carry_over_lock, locked_go_version, locked_versions,

@@ -1,7 +1,10 @@
 //! The directives of a local module's go.mod that only count in a main module
 //! (<https://go.dev/ref/mod#go-mod-file-replace>). A directory is built as its author builds it, so they count here.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use velox_gomod::{
     modfile::{GoMod, Replace},
@@ -29,6 +32,13 @@ impl LocalDirectives {
             require.into_iter().map(|line| ModuleVersion { path: line.path, version: line.version });
         Self { replaces: replace, excludes: exclude, requires: requires.collect() }
     }
+}
+
+/// The directories that the go.mod of a local module replaces other modules with.
+#[must_use]
+pub fn module_replacements(directory: &Path) -> Vec<PathBuf> {
+    let replaces = LocalDirectives::read(directory).replaces.into_iter();
+    replaces.filter(|it| it.new_version.is_none()).map(|it| PathBuf::from(it.new_path)).collect()
 }
 
 #[cfg(test)]

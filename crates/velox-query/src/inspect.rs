@@ -3,7 +3,10 @@
 use std::{fs::File, io::BufReader, path::Path};
 
 use serde::Serialize;
-use velox_gomod::buildinfo::{BuildInfo, BuildModule};
+use velox_gomod::{
+    buildinfo::{BuildInfo, BuildModule},
+    semver,
+};
 use velox_manifest::catalogue;
 
 use velox_build::{BuildRecord, Error};
@@ -48,6 +51,20 @@ pub struct BinaryModule {
     pub version: String,
     /// The replacement: a module and its version, or a directory.
     pub replacement: Option<String>,
+}
+
+impl Inspection {
+    /// RoadRunner's version, or else the one that `rr --version` shows, if it can be one of this RoadRunner: Go records no
+    /// version of the module that it builds.
+    #[must_use]
+    pub fn roadrunner_version(&self) -> Option<String> {
+        let stamped = || {
+            let version = format!("v{}", self.stamp_version.as_ref()?.trim_start_matches('v'));
+            let major = semver::major(&version)?;
+            self.roadrunner.ends_with(&format!("/{major}")).then_some(version)
+        };
+        self.version.clone().or_else(stamped)
+    }
 }
 
 /// Inspects a RoadRunner binary for any platform, without running it.
@@ -175,6 +192,7 @@ mod tests {
             ..BuildInfo::default()
         };
         let found = describe(&info, &roadrunner, None);
+        assert_eq!(found.roadrunner_version().as_deref(), Some("v2024.2.1"));
         assert_eq!((found.version, found.by_vx), (None, false));
         assert_eq!((found.stamp_version.as_deref(), found.stamp_time), (Some("2024.2.1"), None));
         assert_eq!(found.target.as_deref(), Some("linux/arm64"));

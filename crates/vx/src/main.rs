@@ -60,7 +60,9 @@ fn run() -> CommandResult {
 
 async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
     match command {
+        CliCommand::Build(arguments) if arguments.watch => build::watch::build(settings, *arguments).await,
         CliCommand::Build(arguments) => build::build::build(settings, *arguments).await,
+        CliCommand::Run(arguments) if arguments.watch => build::watch::run(settings, *arguments).await,
         CliCommand::Run(arguments) => build::run::run(settings, *arguments).await,
         CliCommand::Lock(arguments) => build::lock::lock(settings, *arguments).await,
         CliCommand::Fetch(arguments) => build::fetch::fetch(settings, *arguments).await,

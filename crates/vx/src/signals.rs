@@ -55,6 +55,12 @@ pub(crate) fn watch(
     Ok(SignalWatch { first, watcher: watcher.abort_handle() })
 }
 
+impl Drop for SignalWatch {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 #[cfg(unix)]
 struct SignalSource {
     interrupt: tokio::signal::unix::Signal,

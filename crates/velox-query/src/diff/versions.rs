@@ -186,7 +186,7 @@ impl BuildVersions {
             go: inspection.go_version.clone(),
             roadrunner: ModuleVersion {
                 path: inspection.roadrunner.clone(),
-                version: inspection.version.clone().unwrap_or_default(),
+                version: inspection.roadrunner_version().unwrap_or_default(),
             },
             plugins: inspection.plugins.iter().map(plugin).collect(),
             modules: [(inspection.target.clone().unwrap_or_default(), modules)].into(),

@@ -7,7 +7,7 @@ use velox_build::SbomFormat;
 
 use super::{ProjectArgs, SbomFormatArg, SourceArgs, parse_size};
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   vx build                                     # build velox.toml into ./rr
   vx build -c conf/velox.toml -o bin           # another file, another directory
@@ -17,6 +17,7 @@ use super::{ProjectArgs, SbomFormatArg, SourceArgs, parse_size};
   vx build --image ghcr.io/acme/rr:1.4 --push  # as a container image, without Docker
   vx build --remote https://builds.example.com # build on a build service, without a local Go
   vx build --with ./my-plugin                  # include a local plugin
+  vx build --watch                             # again when velox.toml or a local plugin changes
   vx build --roadrunner v2025.1.15 \\
     --with github.com/roadrunner-server/http/v5@v5.3.0 \\
     --with github.com/acme/mine=../mine        # without a velox.toml")]
@@ -80,6 +81,9 @@ pub(crate) struct BuildCommand {
     /// Fail if a binary is larger: in bytes, or with a suffix K, M or G; lists what grew since `vx size --save`
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "dry_run")]
     pub(crate) max_size: Option<u64>,
+    /// Build again whenever velox.toml or the Go code of a local plugin changes, until Ctrl-C
+    #[arg(long, conflicts_with_all = ["dry_run", "remote"])]
+    pub(crate) watch: bool,
     /// Print the resolved versions and the go.mod to stdout, without compiling
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -145,7 +149,7 @@ impl SbomArg {
 }
 
 /// Changes to the configuration for one build.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Override options")]
 pub(crate) struct OverrideArgs {
     /// Add a plugin, or override the one in velox.toml: by module path, or by name in the version that `vx add` takes;
@@ -162,7 +166,7 @@ pub(crate) struct OverrideArgs {
     pub(crate) roadrunner: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Remote build options")]
 pub(crate) struct RemoteArgs {
     /// The build service to build on; `off` builds locally [default: $VX_REMOTE, or local]
@@ -177,7 +181,7 @@ pub(crate) struct RemoteArgs {
     pub(crate) trusted_key: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   vx verify rr                                 # build it again from velox.lock, and compare the bytes
   vx verify rr --attestation rr.intoto.jsonl --key cosign.pub --sbom rr.cdx.json
@@ -229,6 +233,7 @@ pub(crate) struct VerifyCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   vx run serve -c .rr.yaml                     # run the binary that velox.toml describes
+  vx run --watch serve                         # build and restart when velox.toml or a local plugin changes
   vx run --with ./my-plugin serve              # include a local plugin
   vx run -- --version                          # `--` before arguments that start with a dash
 
@@ -244,6 +249,10 @@ pub(crate) struct RunCommand {
     /// Enable Go's race detector (requires a C compiler)
     #[arg(long)]
     pub(crate) race: bool,
+    /// Build again and restart rr whenever velox.toml, the Go code of a local plugin or the configuration of rr changes, until
+    /// Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
     /// The arguments of rr; everything after the first one is passed on
     #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) arguments: Vec<OsString>,

@@ -292,7 +292,7 @@ impl FormatArg {
 }
 
 /// The configuration of a command that builds or inspects it, with its target platforms.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ProjectArgs {
     #[command(flatten)]
     pub(crate) source: SourceArgs,

@@ -257,7 +257,7 @@ pub(crate) struct LoadedManifest {
     pub(crate) warnings: Vec<Diagnostic>,
     /// `None` without a configuration file.
     pub(crate) source: Option<SourceFile>,
-    base: PathBuf,
+    pub(crate) base: PathBuf,
     lock: Option<PathBuf>,
     unchanged: bool,
 }

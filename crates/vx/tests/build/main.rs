@@ -39,5 +39,6 @@ mod static_binary;
 mod toolchain;
 mod velox_clients;
 mod verify;
+mod watch;
 mod with;
 mod wrong_configurations;

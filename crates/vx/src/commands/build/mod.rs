@@ -12,3 +12,4 @@ mod remote;
 pub(crate) mod run;
 pub(super) mod sign_key;
 pub(crate) mod verify;
+pub(crate) mod watch;

@@ -36,7 +36,14 @@ const UNCACHED_DIRECTORY: &str = "run-v0";
 
 /// `vx run`: builds the binary if it is not cached, and replaces this process by it.
 pub(crate) async fn run(settings: Settings, arguments: RunCommand) -> CommandResult {
-    let RunCommand { mut source, mut overrides, debug, race, arguments } = arguments;
+    let words = arguments.arguments.clone();
+    let binary = build_to_run(settings, arguments).await?;
+    execute(&binary, &words)
+}
+
+/// Builds the binary if it is not cached. Signals are no longer handled then.
+pub(super) async fn build_to_run(settings: Settings, arguments: RunCommand) -> CommandResult<PathBuf> {
+    let RunCommand { mut source, mut overrides, debug, race, watch: _, arguments } = arguments;
     let report = |file| report::open_stderr(&settings, Default::default(), file);
     overrides.resolve_names(&settings, &source, report).await?;
     let directory = working_directory()?;
@@ -73,14 +80,14 @@ pub(crate) async fn run(settings: Settings, arguments: RunCommand) -> CommandRes
         return Err(ExitStatus::Interrupted(signal));
     }
     session.signals.stop();
-    match summary.binaries.first() {
-        Some(binary) => execute(&binary.path, &arguments),
+    match summary.binaries.into_iter().next() {
+        Some(binary) => Ok(binary.path),
         None => Err(report::complain("internal error: the build has no binary")),
     }
 }
 
 /// The existing RoadRunner configuration that `rr serve` reads with these arguments.
-fn served_config(arguments: &[OsString], directory: &Path) -> Option<PathBuf> {
+pub(super) fn served_config(arguments: &[OsString], directory: &Path) -> Option<PathBuf> {
     let serves = arguments.iter().any(|argument| argument == "serve");
     let value = |short: &str, long: &str| {
         let at = arguments.iter().rposition(|argument| {

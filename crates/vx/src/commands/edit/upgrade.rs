@@ -117,6 +117,7 @@ pub(crate) async fn upgrade(settings: Settings, mut arguments: UpgradeCommand) -
     let is_current = editing.editor.text() == editing.source.text
         && editing.changes.is_empty()
         && editing.upgrade.is_empty()
+        && inspection.roadrunner_version().is_some()
         && has_locked_versions(&editing, &inspection);
     if is_planned {
         return show_plan(&editing, &planned, &installed, config.as_deref(), is_current, arguments.check);
@@ -202,12 +203,7 @@ fn configuration_of(inspection: &Inspection, path: &Path, to: Option<&str>) -> R
         ))
         .help("name the velox.toml that it was built from: `--config FILE`"));
     }
-    let stamped = || {
-        let version = format!("v{}", inspection.stamp_version.as_ref()?.trim_start_matches('v'));
-        let major = semver::major(&version)?;
-        (inspection.roadrunner.ends_with(&format!("/{major}"))).then_some(version)
-    };
-    let reference = inspection.version.clone().or_else(stamped).or_else(|| to.map(str::to_owned));
+    let reference = inspection.roadrunner_version().or_else(|| to.map(str::to_owned));
     let Some(reference) = reference else {
         return Err(Error::configuration(format!(
             "{} does not contain its RoadRunner version",
@@ -261,6 +257,10 @@ async fn plan(editing: &mut EditSession, arguments: &UpgradeCommand) -> CommandR
             }
             // RoadRunner moves to any release with the same generation of plugins.
             let is_free = row.is_roadrunner && row.constraint().is_none();
+            let newest = row.latest().map(|(_, version)| version);
+            if is_free && newest.is_some_and(|newest| semver::compare(newest, &row.requested).is_le()) {
+                continue;
+            }
             update_plugin(editing, &row, is_free, true).map_err(|error| editing.session.invalid(error))?;
         }
     }

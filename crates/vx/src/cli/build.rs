@@ -96,7 +96,7 @@ pub(crate) struct BuildCommand {
 }
 
 /// The container image of a build.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Image options")]
 pub(crate) struct ImageArgs {
     /// Make a container image of the binary, with this name: [REGISTRY/]REPOSITORY[:TAG]. Can be repeated [default:
@@ -230,7 +230,7 @@ pub(crate) struct VerifyCommand {
     pub(crate) remote_token_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   vx run serve -c .rr.yaml                     # run the binary that velox.toml describes
   vx run --watch serve                         # build and restart when velox.toml or a local plugin changes

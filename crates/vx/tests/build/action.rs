@@ -73,6 +73,66 @@ fn action_installs_vx_lists_caches_and_builds() {
     job.step("build").fails_with(2, &["vx lock"]);
 }
 
+/// `gh`: writes its arguments and the text to the home directory; there is an open pull request after the first one.
+const GH: &str = r#"#!/bin/sh
+echo "$@" >>"$HOME/gh"
+case "$1 $2" in
+"pr list") [ ! -f "$HOME/text.md" ] || echo https://github.com/acme/app/pull/7 ;;
+"pr create") echo https://github.com/acme/app/pull/7 ;;
+esac
+while [ $# -gt 0 ]; do
+    [ "$1" != --body-file ] || cp "$2" "$HOME/text.md"
+    shift
+done
+"#;
+
+#[test]
+fn action_opens_a_pull_request_with_what_an_update_changes() {
+    let job = Job::new(&[
+        ("VX_ACTION_CONFIG", "velox.toml"),
+        ("VX_ACTION_BRANCH", "vx/update"),
+        ("GITHUB_REF_NAME", "main"),
+        // A database that can't be read: the pull request has the rest.
+        ("HTTPS_PROXY", "http://127.0.0.1:1"),
+        ("NO_PROXY", "127.0.0.1,localhost"),
+    ]);
+    let sandbox = &job.sandbox;
+    job.step("install").ok();
+    let gh = sandbox.home().join("gh-bin");
+    fs::create_dir(&gh).unwrap();
+    fs::write(gh.join("gh"), GH).unwrap();
+    sandbox.run(&format!("chmod +x {}/gh", gh.display()));
+    let path = fs::read_to_string(sandbox.home().join("path")).unwrap();
+    fs::write(sandbox.home().join("path"), format!("{}:{}", gh.display(), path.trim())).unwrap();
+    sandbox.vx("lock -q").ok();
+    let git = |line: &str| sandbox.run(&format!("git -c user.name=a -c user.email=a@example.com {line}"));
+    git("init -q -b main .");
+    git("add velox.toml velox.lock");
+    git("commit -q -m first");
+    git("init -q --bare ../home/origin");
+    git("remote add origin ../home/origin");
+
+    job.step("update").ok();
+    assert!(job.outputs().ends_with("changed=true\npull-request=https://github.com/acme/app/pull/7\n"));
+    let text = fs::read_to_string(sandbox.home().join("text.md")).unwrap();
+    assert_eq!(text, "| | from | to |\n|---|---|---|\n| `hello` | `v1.0.0` | `v1.1.0` |\n");
+    let asked = || fs::read_to_string(sandbox.home().join("gh")).unwrap();
+    let created =
+        "pr create --head vx/update --base main --title Update RoadRunner and its plugins --body-file ";
+    assert!(asked().contains(created), "{}", asked());
+    let pushed = git("--git-dir ../home/origin show --stat --format=%s vx/update");
+    assert!(pushed.starts_with("Update RoadRunner and its plugins\n"), "{pushed}");
+    assert!(pushed.contains(" velox.lock ") && pushed.contains(" velox.toml "), "{pushed}");
+
+    // The next day, nothing was merged: the same pull request.
+    git("checkout -q main");
+    job.step("update").ok();
+    assert!(asked().contains("pr edit https://github.com/acme/app/pull/7 --body-file "), "{}", asked());
+    // Merged: nothing is newer.
+    job.step("update").ok();
+    assert!(job.outputs().ends_with("changed=false\n"), "{}", job.outputs());
+}
+
 #[test]
 fn action_passes_every_input_to_its_script() {
     let text = |name: &str| fs::read_to_string(top().join(name)).unwrap();
@@ -82,7 +142,7 @@ fn action_passes_every_input_to_its_script() {
         let input = format!("VX_ACTION_{name}: ${{{{ inputs.{} }}}}", name.to_lowercase());
         assert!(action.contains(&input), "action.yml has no {input}");
     }
-    for step in ["install", "caches", "build"] {
+    for step in ["install", "caches", "build", "update"] {
         let run = format!("run: '\"$GITHUB_ACTION_PATH/packaging/action\" {step}'");
         assert!(action.contains(&run), "action.yml has no {run}");
     }

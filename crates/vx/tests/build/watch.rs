@@ -71,11 +71,13 @@ fn machine() -> (Sandbox, ModuleProxy) {
          replace = \"./hello\"\n"
     );
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", configuration);
+    let sandbox = sandbox.files("hello", plugin(HELLO, "hello").files());
     (with_plugin(sandbox, "first"), proxy)
 }
 
 fn with_plugin(sandbox: Sandbox, says: &str) -> Sandbox {
-    sandbox.files("hello", plugin(HELLO, "hello").says(says).files())
+    let files = plugin(HELLO, "hello").says(says).files();
+    sandbox.file("hello/plugin.go", &files["plugin.go"])
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod docs;
 mod doctor;
 mod plugin_graph;
 mod queries;
+mod renovate;
 mod rr_config;
 mod shell;
 mod size;

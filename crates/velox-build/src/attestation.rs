@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     error::Error,
-    provenance::{BUILD_TYPE, PAYLOAD_TYPE, signed_message},
+    provenance::{AttestedFile, BUILD_TYPE, PAYLOAD_TYPE, signed_message},
     verifying_key::VerifyingKey,
 };
 
@@ -23,15 +23,6 @@ pub struct Attestation {
     pub builder: String,
     /// The parameters of the build; `None`: it is not a build of vx.
     pub build: Option<AttestedBuild>,
-}
-
-/// A file that an attestation is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttestedFile {
-    /// Its name.
-    pub name: String,
-    /// Its SHA-256, in hexadecimal.
-    pub sha256: String,
 }
 
 /// The attested parameters of a build by vx.

@@ -14,7 +14,6 @@ use velox_gomod::module::ModuleVersion;
 use crate::{
     artifact::publish::write_whole,
     atomic_file::FileMode,
-    attestation::AttestedFile,
     compile::go_build::build_flags,
     context::BuildContext,
     error::Error,
@@ -33,6 +32,15 @@ pub(crate) const BUILD_TYPE: &str =
     "https://github.com/roadrunner-server/velox/blob/master/docs/sbom-and-provenance.md#build-type-v1";
 const BUILDER: &str =
     "https://github.com/roadrunner-server/velox/blob/master/docs/sbom-and-provenance.md#builder";
+
+/// A file that an attestation is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttestedFile {
+    /// Its name.
+    pub name: String,
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: String,
+}
 
 /// Writes the signed provenance of published binaries.
 pub(crate) fn write(

@@ -13,7 +13,6 @@ use velox_gomod::{
 use velox_manifest::{GoTarget, Manifest, Replacement, parse_target};
 
 use crate::{
-    artifact::record::BuildRecord,
     error::Error,
     event::{LoweredModule, PluginRow, RaisedPlugin},
     go_variables::InstructionSet,
@@ -175,13 +174,13 @@ impl TargetVariant {
         Self { target: target.clone(), cgo: settings.cgo, tags, instruction_set }
     }
 
-    /// The target that a binary was compiled for; `None`: its build information doesn't say it.
+    /// The target that a binary with these build tags was compiled for; `None`: its build information doesn't say it.
     #[must_use]
-    pub fn of_binary(info: &BuildInfo, record: &BuildRecord) -> Option<Self> {
+    pub fn of_binary(info: &BuildInfo, tags: &[String], debug: bool) -> Option<Self> {
         let setting = |name: &str| Some(info.settings.iter().find(|(key, _)| key == name)?.1.as_str());
         let target = parse_target(&format!("{}/{}", setting("GOOS")?, setting("GOARCH")?)).ok()?;
-        let mut tags = record.tags.clone();
-        tags.extend(record.debug.then(|| "debug".to_owned()));
+        let mut tags = tags.to_vec();
+        tags.extend(debug.then(|| "debug".to_owned()));
         tags.sort();
         tags.dedup();
         let instruction_set = InstructionSet::of_settings(&info.settings, &target.arch);

@@ -71,7 +71,7 @@ impl RecordedBinary {
             Error::build(format!("{name} has no build record"))
                 .help("vx did not build it, or somebody removed the record: it can't be built again")
         })?;
-        let variant = TargetVariant::of_binary(&info, &record).ok_or_else(|| {
+        let variant = TargetVariant::of_binary(&info, &record.tags, record.debug).ok_or_else(|| {
             Error::build(format!("the build information of {name} lacks its target (GOOS, GOARCH)"))
         })?;
         let (_, sha256) = file_digest(path).map_err(|error| Error::file("read", path, &error))?;

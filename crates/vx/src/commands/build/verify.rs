@@ -4,7 +4,6 @@ use std::{
 };
 
 use serde::Serialize;
-use tempfile::NamedTempFile;
 use velox_build::{Attestation, BuildOptions, Error, Goal, NetworkAccess, VerifyingKey};
 use velox_query::{RecordedBinary, Verification};
 
@@ -199,13 +198,4 @@ fn render(arguments: &VerifyCommand, lock: &str, result: &Verification, signed: 
         text += &format!("{} lists the modules of the binary\n", sbom.display());
     }
     text
-}
-
-/// Writes a downloaded lock to a temporary file.
-pub(super) fn temporary_lock(text: &str) -> Result<NamedTempFile, Error> {
-    let written = tempfile::Builder::new().prefix("velox-").suffix(".lock").tempfile().and_then(|file| {
-        fs::write(file.path(), text)?;
-        Ok(file)
-    });
-    written.map_err(|error| Error::file("write to", &std::env::temp_dir(), &error))
 }

@@ -12,10 +12,7 @@ use super::{
     ADDRESS_VARIABLE, RemoteProgress, RemoteService, TOKEN_VARIABLE, build_error, client_error, finished,
     read_token, spec,
 };
-use crate::{
-    commands::{build::verify::temporary_lock, session::Session},
-    settings::Settings,
-};
+use crate::{commands::session::Session, settings::Settings};
 
 /// The path of a lock on a build service, around the ID of the build.
 const LOCK_PATH: (&str, &str) = ("/v1/builds/", "/velox.lock");
@@ -124,4 +121,13 @@ fn request(session: &Session, binary: &RecordedBinary, lock: &Lock) -> Result<Bu
         ..spec
     };
     spec.normalized().map_err(spec::rejected)
+}
+
+/// Writes a downloaded lock to a temporary file.
+fn temporary_lock(text: &str) -> Result<NamedTempFile, Error> {
+    let written = tempfile::Builder::new().prefix("velox-").suffix(".lock").tempfile().and_then(|file| {
+        std::fs::write(file.path(), text)?;
+        Ok(file)
+    });
+    written.map_err(|error| Error::file("write to", &std::env::temp_dir(), &error))
 }

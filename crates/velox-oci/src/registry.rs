@@ -49,7 +49,7 @@ pub enum RegistryEvent<'a> {
     },
 }
 
-/// The settings of a [`RegistryClient`].
+/// The settings of a [`RegistryClient`](crate::RegistryClient).
 #[derive(Clone, Default)]
 pub struct RegistryOptions {
     /// Proxies, certificates and timeouts. `max_wait` is the longest wait for a rate limit.

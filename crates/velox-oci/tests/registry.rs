@@ -1,5 +1,7 @@
 //! The client against a registry on localhost that fails in many ways.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -380,8 +380,8 @@ fn upload(content: &mut RegistryContent, request: &HttpRequest, name: &str, id: 
     let Some(data) = content.uploads.get_mut(id) else {
         return failure(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry");
     };
-    match &request.method {
-        &Method::PATCH => {
+    match request.method {
+        Method::PATCH => {
             let start =
                 request.header("content-range").and_then(|range| range.split_once('-')?.0.parse().ok());
             if start.is_some_and(|start: usize| start != data.len()) {
@@ -398,12 +398,12 @@ fn upload(content: &mut RegistryContent, request: &HttpRequest, name: &str, id: 
                 None => reply,
             }
         }
-        &Method::GET => HttpReply { status: 204, ..accepted(id, data) },
-        &Method::DELETE => {
+        Method::GET => HttpReply { status: 204, ..accepted(id, data) },
+        Method::DELETE => {
             content.uploads.remove(id);
             HttpReply::text(204, "")
         }
-        &Method::PUT => {
+        Method::PUT => {
             data.extend_from_slice(&request.body);
             let actual = digest_of(data);
             if request.parameter("digest").as_ref() != Some(&actual) {

@@ -131,7 +131,8 @@ pub(crate) fn with_parents(entries: Vec<LayerEntry>, has_base: bool) -> Vec<Laye
         let parents = entry.path.match_indices('/').filter_map(|(at, _)| entry.path.get(..at));
         for parent in parents {
             let is_there = all.iter().rev().any(|known| known.path == parent);
-            if !is_there && !(has_base && is_standard(parent)) {
+            let is_left_out = has_base && is_standard(parent);
+            if !is_there && !is_left_out {
                 all.push(LayerEntry { path: parent.to_owned(), kind: EntryKind::Directory });
             }
         }

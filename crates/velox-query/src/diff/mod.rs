@@ -9,7 +9,10 @@
 mod origin;
 mod versions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +24,7 @@ pub use self::versions::{
     BuildPlugin, BuildVersions, ChangeDirection, LockChange, LockChangeKind, ModuleVersions,
 };
 pub(crate) use self::versions::{compare, compare_modules, described, identity};
-use crate::{RecordedSizes, VulnerabilityDiff};
+use crate::{RecordedSize, RecordedSizes, VulnerabilityDiff, binary_size, inspect};
 
 /// A smaller change of a module is not shown: sizes of modules are estimates.
 const MIN_SIZE_CHANGE_BYTES: u64 = 1024;
@@ -98,6 +101,22 @@ pub struct ModuleSizeChange {
     pub from: u64,
     /// Bytes after; zero for a removed module.
     pub to: u64,
+}
+
+impl ComparedBuild {
+    /// Reads a binary.
+    ///
+    /// # Errors
+    /// It can't be read, or is no RoadRunner binary.
+    pub fn of_binary(path: &Path) -> Result<Self, Error> {
+        let inspection = inspect(path)?;
+        let mut sizes = RecordedSizes::default();
+        // A compressed binary has versions, but no symbols.
+        if let (Some(target), Ok(report)) = (&inspection.target, binary_size(path)) {
+            sizes.0.insert(target.clone(), RecordedSize::of(&report));
+        }
+        Ok(Self { versions: BuildVersions::of_binary(&inspection), sizes })
+    }
 }
 
 impl BuildDiff {
@@ -221,7 +240,7 @@ fn source(path: &str, selected: &SelectedModule) -> Option<ModuleVersion> {
 }
 
 fn sizes(before: &RecordedSizes, after: &RecordedSizes) -> Vec<SizeChange> {
-    let change = |(target, new): (&String, &crate::RecordedSize)| {
+    let change = |(target, new): (&String, &RecordedSize)| {
         let old = before.0.get(target)?;
         let paths: BTreeSet<&String> = old.modules.keys().chain(new.modules.keys()).collect();
         let size =

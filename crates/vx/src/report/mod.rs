@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 mod delayed;
 pub(crate) mod diagnostics;
+pub(crate) mod diff;
 pub(crate) mod findings;
 mod human;
 mod json;

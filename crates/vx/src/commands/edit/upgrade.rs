@@ -10,7 +10,7 @@ use velox_build::{BuildRequest, CachedModules, Error, InstalledBinary, Lock, Upg
 use velox_gomod::{pseudo::is_pseudo_version, semver};
 use velox_manifest::{SourceFile, catalogue, parse_target};
 use velox_query::{
-    AvailableVersions, BuildDiff, DryStart, Inspection, PluginEntry, ROADRUNNER, RrConfig,
+    AvailableVersions, BuildDiff, ComparedBuild, DryStart, Inspection, PluginEntry, ROADRUNNER, RrConfig,
     available_versions, inspect, plan_upgrade, render_configuration, render_settings, without_major,
 };
 
@@ -22,12 +22,11 @@ use crate::{
             session::{EditPurpose, EditSession},
             update::update_plugin,
         },
-        query::diff::{compared_binary, render},
         rr_config,
         session::working_directory,
     },
     config_file::DEFAULT_FILE_NAME,
-    report::{self, Change, text::table},
+    report::{self, Change, diff::render, text::table},
     settings::Settings,
     status::{CommandResult, ExitStatus},
 };
@@ -369,7 +368,8 @@ async fn replace(
         dry_start = Some(started);
     }
     let compared = (|| {
-        let (before, after) = (compared_binary(installed.path())?, compared_binary(&binary.path)?);
+        let (before, after) =
+            (ComparedBuild::of_binary(installed.path())?, ComparedBuild::of_binary(&binary.path)?);
         let mut cache = CachedModules::new(&request.environment);
         let mut diff = BuildDiff::new(&before, &after, &mut cache);
         // The old versions are rarely there.

@@ -7,9 +7,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use velox_testkit::TestRegistry;
 
 use crate::{
-    configuration::{BenchConfig, BenchPlugins, ROADRUNNER},
+    configuration::{BenchConfig, BenchPlugins, RELEASE, ROADRUNNER},
     measure::{Measurement, measure},
     proxy::BenchProxy,
     sandbox::Sandbox,
@@ -31,6 +32,10 @@ pub(crate) enum Scenario {
     Cold,
     /// Everything is empty but a remote cache of compiled packages, and a velox.lock
     Remote,
+    /// Everything is empty but a remote cache with the finished binary, and its velox.lock
+    RemoteArtifact,
+    /// Everything is empty, without a velox.lock; a registry on localhost has the packages of the release
+    PublicCache,
     /// One more plugin than in the previous build
     PluginAdded,
     /// The same build again
@@ -71,6 +76,8 @@ impl Scenario {
         match self {
             Self::Cold => "cold",
             Self::Remote => "remote",
+            Self::RemoteArtifact => "remote-artifact",
+            Self::PublicCache => "public-cache",
             Self::PluginAdded => "plugin-added",
             Self::Unchanged => "unchanged",
             Self::ThreeTargets => "three-targets",
@@ -88,6 +95,19 @@ impl Bench {
             Scenario::Cold => self.cold().map(|pairs| seconds("cold", &pairs, Bar::Ratio(0.80))),
             Scenario::Remote if !self.knows("--remote-cache") => return missing("--remote-cache"),
             Scenario::Remote => self.remote().map(|pairs| seconds("remote", &pairs, Bar::Ratio(0.15))),
+            Scenario::RemoteArtifact if !self.knows("--remote-cache") => return missing("--remote-cache"),
+            Scenario::RemoteArtifact => self.remote_artifact().map(|pairs| {
+                let mut rows = seconds("remote-artifact", &pairs, Bar::Ratio(0.02));
+                let vx = pairs.vx.iter().map(|run| run.seconds * 1e3).collect();
+                let name = "remote-artifact, vx alone".to_owned();
+                let (unit, other) = (Unit::Milliseconds, Vec::new());
+                rows.push(Row { name, unit, other, vx, bar: Bar::Median(2000.0) });
+                rows
+            }),
+            Scenario::PublicCache if !self.knows("oci") => return missing("--remote-cache oci://"),
+            Scenario::PublicCache => {
+                self.public_cache().map(|pairs| seconds("public-cache", &pairs, Bar::Ratio(0.20)))
+            }
             Scenario::PluginAdded => {
                 self.plugin_added().map(|pairs| seconds("plugin-added", &pairs, Bar::Ratio(0.80)))
             }
@@ -144,30 +164,60 @@ impl Bench {
     }
 
     fn remote(&mut self) -> Result<MeasuredPairs> {
-        self.once(Scenario::Remote, |bench| {
+        // Not the finished binary.
+        self.once(Scenario::Remote, |bench| bench.with_remote("remote", &["--no-cache"]))
+    }
+
+    fn remote_artifact(&mut self) -> Result<MeasuredPairs> {
+        self.once(Scenario::RemoteArtifact, |bench| bench.with_remote("remote-artifact", &[]))
+    }
+
+    /// Empty machines that have the lock of a build that filled a shared directory.
+    fn with_remote(&mut self, name: &str, flags: &[&str]) -> Result<MeasuredPairs> {
+        self.warm_up()?;
+        let configuration = BenchConfig::new(self.set)?;
+        let folder = self.directory.join(name);
+        let cache = folder.to_string_lossy().into_owned();
+        fs::create_dir_all(&folder)?;
+        let lock = {
+            let sandbox = self.sandbox("fill")?;
+            self.configure(Tool::Vx, &sandbox, configuration.clone())?;
+            let run = self.build(Tool::Vx, &sandbox, &["--remote-cache", &cache])?;
+            report(name, "filling", Tool::Vx, &run);
+            fs::read_to_string(sandbox.work().join("velox.lock")).ok()
+        };
+        self.alternate(name, self.rounds, self.rounds, |tool| {
+            let sandbox = self.sandbox("cold")?;
+            self.configure(tool, &sandbox, configuration.clone())?;
+            if tool == Tool::Velox {
+                return self.build(tool, &sandbox, &[]);
+            }
+            if let Some(lock) = &lock {
+                sandbox.write("velox.lock", lock)?;
+            }
+            self.build(tool, &sandbox, &[&["--remote-cache", &cache], flags].concat())
+        })
+    }
+
+    fn public_cache(&mut self) -> Result<MeasuredPairs> {
+        self.once(Scenario::PublicCache, |bench| {
             bench.warm_up()?;
             let configuration = BenchConfig::new(bench.set)?;
-            let folder = bench.directory.join("remote");
-            let cache = folder.to_string_lossy().into_owned();
-            fs::create_dir_all(&folder)?;
-            let lock = {
+            let registry = TestRegistry::start();
+            let location = format!("oci://{}/velox/cache:{RELEASE}", registry.host());
+            let pinned = {
                 let sandbox = bench.sandbox("fill")?;
-                bench.configure(Tool::Vx, &sandbox, configuration.clone())?;
-                let run = bench.build(Tool::Vx, &sandbox, &["--remote-cache", &cache])?;
-                report("remote", "filling", Tool::Vx, &run);
-                fs::read_to_string(sandbox.work().join("velox.lock")).ok()
+                let arguments = ["cache", "publish", "--for", RELEASE, &location];
+                let output = sandbox.command(&bench.vx, &arguments).output()?;
+                let said = String::from_utf8_lossy(&output.stderr);
+                ensure!(output.status.success(), "vx cache publish failed:\n{said}");
+                String::from_utf8(output.stdout)?.trim().to_owned()
             };
-            bench.alternate("remote", bench.rounds, bench.rounds, |tool| {
+            bench.alternate("public-cache", bench.rounds, bench.rounds, |tool| {
                 let sandbox = bench.sandbox("cold")?;
                 bench.configure(tool, &sandbox, configuration.clone())?;
-                if tool == Tool::Velox {
-                    return bench.build(tool, &sandbox, &[]);
-                }
-                if let Some(lock) = &lock {
-                    sandbox.write("velox.lock", lock)?;
-                }
-                // Not the finished binary.
-                bench.build(tool, &sandbox, &["--remote-cache", &cache, "--no-cache"])
+                let flags: &[&str] = if tool == Tool::Velox { &[] } else { &["--remote-cache", &pinned] };
+                bench.build(tool, &sandbox, flags)
             })
         })
     }

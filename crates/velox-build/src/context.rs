@@ -9,7 +9,6 @@ use velox_gomod::goversion::GoVersion;
 use velox_manifest::{Diagnostic, GoSelection, Manifest, Spanned};
 
 use crate::{
-    artifact::shared::SharedArtifacts,
     cache_directory::{cache_directory, check_go_cache, secure},
     error::{Blame, Error, ErrorKind},
     event::{BuildSummary, Event, Note, Reporter},
@@ -19,6 +18,7 @@ use crate::{
     request::{BuildRequest, Goal, Output, Upgrade},
     resolve::{Resolver, directives::unused, forge::Forges, network::Network, roadrunner_release},
     settings::BuildSettings,
+    shared_caches::SharedArtifacts,
     stamp::Stamp,
     toolchain::{InstalledGo, Toolchain, Toolchains},
     workspace::scratch::ScratchDirectory,

@@ -33,6 +33,7 @@ mod plugin_template;
 mod process;
 mod process_group;
 mod provenance;
+mod publish_cache;
 mod rebase_replaces;
 mod rebuild;
 mod remote;
@@ -43,6 +44,7 @@ mod sbom;
 mod sbom_format;
 mod session;
 mod settings;
+mod shared_artifacts;
 mod shared_caches;
 mod signing_key;
 mod stamp;
@@ -81,12 +83,13 @@ pub use pipeline::{build, build_checked};
 pub use plugin_template::PluginTemplate;
 pub use process_group::{EndSignal, ProcessGroup};
 pub use provenance::{AttestedFile, attest};
+pub use publish_cache::{PublishedCache, check_cache_location, publish_cache};
 pub use rebase_replaces::rebase_replaces;
 pub use rebuild::{RebuiltBinary, rebuild};
 pub use remote::{LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};
 pub use request::{
     AttestationOutput, BuildOptions, BuildRequest, CacheOptions, CompileOptions, Goal, NetworkAccess, Output,
-    SbomOutput, StampOptions, Upgrade, VersionOptions, WorkspaceOptions,
+    PublicCaches, SbomOutput, StampOptions, Upgrade, VersionOptions, WorkspaceOptions,
 };
 pub use resolve::{
     RoadRunnerRelease, module_in,

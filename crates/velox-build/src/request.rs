@@ -193,8 +193,21 @@ pub struct CacheOptions {
     pub store_limit_bytes: Option<u64>,
     /// `--remote-cache URL`: the shared cache, instead of those in `[cache]`.
     pub remote: Option<String>,
+    /// The caches that a build suggests, and whose signatures it trusts; `None`: none are published.
+    pub public_caches: Option<PublicCaches>,
     /// The program that runs [`crate::serve_compile_cache`]; `None`: there is no shared cache.
     pub program: Option<PathBuf>,
+}
+
+/// Caches in a registry with the packages of RoadRunner releases, which anybody can read. Their tags are the releases.
+#[derive(Debug, Clone)]
+pub struct PublicCaches {
+    /// `HOST/REPOSITORY`.
+    pub repository: String,
+    /// The public key that verifies them, in PEM.
+    pub trusted_key: String,
+    /// The releases that have one.
+    pub releases: Vec<String>,
 }
 
 /// Options of the workspace.

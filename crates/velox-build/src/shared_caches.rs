@@ -1,10 +1,21 @@
-//! The settings of the caches that machines share.
+//! The caches that machines share: their settings, and what a build has found out about them.
 
-use std::ops::Range;
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use url::Url;
 
-use crate::{error::Error, request::BuildRequest};
+use velox_gocache::{ArtifactName, PublicKey, RemoteArtifactError, is_registry, registry_reference};
+use velox_manifest::Diagnostic;
+
+use crate::{
+    error::{Error, ErrorKind},
+    event::CompileCacheStats,
+    request::{BuildRequest, PublicCaches},
+};
 
 /// The shared caches of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +26,8 @@ pub(crate) struct SharedCaches {
     pub(crate) read_only: bool,
     /// Whether they keep finished binaries.
     pub(crate) artifacts: bool,
+    /// The key in PEM that verifies caches in registries.
+    pub(crate) trusted_key: Option<String>,
 }
 
 impl SharedCaches {
@@ -37,8 +50,32 @@ impl SharedCaches {
                 .collect::<Result<_, _>>()?,
         };
         let read_only = environment.get("VX_REMOTE_CACHE_READ_ONLY").is_some_and(|value| value == "1");
+        let mut trusted_key = trusted_key(request)?;
+        let unpinned = |remote: &&Url| {
+            is_registry(remote) && registry_reference(remote).is_ok_and(|it| it.digest().is_none())
+        };
+        if let Some(remote) = remotes.iter().find(unpinned)
+            && trusted_key.is_none()
+        {
+            let known = options.cache.public_caches.as_ref().filter(|public| public.has(remote));
+            let Some(known) = known else {
+                let named = manifest.cache.remotes.iter().find(|it| it.value == remote.as_str());
+                let error = Diagnostic::error(format!(
+                    "the cache {remote} has neither a digest nor a trusted key"
+                ))
+                .at(named.and_then(|remote| remote.span.clone()))
+                .label("anybody who can move this tag decides what you build")
+                .help("add the digest that `vx cache publish` printed: oci://REGISTRY/NAME:TAG@sha256:…")
+                .help(
+                    "or set trusted_key in [cache] (VX_REMOTE_CACHE_KEY) to the public key of its publisher",
+                );
+                return Err(Error::many(ErrorKind::Configuration, vec![error]));
+            };
+            trusted_key = Some(known.trusted_key.clone());
+        }
         Ok(Self {
             remotes,
+            trusted_key,
             read_only: manifest.cache.read_only || read_only,
             artifacts: manifest.cache.artifacts,
         })
@@ -50,9 +87,102 @@ impl SharedCaches {
         self.remotes.iter().filter(move |remote| !is_offline || remote.scheme() == "file")
     }
 
-    /// The one that gets uploads, if the build may use it.
+    /// The one that gets uploads, if the build may use it; caches in registries never get any.
     pub(crate) fn first_usable(&self, request: &BuildRequest) -> Option<&Url> {
-        self.usable(request).next().filter(|first| Some(*first) == self.remotes.first())
+        let is_first = |first: &&Url| Some(*first) == self.remotes.first() && !is_registry(first);
+        self.usable(request).next().filter(is_first)
+    }
+}
+
+/// What this build knows about the binaries in its shared caches.
+#[derive(Debug, Default)]
+pub(crate) struct SharedArtifacts {
+    state: Mutex<SharedState>,
+}
+
+/// The state of [`SharedArtifacts`].
+#[derive(Debug, Default)]
+pub(crate) struct SharedState {
+    pub(crate) stats: CompileCacheStats,
+    pub(crate) asked: BTreeSet<ArtifactName>,
+    /// Caches that failed: nothing else is requested from them.
+    pub(crate) failed: BTreeSet<Url>,
+    /// Binaries that the first cache has, but damaged.
+    pub(crate) damaged: BTreeSet<ArtifactName>,
+}
+
+impl SharedArtifacts {
+    pub(crate) fn state(&self) -> MutexGuard<'_, SharedState> {
+        // A panic never leaves the state inconsistent.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The statistics so far; `None`: no cache was used.
+    pub(crate) fn stats(&self) -> Option<CompileCacheStats> {
+        let stats = self.state().stats.clone();
+        (stats != CompileCacheStats::default()).then_some(stats)
+    }
+
+    /// Whether a cache failed.
+    pub(crate) fn has_failed(&self, remote: &Url) -> bool {
+        self.state().failed.contains(remote)
+    }
+
+    /// Records caches that failed.
+    pub(crate) fn add_failed(&self, remotes: impl IntoIterator<Item = Url>) {
+        self.state().failed.extend(remotes);
+    }
+
+    pub(crate) fn trouble(&self, remote: &Url, error: &RemoteArtifactError) {
+        let mut state = self.state();
+        let text = match error {
+            RemoteArtifactError::Remote(why) => {
+                state.failed.insert(remote.clone());
+                format!("remote cache disabled: {why}")
+            }
+            _ => error.to_string(),
+        };
+        state.stats.add_trouble(text);
+    }
+}
+
+impl PublicCaches {
+    fn has(&self, remote: &Url) -> bool {
+        let reference = registry_reference(remote);
+        reference.is_ok_and(|it| format!("{}/{}", it.registry(), it.repository()) == self.repository)
+    }
+
+    /// The cache of a RoadRunner release, if there is one.
+    pub(crate) fn of_release(&self, version: &str) -> Option<String> {
+        let is_published = self.releases.iter().any(|release| release == version);
+        is_published.then(|| format!("oci://{}:{version}", self.repository))
+    }
+}
+
+/// The key that the environment or the manifest names, in PEM.
+fn trusted_key(request: &BuildRequest) -> Result<Option<String>, Error> {
+    let variable = request.environment.get("VX_REMOTE_CACHE_KEY").filter(|value| !value.is_empty());
+    let (text, span) = match (variable, &request.manifest.cache.trusted_key) {
+        (Some(text), _) => (text, None),
+        (None, Some(key)) => (&key.value, key.span.clone()),
+        (None, None) => return Ok(None),
+    };
+    let failed = |message: String| {
+        let error =
+            Diagnostic::error(message).at(span.clone()).label("the public key of a cache's publisher");
+        let error = error
+            .help("use a public key in PEM: `cosign.pub`, or the output of `openssl pkey -in KEY -pubout`");
+        Error::many(ErrorKind::Configuration, vec![error])
+    };
+    let pem = if text.trim_start().starts_with("-----BEGIN") {
+        text.clone()
+    } else {
+        std::fs::read_to_string(request.base.join(text))
+            .map_err(|error| failed(format!("failed to read the trusted key {text}: {error}")))?
+    };
+    match PublicKey::from_pem(&pem) {
+        Some(_) => Ok(Some(pem)),
+        None => Err(failed("the trusted key is not an ECDSA P-256 or Ed25519 public key in PEM".to_owned())),
     }
 }
 
@@ -62,7 +192,7 @@ fn location(request: &BuildRequest, text: &str, span: Option<Range<usize>>) -> R
         true => text.to_owned(),
         false => request.base.join(text).to_string_lossy().into_owned(),
     };
-    velox_gocache::parse_remote(&text).map_err(|error| {
+    velox_gocache::parse_cache(&text).map_err(|error| {
         let mut failed = Error::configuration(error.to_string());
         if let Some(diagnostic) = failed.diagnostics.first_mut() {
             diagnostic.span = span;

@@ -13,11 +13,12 @@ use crate::{
     artifact::{
         archive::{self, ArchiveName},
         publish::{publish as publish_file, write_changed},
-        shared,
         store::{ArtifactStore, BuildLock, DEFAULT_STORE_LIMIT_BYTES, StoredArtifact},
     },
     cache_directory::cache_directory,
-    compile::{compile_cache::CompileCacheSession, go_build::go_build, key, verify},
+    compile::{
+        compile_cache::CompileCacheSession, go_build::go_build, key, suggestion::suggest_public_cache, verify,
+    },
     context::{BuildContext, BuildTools},
     digest,
     error::Error,
@@ -27,6 +28,7 @@ use crate::{
     request::{Goal, Output},
     sbom::SbomSource,
     sbom_format::SbomFormat,
+    shared_artifacts,
     workspace::Workspace,
 };
 
@@ -82,7 +84,8 @@ impl BuildTarget<'_> {
         let options = &context.request.options;
         let is_usable = !options.cache.recompile && !options.workspace.keep;
         if let Some(key) = self.key.as_deref().filter(|_| is_usable && self.artifact.is_none()) {
-            self.artifact = shared::download(context, &store(context), lock, self.variant, key).await?;
+            self.artifact =
+                shared_artifacts::download(context, &store(context), lock, self.variant, key).await?;
             self.reused = self.artifact.is_some();
         }
         Ok(())
@@ -135,6 +138,7 @@ async fn compile_one<'a>(
     if target.artifact.is_some() {
         return Ok(target);
     }
+    suggest_public_cache(context, lock, &tools.go);
     let (variant, stamp) = (target.variant, &context.stamp(lock));
     let BuildTools { go, commands, scratch, .. } = tools;
     let cache = CompileCacheSession::new(
@@ -307,7 +311,7 @@ pub(crate) async fn share(
     let compiled = targets.iter().filter(|target| !target.reused);
     let compiled = compiled.filter_map(|target| Some((target.key.as_deref()?, target.artifact.as_ref()?)));
     let before = context.shared.stats().unwrap_or_default();
-    shared::upload(context, compiled).await?;
+    shared_artifacts::upload(context, compiled).await?;
     let after = context.shared.stats().unwrap_or_default();
     if after != before {
         let stats = summary.compile_cache.get_or_insert_default();

@@ -14,6 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         gocache: PathBuf::from(gocache),
         remotes: remote.split(',').map(parse_remote).collect::<Result<_, _>>()?,
         read_only: !rest.is_empty(),
+        trusted_key: None,
         namespace: "test".to_owned(),
         environment: std::env::vars().collect(),
         timeout: Duration::from_secs(1),

@@ -27,7 +27,8 @@ use url::Url;
 use crate::{
     GoCacheError,
     location::{open_remote, store_error_summary},
-    remote::{MIN_BYTES_PER_SECOND, ZSTD_LEVEL},
+    pack::ZSTD_LEVEL,
+    remote::MIN_BYTES_PER_SECOND,
 };
 
 const FORMAT: u32 = 1;

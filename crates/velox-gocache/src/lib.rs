@@ -10,18 +10,24 @@
 mod artifact;
 mod disk;
 mod location;
+mod pack;
 mod protocol;
+mod publish;
+mod registry;
 mod remote;
 mod serve;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 pub use artifact::{ArtifactFile, ArtifactName, RemoteArtifact, RemoteArtifactError, RemoteArtifacts};
-pub use location::{open_remote, parse_remote, store_error_summary};
+pub use location::{
+    is_registry, open_remote, parse_cache, parse_remote, registry_reference, store_error_summary,
+};
+pub use publish::{PublishError, PublishedCache, SignMessage, publish_cache};
 pub use serve::serve;
 
 /// The settings of [`serve`].
@@ -29,18 +35,30 @@ pub use serve::serve;
 pub struct GoCacheOptions {
     /// The directory of `go env GOCACHE`.
     pub gocache: PathBuf,
-    /// The remote caches, from [`parse_remote`], in the order in which they are asked. Only the first one gets uploads.
+    /// The remote caches, from [`parse_cache`], in the order in which they are asked. Only the first one gets uploads.
     pub remotes: Vec<Url>,
     /// Whether uploads are disabled.
     pub read_only: bool,
+    /// Verifies caches in registries that are not pinned by a digest.
+    pub trusted_key: Option<SignatureVerifier>,
     /// The namespace of the remotes' actions (`go1.26.8-linux-amd64`).
     pub namespace: String,
-    /// Credentials and regions of the remotes (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
+    /// Credentials and regions of the remotes (`AWS_*`, `GOOGLE_*`, `AZURE_*`), and the settings of registries.
     pub environment: BTreeMap<String, String>,
     /// The timeout of a request to a remote.
     pub timeout: Duration,
     /// The timeout for remaining uploads at the end of a build.
     pub flush: Duration,
+}
+
+/// Says whether a signature (the second value) is that of a message.
+#[derive(Clone)]
+pub struct SignatureVerifier(pub Arc<dyn Fn(&[u8], &[u8]) -> bool + Send + Sync>);
+
+impl fmt::Debug for SignatureVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SignatureVerifier")
+    }
 }
 
 /// The statistics of a cache.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use object_store::{ObjectStore, path::Path};
 use url::Url;
+use velox_oci::{ImageReference, InvalidReference};
 
 use crate::GoCacheError;
 
@@ -32,6 +33,46 @@ pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     }
 }
 
+/// Parses a shared cache: as [`parse_remote`], or `oci://REGISTRY/NAME:TAG[@sha256:…]`, a cache in a registry.
+pub fn parse_cache(text: &str) -> Result<Url, GoCacheError> {
+    let Some(reference) = text.strip_prefix("oci://") else {
+        return parse_remote(text).map_err(|error| match error {
+            GoCacheError::Remote { text, why } if why.starts_with("expected a file://") => {
+                GoCacheError::Remote {
+                    text,
+                    why: "expected a file://, s3://, gs://, az:// or oci:// URL".to_owned(),
+                }
+            }
+            error => error,
+        });
+    };
+    let wrong = |why: &str| {
+        // Before an `@` without a digest is a password.
+        let shown = reference.split_once('@').filter(|(_, rest)| !rest.starts_with("sha256:"));
+        let shown = shown.map_or(reference, |(_, rest)| rest);
+        GoCacheError::Remote { text: format!("oci://{shown}"), why: why.to_owned() }
+    };
+    let parsed: ImageReference =
+        reference.parse().map_err(|error: InvalidReference| wrong(error.reason()))?;
+    if parsed.tag().is_none() && parsed.digest().is_none() {
+        return Err(wrong("missing tag or digest"));
+    }
+    Url::parse(text).map_err(|_| wrong("expected oci://REGISTRY/NAME:TAG"))
+}
+
+/// Whether a shared cache is in a registry.
+#[must_use]
+pub fn is_registry(remote: &Url) -> bool {
+    remote.scheme() == "oci"
+}
+
+/// The reference of a cache in a registry. The error says why there is none.
+pub fn registry_reference(remote: &Url) -> Result<ImageReference, String> {
+    let text = remote.as_str();
+    let reference = text.strip_prefix("oci://").unwrap_or(text).parse();
+    reference.map_err(|error: InvalidReference| error.reason().to_owned())
+}
+
 /// Opens a remote of [`parse_remote`]; returns the store and the prefix. `timeout` limits a whole request.
 /// Credentials come from object_store's variables (`AWS_*`, `GOOGLE_*`, `AZURE_*`).
 pub fn open_remote(
@@ -55,6 +96,23 @@ pub fn open_remote(
         let why = error.to_string().lines().next().unwrap_or_default().to_owned();
         GoCacheError::Remote { text: url.to_string(), why }
     })
+}
+
+/// Why a request has no result.
+pub(crate) enum RequestError {
+    /// Deleted by a cleanup.
+    NotFound,
+    /// The reason, without secrets.
+    Failed(String),
+}
+
+impl From<object_store::Error> for RequestError {
+    fn from(error: object_store::Error) -> Self {
+        match error {
+            object_store::Error::NotFound { .. } => Self::NotFound,
+            error => Self::Failed(store_error_summary(&error).to_owned()),
+        }
+    }
 }
 
 /// A short summary of an error that may contain URLs and headers.
@@ -88,8 +146,27 @@ mod tests {
             ("ftp://host/x", "expected a file://"),
             ("https://bucket.example.com", "expected a file://"),
             ("s3://key:secret@bucket", "environment"),
+            ("oci://host/cache:v1", "expected a file://"),
         ] {
             let said = parse_remote(bad).unwrap_err().to_string();
+            assert!(said.contains(why) && !said.contains("secret"), "{said}");
+        }
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        for good in
+            [&format!("oci://ghcr.io/a/b@{digest}"), "oci://localhost:5000/a/b:v3.0.0", "s3://bucket/x"]
+        {
+            let url = parse_cache(good).unwrap();
+            assert_eq!(is_registry(&url), good.starts_with("oci"));
+            assert!(!is_registry(&url) || format!("oci://{}", registry_reference(&url).unwrap()) == good);
+        }
+        for (bad, why) in [
+            ("oci://ghcr.io/a/b", "missing tag or digest"),
+            ("oci://ghcr.io/A/b:1", "lowercase"),
+            ("oci://ghcr.io/a/b:1@sha256:12", "64 lowercase"),
+            ("oci://user:secret@ghcr.io/a/b:1", "expected a digest"),
+            ("ftp://host/x", "or oci:// URL"),
+        ] {
+            let said = parse_cache(bad).unwrap_err().to_string();
             assert!(said.contains(why) && !said.contains("secret"), "{said}");
         }
     }

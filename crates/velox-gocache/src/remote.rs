@@ -8,10 +8,11 @@
 //!
 //! Objects are named by the SHA-256 of their content and immutable, so concurrent writers don't conflict. A
 //! writer that finds many indexes merges them into one. A deleted pack is a miss.
+//!
+//! A container registry can have a read-only cache, see [`crate::registry`].
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    io::Read as _,
+    collections::HashSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -22,7 +23,6 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::{
     sync::{OnceCell, Semaphore},
@@ -35,15 +35,15 @@ use crate::{
     CacheId, GoCacheError, GoCacheOptions,
     disk::{ActionEntry, LocalCache},
     hex,
-    location::{open_remote, store_error_summary},
-    unhex,
+    location::{RequestError, is_registry, open_remote},
+    pack::{
+        Index, IndexFile, MAX_OBJECT_BYTES, OutputLocation, Pack, PackFile, PackedOutput, packed, unpack_to,
+    },
+    registry::RegistryCache,
 };
 
-const FORMAT: u32 = 1;
 /// The uncompressed size at which a pack is completed.
 const PACK_BYTES: u64 = 12 << 20;
-/// The size limit of packs, indexes and outputs.
-const MAX_OBJECT_BYTES: u64 = 256 << 20;
 /// Concurrent pack downloads; each is held in memory.
 const MAX_CONCURRENT_PACKS: usize = 4;
 /// The number of prefetched packs: builds usually need consecutive ones.
@@ -56,60 +56,16 @@ const INDEX_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_FAILURES: u32 = 3;
 /// A slower remote counts as failed because compiling is faster.
 pub(crate) const MIN_BYTES_PER_SECOND: f64 = (1 << 20) as f64;
-pub(crate) const ZSTD_LEVEL: i32 = 3;
 
-#[derive(Serialize, Deserialize)]
-struct IndexFile {
-    format: u32,
-    packs: Vec<PackFile>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct PackFile {
-    name: String,
-    outputs: Vec<OutputFile>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct OutputFile {
-    output: String,
-    size: u64,
-    /// The compressed size.
-    length: u64,
-    actions: Vec<String>,
-}
-
-#[derive(Default)]
-struct Index {
-    packs: Vec<Pack>,
-    actions: HashMap<CacheId, OutputLocation>,
-    /// The index objects and their packs.
-    objects: Vec<(Path, Vec<PackFile>)>,
-}
-
-#[derive(Clone, Copy)]
-struct OutputLocation {
-    output: CacheId,
-    size: u64,
-    pack: usize,
-}
-
-struct Pack {
-    name: String,
-    outputs: Vec<PackedOutput>,
-    downloaded: OnceCell<()>,
-}
-
-struct PackedOutput {
-    output: CacheId,
-    size: u64,
-    length: u64,
+/// Where the packs and indexes of a remote are.
+enum PackSource {
+    Objects { store: Box<dyn ObjectStore>, root: Path },
+    Registry(RegistryCache),
 }
 
 pub(crate) struct RemoteCache {
     pub(crate) url: Url,
-    store: Box<dyn ObjectStore>,
-    root: Path,
+    source: PackSource,
     namespace: String,
     read_only: bool,
     timeout: Duration,
@@ -143,7 +99,12 @@ impl RemoteCache {
         is_first: bool,
         disk: LocalCache,
     ) -> Result<Self, GoCacheError> {
-        let (store, root) = open_remote(url, &options.environment, options.timeout)?;
+        let source = if is_registry(url) {
+            PackSource::Registry(RegistryCache::open(url, options)?)
+        } else {
+            let (store, root) = open_remote(url, &options.environment, options.timeout)?;
+            PackSource::Objects { store, root: root.join("v1") }
+        };
         let namespace = options
             .namespace
             .chars()
@@ -151,10 +112,9 @@ impl RemoteCache {
             .collect();
         Ok(Self {
             url: url.clone(),
-            store,
-            root: root.join("v1"),
+            read_only: options.read_only || !is_first || matches!(source, PackSource::Registry(_)),
+            source,
             namespace,
-            read_only: options.read_only || !is_first,
             timeout: options.timeout,
             disk,
             index: OnceCell::new(),
@@ -194,7 +154,7 @@ impl RemoteCache {
         &self,
         what: &str,
         weight: u32,
-        answer: impl Future<Output = object_store::Result<T>>,
+        answer: impl Future<Output = Result<T, RequestError>>,
     ) -> Option<T> {
         self.request_within(self.timeout, what, weight, answer).await
     }
@@ -204,17 +164,16 @@ impl RemoteCache {
         limit: Duration,
         what: &str,
         weight: u32,
-        answer: impl Future<Output = object_store::Result<T>>,
+        answer: impl Future<Output = Result<T, RequestError>>,
     ) -> Option<T> {
         if self.is_off() {
             return None;
         }
         match timeout(limit, answer).await {
             Ok(Ok(value)) => Some(value),
-            // Deleted by a cleanup.
-            Ok(Err(object_store::Error::NotFound { .. })) => None,
-            Ok(Err(error)) => {
-                self.failed(&format!("{what} failed ({})", store_error_summary(&error)), weight);
+            Ok(Err(RequestError::NotFound)) => None,
+            Ok(Err(RequestError::Failed(reason))) => {
+                self.failed(&format!("{what} failed ({reason})"), weight);
                 None
             }
             Err(_) => {
@@ -234,35 +193,39 @@ impl RemoteCache {
     }
 
     async fn load_index(&self) -> Option<Index> {
-        let folder = self.root.clone().join(self.namespace.as_str()).join("index");
-        let listing = self.store.list(Some(&folder)).try_collect::<Vec<_>>();
+        let objects = match &self.source {
+            PackSource::Objects { store, root } => self.list_indexes(&**store, root).await?,
+            PackSource::Registry(registry) => {
+                let read = registry.index(&self.namespace);
+                let (packs, size) = self.request("reading the index", MAX_FAILURES, read).await?;
+                self.bytes_down.fetch_add(size, Ordering::Relaxed);
+                vec![(Path::default(), packs)]
+            }
+        };
+        Some(Index::new(objects))
+    }
+
+    async fn list_indexes(&self, store: &dyn ObjectStore, root: &Path) -> Option<Vec<(Path, Vec<PackFile>)>> {
+        let folder = root.clone().join(self.namespace.as_str()).join("index");
+        let listing = async { Ok(store.list(Some(&folder)).try_collect::<Vec<_>>().await?) };
         let limit = self.timeout.min(INDEX_TIMEOUT);
         let listed = self.request_within(limit, "listing the remote", MAX_FAILURES, listing).await?;
-        let files: Vec<(Path, Vec<PackFile>)> = stream::iter(listed)
+        let objects = stream::iter(listed)
             .map(async |object| {
                 let path = object.location;
                 if object.size > MAX_OBJECT_BYTES {
                     return None;
                 }
-                let read = async { self.store.get(&path).await?.bytes().await };
+                let read = async { Ok(store.get(&path).await?.bytes().await?) };
                 let content = self.request("reading an index", 1, read).await?;
                 self.bytes_down.fetch_add(content.len() as u64, Ordering::Relaxed);
-                let file: IndexFile = serde_json::from_slice(&unpacked(&content, MAX_OBJECT_BYTES)?).ok()?;
-                (file.format == FORMAT).then_some((path, file.packs))
+                Some((path, IndexFile::read(&content, &self.namespace)?))
             })
             .buffered(16)
-            .filter_map(async |file| file)
+            .filter_map(async |object| object)
             .collect()
             .await;
-        let mut index = Index::default();
-        let mut known = HashSet::new();
-        for pack in files.iter().flat_map(|(_, packs)| packs) {
-            if known.insert(pack.name.clone()) && unhex(&pack.name).is_some() {
-                index.add(pack);
-            }
-        }
-        index.objects = files;
-        Some(index)
+        Some(objects)
     }
 
     /// Downloads the output of an action to GOCACHE, if the remote has it.
@@ -293,8 +256,14 @@ impl RemoteCache {
                 }
                 let Ok(_turn) = self.downloads.acquire().await else { return };
                 let since = Instant::now();
-                let path = self.pack_path(&pack.name);
-                let answer = async { self.store.get(&path).await?.bytes().await };
+                let answer = async {
+                    match &self.source {
+                        PackSource::Objects { store, root } => {
+                            Ok(store.get(&pack_path(root, &pack.name)).await?.bytes().await?)
+                        }
+                        PackSource::Registry(registry) => registry.pack(&pack.name).await,
+                    }
+                };
                 let Some(content) = self.request("reading a pack", 1, answer).await else { return };
                 self.bytes_down.fetch_add(content.len() as u64, Ordering::Relaxed);
                 let spent = since.elapsed().as_secs_f64();
@@ -325,10 +294,6 @@ impl RemoteCache {
             }
         });
         let _ = unpack.await;
-    }
-
-    fn pack_path(&self, name: &str) -> Path {
-        self.root.clone().join("packs").join(name.get(..2).unwrap_or_default()).join(name)
     }
 
     /// Queues an entry for a background upload if the remote lacks it; doesn't block.
@@ -370,10 +335,11 @@ impl RemoteCache {
         if outputs.is_empty() {
             return None;
         }
+        let PackSource::Objects { store, root } = &self.source else { return None };
         let name = hex(&Sha256::digest(&content).into());
         let size = content.len() as u64;
-        let path = self.pack_path(&name);
-        let put = self.store.put(&path, PutPayload::from(content));
+        let path = pack_path(root, &name);
+        let put = async { Ok(store.put(&path, PutPayload::from(content)).await?) };
         self.request("sending a pack", 1, put).await?;
         self.bytes_up.fetch_add(size, Ordering::Relaxed);
         Some(PackFile { name, outputs })
@@ -404,51 +370,30 @@ impl RemoteCache {
     }
 
     async fn send_index(&self, mut packs: Vec<PackFile>) {
-        let folder = self.root.clone().join(self.namespace.as_str()).join("index");
+        let PackSource::Objects { store, root } = &self.source else { return };
+        let folder = root.clone().join(self.namespace.as_str()).join("index");
         let replaced: Vec<&(Path, Vec<PackFile>)> = match self.index.get() {
             Some(index) if index.objects.len() >= MAX_INDEXES => index.objects.iter().collect(),
             _ => Vec::new(),
         };
         packs.extend(replaced.iter().flat_map(|(_, packs)| packs.iter().cloned()));
-        packs.sort_by(|a, b| a.name.cmp(&b.name));
-        packs.dedup_by(|a, b| a.name == b.name);
-        let Ok(text) = serde_json::to_vec(&IndexFile { format: FORMAT, packs }) else { return };
-        let Ok(content) = zstd::encode_all(text.as_slice(), ZSTD_LEVEL) else { return };
+        let Ok(content) = IndexFile::write(&self.namespace, packs) else { return };
         let path = folder.join(hex(&Sha256::digest(&content).into()).as_str());
         let size = content.len() as u64;
-        let put = self.store.put(&path, PutPayload::from(content));
+        let put = async { Ok(store.put(&path, PutPayload::from(content)).await?) };
         if self.request("sending an index", 1, put).await.is_some() {
             self.bytes_up.fetch_add(size, Ordering::Relaxed);
             // The new index includes them; a leftover one is harmless.
             for (old, _) in replaced.into_iter().filter(|(old, _)| *old != path) {
-                let _ = self.request("removing an index", 1, self.store.delete(old)).await;
+                let delete = async { Ok(store.delete(old).await?) };
+                let _ = self.request("removing an index", 1, delete).await;
             }
         }
     }
 }
 
-impl Index {
-    fn knows(&self, action: &CacheId, entry: &ActionEntry) -> bool {
-        self.actions.get(action).is_some_and(|known| known.output == entry.output)
-    }
-
-    fn add(&mut self, file: &PackFile) {
-        let pack = self.packs.len();
-        let mut outputs = Vec::new();
-        for OutputFile { output, size, length, actions } in &file.outputs {
-            // The offsets of the following ones are unknown.
-            let Some(output) =
-                unhex(output).filter(|_| *size <= MAX_OBJECT_BYTES && *length <= MAX_OBJECT_BYTES)
-            else {
-                break;
-            };
-            for action in actions.iter().filter_map(|action| unhex(action)) {
-                self.actions.insert(action, OutputLocation { output, size: *size, pack });
-            }
-            outputs.push(PackedOutput { output, size: *size, length: *length });
-        }
-        self.packs.push(Pack { name: file.name.clone(), outputs, downloaded: OnceCell::new() });
-    }
+fn pack_path(root: &Path, name: &str) -> Path {
+    root.clone().join("packs").join(name.get(..2).unwrap_or_default()).join(name)
 }
 
 impl UploadQueue {
@@ -456,53 +401,6 @@ impl UploadQueue {
         self.size = 0;
         std::mem::take(&mut self.waiting)
     }
-}
-
-/// Compresses outputs, without duplicates and without missing or changed ones.
-fn packed(disk: &LocalCache, waiting: Vec<(CacheId, ActionEntry)>) -> (Vec<OutputFile>, Vec<u8>) {
-    let mut by_output: BTreeMap<CacheId, (u64, Vec<String>)> = BTreeMap::new();
-    let mut order = Vec::new();
-    for (action, ActionEntry { output, size, .. }) in waiting {
-        by_output
-            .entry(output)
-            .or_insert_with(|| {
-                order.push(output);
-                (size, Vec::new())
-            })
-            .1
-            .push(hex(&action));
-    }
-    let (mut outputs, mut content) = (Vec::new(), Vec::new());
-    for output in order {
-        let Some((size, actions)) = by_output.remove(&output) else { continue };
-        let compressed = disk
-            .read_output(&output)
-            .filter(|raw| raw.len() as u64 == size)
-            .and_then(|raw| zstd::encode_all(raw.as_slice(), ZSTD_LEVEL).ok());
-        let Some(compressed) = compressed else { continue };
-        outputs.push(OutputFile { output: hex(&output), size, length: compressed.len() as u64, actions });
-        content.extend(compressed);
-    }
-    (outputs, content)
-}
-
-fn unpack_to(disk: &LocalCache, output: &CacheId, size: u64, compressed: &[u8]) -> std::io::Result<()> {
-    let mut new = disk.new_output(output)?;
-    // One extra byte detects oversized content.
-    let mut content = zstd::Decoder::with_buffer(compressed)?.take(size + 1);
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let read = content.read(&mut buffer)?;
-        let Some(chunk) = buffer.get(..read).filter(|chunk| !chunk.is_empty()) else { break };
-        new.write(chunk)?;
-    }
-    new.finish(size).map(drop)
-}
-
-fn unpacked(compressed: &[u8], limit: u64) -> Option<Vec<u8>> {
-    let mut content = Vec::new();
-    zstd::Decoder::with_buffer(compressed).ok()?.take(limit).read_to_end(&mut content).ok()?;
-    Some(content)
 }
 
 /// A panic never leaves the guarded values inconsistent.

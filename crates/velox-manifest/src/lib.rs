@@ -37,5 +37,6 @@ pub use manifest::{
     Plugin, Project, ReplaceDirective, Replacement, RequireDirective, RoadRunnerConfig, Spanned,
 };
 pub use reference::{KeySpec, TABLES, TableSpec, ValueKind};
+pub use refs::go_selection;
 pub use schema::schema;
 pub use target::{parse_target, release_targets, targets};

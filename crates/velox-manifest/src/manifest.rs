@@ -251,18 +251,20 @@ pub enum ForgeKind {
 /// `[cache]`: the shared caches.
 #[derive(Debug, Clone)]
 pub struct CacheConfig {
-    /// The locations, each a directory, or an `s3://`, `gs://` or `az://` URL, in the order in which they are asked. Only the
+    /// The locations, each a directory, or an `s3://`, `gs://`, `az://` or `oci://` URL, in the order in which they are asked. Only the
     /// first one is written to.
     pub remotes: Vec<Spanned<String>>,
     /// Whether the first one is read-only, too, for this machine.
     pub read_only: bool,
     /// Whether they keep finished binaries, beside compiled packages.
     pub artifacts: bool,
+    /// The public key that verifies caches in registries: a file, or the key in PEM.
+    pub trusted_key: Option<Spanned<String>>,
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { remotes: Vec::new(), read_only: false, artifacts: true }
+        Self { remotes: Vec::new(), read_only: false, artifacts: true, trusted_key: None }
     }
 }
 

@@ -183,5 +183,6 @@ pub(crate) fn cache(root: &Section<'_>) -> CacheConfig {
         remotes,
         read_only: section.bool("read_only").unwrap_or(false),
         artifacts: section.bool("artifacts").unwrap_or(true),
+        trusted_key: section.text("trusted_key"),
     }
 }

@@ -286,7 +286,7 @@ pub const TABLES: &[TableSpec] = &[
             key(
                 "remote",
                 Some("no shared cache"),
-                "A directory, or an `s3://`, `gs://` or `az://` URL; the same as `--remote-cache`.",
+                "A directory, or an `s3://`, `gs://`, `az://` or `oci://` URL; the same as `--remote-cache`.",
             ),
             KeySpec {
                 name: "remotes",
@@ -302,6 +302,11 @@ pub const TABLES: &[TableSpec] = &[
                 default: Some("`true`"),
                 about: "Share finished binaries, too; `false`: compiled packages only.",
             },
+            key(
+                "trusted_key",
+                Some("none"),
+                "The public key that verifies `oci://` caches without a digest: a file, or the key itself in PEM.",
+            ),
         ],
     ),
     table(

@@ -68,7 +68,7 @@ async fn dispatch(settings: Settings, command: CliCommand) -> CommandResult {
         CliCommand::Fetch(arguments) => build::fetch::fetch(settings, *arguments).await,
         CliCommand::Verify(arguments) => build::verify::verify(settings, *arguments).await,
         CliCommand::Bisect(arguments) => build::bisect::bisect(settings, *arguments).await,
-        CliCommand::Cache { command } => build::cache::cache(&settings, &command),
+        CliCommand::Cache { command } => build::cache::cache(settings, command).await,
         CliCommand::CompileCache => build::compile_cache::compile_cache(settings).await,
         CliCommand::New { command } => edit::new::new(settings, command).await,
         CliCommand::Init(arguments) => edit::init::init(settings, *arguments).await,

@@ -4,5 +4,4 @@ pub(crate) mod archive;
 pub(crate) mod installed;
 pub(crate) mod publish;
 pub(crate) mod record;
-pub(crate) mod shared;
 pub(crate) mod store;

@@ -3,17 +3,18 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
-use velox_gocache::GoCacheStats;
+use velox_gocache::{GoCacheStats, SignatureVerifier};
 
 use crate::{
     error::Error, event::CompileCacheStats, lock::TargetVariant, request::BuildRequest,
-    shared_caches::SharedCaches, toolchain::Toolchain,
+    shared_caches::SharedCaches, toolchain::Toolchain, verifying_key::VerifyingKey,
 };
 
 /// The environment variable with the [`CompileCacheConfig`].
@@ -27,6 +28,7 @@ struct CompileCacheConfig {
     gocache: PathBuf,
     remotes: Vec<Url>,
     read_only: bool,
+    trusted_key: Option<String>,
     namespace: String,
     stats: PathBuf,
 }
@@ -81,6 +83,7 @@ impl CompileCacheSession {
             gocache: go.settings().gocache.clone(),
             remotes,
             read_only,
+            trusted_key: caches.trusted_key.clone(),
             namespace: format!("{go_version}-{}-{}", variant.target.os, variant.target.arch),
             stats: stats.clone(),
         };
@@ -141,12 +144,19 @@ pub async fn serve_compile_cache(
     let text = environment
         .get(CONFIG_VARIABLE)
         .ok_or_else(|| Error::configuration("this command is run by the go command during `vx build`"))?;
-    let CompileCacheConfig { gocache, remotes, read_only, namespace, stats } = serde_json::from_str(text)
-        .map_err(|error| Error::build(format!("failed to parse {CONFIG_VARIABLE}: {error}")))?;
+    let CompileCacheConfig { gocache, remotes, read_only, trusted_key, namespace, stats } =
+        serde_json::from_str(text)
+            .map_err(|error| Error::build(format!("failed to parse {CONFIG_VARIABLE}: {error}")))?;
+    let trusted_key =
+        trusted_key.map(|pem| VerifyingKey::parse("of the cache", pem.as_bytes())).transpose()?;
+    let trusted_key = trusted_key.map(|key| {
+        SignatureVerifier(Arc::new(move |message: &[u8], signature: &[u8]| key.verifies(message, signature)))
+    });
     let options = velox_gocache::GoCacheOptions {
         gocache,
         remotes,
         read_only,
+        trusted_key,
         namespace,
         environment,
         timeout: REQUEST_TIMEOUT,

@@ -6,4 +6,5 @@ pub(crate) mod go_build;
 pub(crate) mod key;
 pub(crate) mod precompile;
 mod source_lines;
+pub(crate) mod suggestion;
 pub(crate) mod verify;

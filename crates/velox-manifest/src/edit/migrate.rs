@@ -368,6 +368,7 @@ fn is_equivalent(old: &Manifest, new: &Manifest, modules: &BTreeMap<String, Stri
                 (
                     manifest.cache.remotes.iter().map(|remote| &remote.value).collect::<Vec<_>>(),
                     (manifest.cache.read_only, manifest.cache.artifacts),
+                    manifest.cache.trusted_key.as_ref().map(|key| &key.value),
                 ),
                 (endpoint(&manifest.github), endpoint(&manifest.gitlab)),
                 (manifest.github.token.is_some(), manifest.gitlab.token.is_some()),

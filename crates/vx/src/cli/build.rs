@@ -4,8 +4,9 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use velox_build::SbomFormat;
+use velox_manifest::GoSelection;
 
-use super::{ProjectArgs, SbomFormatArg, SourceArgs, parse_size};
+use super::{ProjectArgs, SbomFormatArg, SourceArgs, TargetArg, edit::preset_parser, parse_size};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
@@ -69,7 +70,7 @@ pub(crate) struct BuildCommand {
     /// Compile even if an identical binary is cached
     #[arg(long)]
     pub(crate) no_cache: bool,
-    /// The shared cache: a directory, or an s3://, gs:// or az:// URL; `off` disables those in velox.toml
+    /// The shared cache: a directory, or an s3://, gs://, az:// or oci:// URL; `off` disables those in velox.toml
     #[arg(long, value_name = "URL")]
     pub(crate) remote_cache: Option<String>,
     /// Keep the generated source tree, and print its path
@@ -340,4 +341,42 @@ pub(crate) enum CacheCommand {
     /// Verify the checksums of all cached binaries, and remove corrupted ones
     #[command(after_help = CACHE_EXAMPLES)]
     Verify,
+    /// Compile the plugins of a RoadRunner release, and publish the packages in a container registry
+    Publish(PublishCacheCommand),
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  vx cache publish --for v2025.1.15 --preset full --sign-key cosign.key \\
+    --target linux/amd64 --target linux/arm64 oci://ghcr.io/acme/velox-cache:v2025.1.15
+
+Builds read it with `--remote-cache` and the printed location, which has its digest. The login is that of Docker or Podman.")]
+pub(crate) struct PublishCacheCommand {
+    /// A tag in a registry, such as oci://ghcr.io/acme/velox-cache:v2025.1.15
+    #[arg(value_name = "LOCATION")]
+    pub(crate) location: String,
+    /// The RoadRunner release
+    #[arg(long = "for", value_name = "REF", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) roadrunner: String,
+    /// Its plugins for one purpose; can be repeated [default: exactly the plugins of the release]
+    #[arg(long = "preset", value_name = "PRESET", value_delimiter = ',', value_parser = preset_parser())]
+    pub(crate) presets: Vec<String>,
+    /// A target platform as GOOS/GOARCH, such as linux/arm64; can be repeated [default: this machine's]
+    #[arg(long = "target", value_name = "OS/ARCH", value_parser = TargetArg::parse)]
+    pub(crate) targets: Vec<TargetArg>,
+    /// A Go version: `1.26`, `1.26.4` or `release`, as in velox.toml; can be repeated. A build reads the packages of its
+    /// own Go version only [default: as for a build]
+    #[arg(long = "go-version", value_name = "VERSION", value_parser = go_selection)]
+    pub(crate) go_versions: Vec<GoSelection>,
+    /// The private key that signs the cache, as for `vx build --attestation` [default: $VX_SIGN_KEY; without a key, the
+    /// cache is not signed]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) sign_key: Option<PathBuf>,
+    /// The go command to use
+    #[arg(long, value_name = "FILE")]
+    pub(crate) go: Option<PathBuf>,
+}
+
+fn go_selection(text: &str) -> Result<GoSelection, String> {
+    velox_manifest::go_selection(text).map_err(|_| "expected `1.26`, `1.26.4` or `release`".to_owned())
 }

@@ -80,7 +80,7 @@ pub(crate) struct InitCommand {
     pub(crate) force: bool,
 }
 
-fn preset_parser() -> PossibleValuesParser {
+pub(super) fn preset_parser() -> PossibleValuesParser {
     let presets = catalogue::presets().iter();
     PossibleValuesParser::new(
         presets.map(|preset| PossibleValue::new(preset.name.as_str()).help(preset.description.as_str())),

@@ -343,7 +343,7 @@ impl ConfigArgs {
 pub(crate) struct TargetArg(pub(crate) Vec<GoTarget>);
 
 impl TargetArg {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text == "all" {
             return Ok(Self(velox_manifest::release_targets()));
         }

@@ -31,6 +31,7 @@ mod named_modules;
 mod outputs;
 mod provenance;
 mod proxies;
+mod public_cache;
 mod real_roadrunner;
 mod run;
 mod sbom;

@@ -7,6 +7,7 @@ use velox_manifest::LogConfig;
 
 use super::{
     image::ImageBuild,
+    public_caches::public_caches,
     remote::{RemoteService, local_option},
     sign_key,
 };
@@ -56,6 +57,7 @@ pub(crate) async fn build(mut settings: Settings, mut arguments: BuildCommand) -
             recompile: arguments.no_cache,
             remote: arguments.remote_cache,
             program: std::env::current_exe().ok(),
+            public_caches: public_caches(),
             ..CacheOptions::default()
         },
         archive: arguments.archive,

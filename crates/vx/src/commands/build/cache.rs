@@ -1,6 +1,7 @@
 use indicatif::HumanBytes;
 use velox_build::{ArtifactStore, StoreContents, cache_directory};
 
+use super::publish_cache::publish_cache;
 use crate::{
     cli::{OutputFormat, build::CacheCommand},
     report,
@@ -8,7 +9,7 @@ use crate::{
     status::CommandResult,
 };
 
-pub(crate) fn cache(settings: &Settings, command: &CacheCommand) -> CommandResult {
+pub(crate) async fn cache(settings: Settings, command: CacheCommand) -> CommandResult {
     let directory = cache_directory(&settings.environment);
     let store = ArtifactStore::new(&directory);
     let json = settings.format() == OutputFormat::Json;
@@ -23,15 +24,16 @@ pub(crate) fn cache(settings: &Settings, command: &CacheCommand) -> CommandResul
         format!("{label}{artifacts} {noun}, {}\n", HumanBytes(bytes))
     };
     let text = match command {
+        CacheCommand::Publish(command) => return publish_cache(settings, command).await,
         CacheCommand::Dir => format!("{}\n", directory.display()),
         CacheCommand::Info => render("cache_info", &store.contents(), &format!("{}: ", directory.display())),
-        CacheCommand::Prune { max_size } => render("cache_pruned", &store.prune(*max_size), "removed "),
+        CacheCommand::Prune { max_size } => render("cache_pruned", &store.prune(max_size), "removed "),
         CacheCommand::Clear => {
-            let removed = store.clear().map_err(|error| report::failed(settings, &error))?;
+            let removed = store.clear().map_err(|error| report::failed(&settings, &error))?;
             render("cache_cleared", &removed, "removed ")
         }
         CacheCommand::Verify => {
-            let corrupted = store.verify().map_err(|error| report::failed(settings, &error))?;
+            let corrupted = store.verify().map_err(|error| report::failed(&settings, &error))?;
             if json {
                 let removed = StoreContents { artifacts: corrupted.len() as u64, bytes: 0 };
                 render("cache_verified", &removed, "")

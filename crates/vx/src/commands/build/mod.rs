@@ -8,6 +8,8 @@ pub(crate) mod compile_cache;
 pub(crate) mod fetch;
 mod image;
 pub(crate) mod lock;
+mod public_caches;
+mod publish_cache;
 mod remote;
 pub(crate) mod run;
 pub(super) mod sign_key;

@@ -97,7 +97,7 @@ pub(crate) async fn init(settings: Settings, arguments: InitCommand) -> CommandR
 }
 
 /// A session for queries about RoadRunner, without plugins.
-pub(super) fn query_session(
+pub(in crate::commands) fn query_session(
     settings: &Settings,
     roadrunner: Option<&str>,
     go: Option<PathBuf>,
@@ -199,6 +199,28 @@ async fn configuration(
     }
     let text = render_configuration(&reference, &entries, &title) + &build_settings;
     Ok((text, describe(&reference, entries.len())))
+}
+
+/// The configuration of a RoadRunner release with its plugins for some purposes; without a preset, with all of them.
+pub(in crate::commands) async fn configuration_of_release(
+    session: &Session,
+    reference: &str,
+    presets: &[String],
+) -> Result<String, Error> {
+    let request = request_for(session, reference);
+    let query = QuerySession::new(&request, session.reporter(), session.cancel.clone())?;
+    let presets: Vec<_> = presets.iter().filter_map(|name| catalogue::preset(name)).collect();
+    let is_selected =
+        |module: &str| presets.is_empty() || presets.iter().any(|preset| preset.contains(module));
+    let release = query.release().await?;
+    let selected = release.plugins.iter().filter(|plugin| is_selected(&plugin.path));
+    let entries: Vec<PluginEntry> = selected
+        .map(|plugin| PluginEntry::new(plugin_name(&plugin.path), &plugin.path, &plugin.version))
+        .collect();
+    if entries.is_empty() {
+        return Err(Error::configuration(format!("RoadRunner {reference} has none of these plugins")));
+    }
+    Ok(render_configuration(reference, &entries, "The packages of a public cache"))
 }
 
 /// The names of the plugins that a `.rr.yaml` needs. Reports what was found in it.

@@ -3,79 +3,20 @@
 //! A binary is requested by the key that it has in the artifact store, and by a digest of the requested versions: what
 //! a lock may contain depends on them, and whoever stored the binary had the same ones.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
-use url::Url;
-use velox_gocache::{ArtifactName, RemoteArtifact, RemoteArtifactError, RemoteArtifacts};
+use velox_gocache::{ArtifactName, RemoteArtifact, RemoteArtifactError, RemoteArtifacts, is_registry};
 
-use super::store::{ArtifactStore, StoredArtifact};
 use crate::{
+    artifact::store::{ArtifactStore, StoredArtifact},
     compile::verify,
     context::BuildContext,
     error::Error,
-    event::CompileCacheStats,
     lock::{Lock, TargetVariant},
     shared_caches::SharedCaches,
 };
 
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// What this build knows about the binaries in its shared caches.
-#[derive(Debug, Default)]
-pub(crate) struct SharedArtifacts {
-    state: Mutex<SharedState>,
-}
-
-#[derive(Debug, Default)]
-struct SharedState {
-    stats: CompileCacheStats,
-    asked: BTreeSet<ArtifactName>,
-    /// Caches that failed: nothing else is requested from them.
-    failed: BTreeSet<Url>,
-    /// Binaries that the first cache has, but damaged.
-    damaged: BTreeSet<ArtifactName>,
-}
-
-impl SharedArtifacts {
-    fn state(&self) -> MutexGuard<'_, SharedState> {
-        // A panic never leaves the state inconsistent.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The statistics so far; `None`: no cache was used.
-    pub(crate) fn stats(&self) -> Option<CompileCacheStats> {
-        let stats = self.state().stats.clone();
-        (stats != CompileCacheStats::default()).then_some(stats)
-    }
-
-    /// Whether a cache failed.
-    pub(crate) fn has_failed(&self, remote: &Url) -> bool {
-        self.state().failed.contains(remote)
-    }
-
-    /// Records caches that failed.
-    pub(crate) fn add_failed(&self, remotes: impl IntoIterator<Item = Url>) {
-        self.state().failed.extend(remotes);
-    }
-
-    fn trouble(&self, remote: &Url, error: &RemoteArtifactError) {
-        let mut state = self.state();
-        let text = match error {
-            RemoteArtifactError::Remote(why) => {
-                state.failed.insert(remote.clone());
-                format!("remote cache disabled: {why}")
-            }
-            _ => error.to_string(),
-        };
-        state.stats.add_trouble(text);
-    }
-}
 
 /// The caches, if the binary with this key can be in them.
 fn caches(context: &BuildContext<'_>) -> Result<Option<SharedCaches>, Error> {
@@ -100,7 +41,8 @@ pub(crate) async fn download(
     if !context.shared.state().asked.insert(name.clone()) {
         return Ok(None);
     }
-    for (position, remote) in caches.usable(context.request).enumerate() {
+    let objects = caches.usable(context.request).enumerate().filter(|(_, remote)| !is_registry(remote));
+    for (position, remote) in objects {
         if context.shared.has_failed(remote) {
             continue;
         }

@@ -8,13 +8,14 @@ use std::{
 
 use url::Url;
 
-use velox_gocache::{ArtifactName, PublicKey, RemoteArtifactError, is_registry, registry_reference};
+use velox_gocache::{ArtifactName, RemoteArtifactError, is_registry, registry_reference};
 use velox_manifest::Diagnostic;
 
 use crate::{
     error::{Error, ErrorKind},
     event::CompileCacheStats,
     request::{BuildRequest, PublicCaches},
+    verifying_key::VerifyingKey,
 };
 
 /// The shared caches of a build.
@@ -167,23 +168,16 @@ fn trusted_key(request: &BuildRequest) -> Result<Option<String>, Error> {
         (None, Some(key)) => (&key.value, key.span.clone()),
         (None, None) => return Ok(None),
     };
-    let failed = |message: String| {
-        let error =
-            Diagnostic::error(message).at(span.clone()).label("the public key of a cache's publisher");
-        let error = error
-            .help("use a public key in PEM: `cosign.pub`, or the output of `openssl pkey -in KEY -pubout`");
-        Error::many(ErrorKind::Configuration, vec![error])
-    };
+    let placed = |error: Error| error.at(&span);
     let pem = if text.trim_start().starts_with("-----BEGIN") {
+        VerifyingKey::parse("in trusted_key", text.as_bytes()).map_err(placed)?;
         text.clone()
     } else {
-        std::fs::read_to_string(request.base.join(text))
-            .map_err(|error| failed(format!("failed to read the trusted key {text}: {error}")))?
+        let path = request.base.join(text);
+        VerifyingKey::read(&path).map_err(placed)?;
+        std::fs::read_to_string(&path).map_err(|error| Error::file("read", &path, &error))?
     };
-    match PublicKey::from_pem(&pem) {
-        Some(_) => Ok(Some(pem)),
-        None => Err(failed("the trusted key is not an ECDSA P-256 or Ed25519 public key in PEM".to_owned())),
-    }
+    Ok(Some(pem))
 }
 
 /// A location from the configuration or the command line; a directory is relative to the configuration file.

@@ -92,9 +92,11 @@ pub use request::{
     PublicCaches, SbomOutput, StampOptions, Upgrade, VersionOptions, WorkspaceOptions,
 };
 pub use resolve::{
-    RoadRunnerRelease, module_in,
+    RoadRunnerRelease,
+    majors::compare_roadrunner,
+    module_in,
     network::http_client,
-    versions::{MajorVersions, Versions, compare_roadrunner},
+    versions::{MajorVersions, Versions},
 };
 pub use sbom::{Sbom, SbomModule, hex_of_sum, package_url};
 pub use sbom_format::SbomFormat;

@@ -24,9 +24,11 @@ use crate::{
     pipeline,
     request::BuildRequest,
     resolve::{
-        RoadRunnerRelease, packages,
+        RoadRunnerRelease,
+        majors::ROADRUNNER,
+        packages,
         request::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
-        versions::{MajorSearch, ROADRUNNER, Versions, list_tags, list_versions, roadrunner_starts},
+        versions::{MajorSearch, Versions, list_tags, list_versions, roadrunner_starts},
     },
     sbom::{Sbom, SbomSource},
     workspace::Workspace,

@@ -9,11 +9,10 @@ use velox_gomod::{
 use velox_manifest::{Diagnostic, VersionConstraint};
 
 use super::{
+    majors::{ROADRUNNER, number_of_suffix},
     pin::{ModuleSources, unresolved},
     request::{ModuleRequest, RepositoryLocation},
-    versions::{
-        MajorSearch, ROADRUNNER, Versions, list_tags, list_versions, number_of_suffix, proxy_versions,
-    },
+    versions::{MajorSearch, Versions, list_tags, list_versions, proxy_versions},
 };
 use crate::{
     download_failure,

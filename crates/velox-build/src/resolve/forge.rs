@@ -18,8 +18,8 @@ use velox_gomod::{
 use velox_manifest::Project;
 
 use super::{
+    majors::compare_roadrunner,
     request::{ModuleRequest, RepositoryHost, RepositoryLocation},
-    versions::compare_roadrunner,
 };
 use crate::{
     error::Error,

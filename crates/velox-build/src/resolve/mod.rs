@@ -8,6 +8,7 @@ pub(crate) mod download;
 mod fetch;
 pub(crate) mod forge;
 mod held_back;
+pub(crate) mod majors;
 pub(crate) mod network;
 pub(crate) mod packages;
 mod pin;

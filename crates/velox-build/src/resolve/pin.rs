@@ -30,7 +30,10 @@ use crate::{
     event::{Event, Note, Phase},
     lock::is_commit,
     request::NetworkAccess,
-    resolve::versions::{ROADRUNNER, candidate_paths, proxy_versions},
+    resolve::{
+        majors::ROADRUNNER,
+        versions::{candidate_paths, proxy_versions},
+    },
     workspace::tree,
 };
 

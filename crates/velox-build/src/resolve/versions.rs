@@ -1,7 +1,6 @@
 //! The existing versions of a module, over all its majors.
 
 use std::{
-    cmp::Ordering,
     collections::BTreeMap,
     ops::{Range, RangeInclusive},
 };
@@ -20,6 +19,7 @@ use velox_manifest::catalogue;
 
 use super::{
     forge::{Forges, tag_prefix},
+    majors::{FIRST_YEAR, ROADRUNNER, number, number_of_suffix, rank, with_major},
     request::RepositoryLocation,
 };
 use crate::{
@@ -31,9 +31,6 @@ use crate::{
 const MAJORS_AHEAD: u64 = 4;
 const MAX_CONCURRENT_LISTS: usize = 24;
 
-pub(crate) const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner";
-/// RoadRunner's major versions were years, from this one on; v3 follows the last.
-const FIRST_YEAR: u64 = 2023;
 /// The number of yearly majors of RoadRunner that are queried for a branch or a commit.
 const MAX_YEARS: u64 = 6;
 
@@ -146,44 +143,6 @@ impl MajorSearch {
 /// Whether it is a gopkg.in path: its major suffix has another form, and it gets no new majors.
 fn is_gopkg_in(path: &str) -> bool {
     path.starts_with("gopkg.in/")
-}
-
-/// The number of a version's major; v0 and v1 share a module path.
-pub(crate) fn number(version: &str) -> u64 {
-    semver::major(version)
-        .and_then(|major| major.trim_start_matches('v').parse().ok())
-        .map_or(1, |n: u64| n.max(1))
-}
-
-/// The number of the major that a module path's suffix names (`/v2`, `.v3`).
-pub(super) fn number_of_suffix(suffix: &str) -> u64 {
-    suffix.trim_start_matches(['/', '.']).trim_start_matches('v').parse().unwrap_or(1)
-}
-
-pub(crate) fn with_major(base: &str, major: u64) -> String {
-    if major < 2 { base.to_owned() } else { format!("{base}/v{major}") }
-}
-
-/// The sort key of a module path of any module.
-fn rank(module: &str) -> (u8, u64) {
-    let major = split_path_version(module).map_or(1, |(_, suffix)| number_of_suffix(suffix));
-    if module.starts_with(ROADRUNNER) { roadrunner_rank(major) } else { (0, major) }
-}
-
-/// The sort key of a major of RoadRunner: its years came after v2, and v3 after them.
-fn roadrunner_rank(major: u64) -> (u8, u64) {
-    match major {
-        0..=2 => (0, major),
-        FIRST_YEAR.. => (1, major),
-        _ => (2, major),
-    }
-}
-
-/// Compares two versions of RoadRunner in the order of their releases: v2 is older than v2023, and that than v3.
-#[must_use]
-pub fn compare_roadrunner(one: &str, other: &str) -> Ordering {
-    let rank = |version: &str| roadrunner_rank(number(version));
-    rank(one).cmp(&rank(other)).then_with(|| semver::compare(one, other))
 }
 
 /// Runs all searches and returns the versions by subject. Without `go`, only the proxies are queried.
@@ -366,6 +325,7 @@ async fn list_by_go(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resolve::majors::compare_roadrunner;
 
     /// Runs a search over the given majors; returns the requests of each round.
     fn search(path: &str, existing: &[(&str, &[&str])]) -> (Vec<Vec<String>>, MajorSearch) {

@@ -177,7 +177,9 @@ fn parse_errors(text: &str) -> (Vec<(usize, Diagnostic)>, Vec<Range<usize>>) {
         let Some(raw) = source.get(&event) else { continue };
         match event.kind() {
             EventKind::SimpleKey => raw.decode_key(&mut (), &mut errors),
-            EventKind::Scalar => drop(raw.decode_scalar(&mut (), &mut errors)),
+            EventKind::Scalar => {
+                let _ = raw.decode_scalar(&mut (), &mut errors);
+            }
             EventKind::ArrayOpen | EventKind::InlineTableOpen => {
                 if depth == 0 {
                     values.push(event.span().start()..text.len());

@@ -9,10 +9,12 @@ use velox_service::fuzzing;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((way, bytes)) = bytes.split_first() else { return };
-    let read = match way % 4 {
+    let read = match way % 6 {
         0 => fuzzing::submit(bytes),
         1 => fuzzing::call_json(bytes),
         2 => fuzzing::call_protobuf(bytes),
+        3 => fuzzing::query(bytes),
+        4 => fuzzing::form(bytes),
         _ => {
             let Ok(text) = std::str::from_utf8(bytes) else { return };
             let specs = BuildSpec::from_configuration(text, None);

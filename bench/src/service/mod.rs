@@ -92,7 +92,8 @@ impl Services<'_> {
         let data = sandbox.work().join("data");
         let vx_command = |address: &str| {
             let mut command = sandbox.command(&self.vx, &["server", "-a", address, "--data"]);
-            command.arg(&data).env("PATH", &path);
+            // As Velox does; it has no effect for others.
+            command.arg(&data).env("PATH", &path).env("VX_SERVER_JOB_USER", "root");
             command
         };
         let vx = runtime.block_on(through(&sandbox, &go, &vx_command, true)).context("vx server")?;

@@ -140,6 +140,7 @@ impl<'a> BuildEnvironment<'a> {
                 ("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=10".to_owned()),
                 ("LC_ALL", "C".to_owned()),
             ],
+            max_silence: None,
             on_line: None,
         };
         let finished = children.run(invocation).await?;

@@ -3,8 +3,8 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use secrecy::{ExposeSecret, SecretString};
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use velox_fetch::Redactor;
 
 use crate::{
-    error::Error,
+    error::{Blame, Error},
     event::{Event, Reporter},
     process_group::{EndSignal, ProcessGroup},
     request::BuildRequest,
@@ -52,6 +52,8 @@ pub(crate) struct Invocation<'a> {
     pub(crate) directory: &'a Path,
     /// In addition to the inherited environment.
     pub(crate) environment: Vec<(&'static str, String)>,
+    /// How long it may print nothing, for commands that wait for servers; `None`: for ever.
+    pub(crate) max_silence: Option<Duration>,
     /// Called for each line on standard error.
     pub(crate) on_line: Option<&'a (dyn Fn(&str) + Sync)>,
 }
@@ -110,11 +112,24 @@ impl CommandRunner {
             return Err(Error::build(format!("failed to read the output of {}", invocation.name)));
         };
 
+        let last_line = Mutex::new(Instant::now());
+        let on_line = |line: &str| {
+            *last_line.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            invocation.on_line.inspect(|on_line| on_line(line));
+        };
+        let is_silent = async {
+            let Some(max) = invocation.max_silence else { return std::future::pending().await };
+            loop {
+                let silent = last_line.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+                let Some(rest) = max.checked_sub(silent) else { return max };
+                tokio::time::sleep(rest + Duration::from_millis(1)).await;
+            }
+        };
         let read_output = async {
             let mut bytes = Vec::new();
             let mut reader = stdout;
             let read_out = reader.read_to_end(&mut bytes);
-            let read_err = self.lines(invocation.name, stderr, invocation.on_line);
+            let read_err = self.lines(invocation.name, stderr, &on_line);
             let (out, lines) = tokio::join!(read_out, read_err);
             out.map(|_| (bytes, lines))
         };
@@ -123,6 +138,16 @@ impl CommandRunner {
                 Ok((bytes, lines)) => group.wait().await.map(|status| (status, bytes, lines)),
                 Err(error) => Err(error),
             },
+            max = is_silent => {
+                group.end(None, Duration::ZERO).await;
+                let minutes = max.as_secs() / 60;
+                return Err(Error::build(format!(
+                    "stopped {}, which printed nothing for {minutes} minutes",
+                    invocation.name
+                ))
+                .fault(Blame::Sources)
+                .help("a module proxy or a repository does not respond: check the network, and GOPROXY"));
+            }
             () = self.cancel.cancelled() => {
                 group.end(Some(EndSignal::Interrupt), INTERRUPT_GRACE).await;
                 return Err(Error::interrupted());
@@ -146,7 +171,7 @@ impl CommandRunner {
         &self,
         program: &'static str,
         stream: impl tokio::io::AsyncRead + Unpin,
-        on_line: Option<&(dyn Fn(&str) + Sync)>,
+        on_line: &(dyn Fn(&str) + Sync),
     ) -> Vec<String> {
         let mut reader = BufReader::new(stream);
         let mut lines = Vec::new();
@@ -154,9 +179,7 @@ impl CommandRunner {
         while let Ok(1..) = reader.read_until(b'\n', &mut raw).await {
             let line = self.redactor.redact(String::from_utf8_lossy(&raw).trim_end_matches(['\n', '\r']));
             raw.clear();
-            if let Some(on_line) = on_line {
-                on_line(&line);
-            }
+            on_line(&line);
             let message = line.strip_prefix(program).and_then(|rest| rest.strip_prefix(": "));
             self.reporter.report(Event::Output { program, line: message.unwrap_or(&line).to_owned() });
             lines.push(line);
@@ -189,7 +212,11 @@ mod tests {
         fn report(&self, _: Event) {}
     }
 
-    async fn group_of_child(one_group: bool) -> String {
+    async fn run(
+        one_group: bool,
+        script: &str,
+        max_silence: Option<Duration>,
+    ) -> Result<CommandOutput, Error> {
         let request = BuildRequest {
             manifest: velox_manifest::Manifest::without_a_file(),
             source: None,
@@ -205,12 +232,25 @@ mod tests {
         let invocation = Invocation {
             name: "sh",
             program: Path::new("/bin/sh"),
-            arguments: vec!["-c".into(), "cut -d' ' -f5 /proc/$$/stat".into()],
+            arguments: vec!["-c".into(), script.into()],
             directory: Path::new("/"),
             environment: Vec::new(),
+            max_silence,
             on_line: None,
         };
-        children.run(invocation).await.unwrap().stdout.trim().to_owned()
+        children.run(invocation).await
+    }
+
+    async fn group_of_child(one_group: bool) -> String {
+        run(one_group, "cut -d' ' -f5 /proc/$$/stat", None).await.unwrap().stdout.trim().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_silent_command_is_stopped() {
+        let stopped = run(false, "sleep 600 & wait", Some(Duration::from_millis(100))).await;
+        let error = stopped.err().unwrap();
+        assert_eq!(error.fault, Blame::Sources);
+        assert!(error.diagnostics[0].message.contains("stopped sh, which printed nothing"), "{error:?}");
     }
 
     #[tokio::test]

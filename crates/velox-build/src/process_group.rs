@@ -59,13 +59,6 @@ impl ProcessGroup {
         &mut self.child
     }
 
-    /// The process id of the group's leader.
-    #[cfg(unix)]
-    #[must_use]
-    pub fn id(&self) -> Option<rustix::process::Pid> {
-        self.id
-    }
-
     /// Waits for the child.
     ///
     /// # Errors

@@ -1,12 +1,21 @@
 //! The request parsers, for the fuzz targets only; not part of the public API.
 
+use std::sync::LazyLock;
+
 use buffa::Message;
+use futures::FutureExt as _;
 use velox_api::{BuildSpec, SubmitRequest, Violation};
 
 use crate::{
-    http::{body, builds, rpc},
+    catalogue::PluginCatalogue,
+    http::{body, builds, download, rpc},
+    page,
     proto::api::request::v1::BuildRequest,
+    releases::Releases,
 };
+
+static CATALOGUE: LazyLock<Option<PluginCatalogue>> =
+    LazyLock::new(|| PluginCatalogue::of(&Releases::built_in(), None).now_or_never());
 
 /// Parses the body of `POST /v1/builds`.
 pub fn submit(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
@@ -24,4 +33,15 @@ pub fn call_json(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
 pub fn call_protobuf(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
     let request = BuildRequest::decode_from_slice(bytes).ok()?;
     Some(rpc::spec(request).and_then(BuildSpec::normalized))
+}
+
+/// Parses the query of `GET /v1/download`.
+pub fn query(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
+    let query = std::str::from_utf8(bytes).ok()?;
+    Some(download::parse(query).and_then(|query| query.spec.normalized()))
+}
+
+/// Parses the form of the web page.
+pub fn form(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
+    Some(page::spec_of_form(bytes, CATALOGUE.as_ref()?))
 }

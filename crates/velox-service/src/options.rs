@@ -41,6 +41,8 @@ pub struct ServiceOptions {
     pub retention: Retention,
     /// The cluster; `None`: a single node.
     pub cluster: Option<ClusterOptions>,
+    /// The user that jobs run as, by name or number. Root needs one; `root` itself is accepted.
+    pub job_user: Option<String>,
     /// The executable that runs jobs (`vx`).
     pub program: PathBuf,
     /// The environment of the service; jobs get only the variables that they need.

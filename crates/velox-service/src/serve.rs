@@ -16,7 +16,7 @@ use crate::{
         listener,
         tls::{Certificate, TlsError},
     },
-    job::{ProcessRunner, disk::Disk},
+    job::{JobUserError, ProcessRunner, RunnerError, disk::Disk},
     options::ServiceOptions,
     readiness::Readiness,
     releases::Releases,
@@ -45,6 +45,9 @@ pub enum ServeError {
     /// The audit log can't be opened.
     #[error("failed to open the audit log: {0}")]
     Audit(io::Error),
+    /// Builds can't run as the user that they need.
+    #[error(transparent)]
+    JobUser(#[from] JobUserError),
     /// A store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -73,7 +76,7 @@ impl ServeError {
     /// Whether the error is caused by an invalid option.
     #[must_use]
     pub fn is_of_options(&self) -> bool {
-        matches!(self, Self::Tokens(_) | Self::Tls(_) | Self::Origin(_) | Self::Audit(_))
+        matches!(self, Self::Tokens(_) | Self::Tls(_) | Self::Origin(_) | Self::Audit(_) | Self::JobUser(_))
     }
 }
 
@@ -113,11 +116,7 @@ pub async fn serve(
     };
     let shared = options.share_dir.as_ref().map(share).transpose()?;
     let stores = Stores::open(&options, shared, &draining).await?;
-    let runner = if options.jobs > 0 {
-        Some(ProcessRunner::with_counter(&options, telemetry.downloaded()).map_err(in_data)?)
-    } else {
-        None
-    };
+    let runner = if options.jobs > 0 { Some(runner(&options, &telemetry)?) } else { None };
     let state = Arc::new(AppState {
         telemetry: Arc::clone(&telemetry),
         service: Service {
@@ -125,6 +124,8 @@ pub async fn serve(
             store: Arc::clone(&stores.builds),
             artifacts: Arc::clone(&stores.artifacts),
             policy: options.policy.clone(),
+            // The other nodes of a cluster run what this one accepts.
+            closed: if options.cluster.is_some() { CancellationToken::new() } else { draining.clone() },
         },
         readiness: Readiness::new(
             Arc::clone(&stores.builds),
@@ -181,6 +182,19 @@ pub async fn serve(
     closing.cancel();
     telemetry.log_counts();
     Ok(())
+}
+
+/// Prepares the running of builds, and records what the system can't forbid them.
+pub(crate) fn runner(options: &ServiceOptions, telemetry: &Telemetry) -> Result<ProcessRunner, ServeError> {
+    let runner =
+        ProcessRunner::with_counter(options, telemetry.downloaded()).map_err(|error| match error {
+            RunnerError::Data(error) => ServeError::Data { directory: options.data.clone(), error },
+            RunnerError::User(error) => ServeError::JobUser(error),
+        })?;
+    for gap in ProcessRunner::isolation_gaps() {
+        telemetry.isolation_gap(gap.name);
+    }
+    Ok(runner)
 }
 
 /// Parses an origin into the form that browsers send (<https://www.rfc-editor.org/rfc/rfc6454#section-6.1>).

@@ -9,6 +9,7 @@ use futures::{
 };
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use velox_api::{ArtifactInfo, BuildId, BuildSpec, BuildState, LogEntry, QueuePosition};
 use velox_manifest::GoTarget;
 
@@ -39,6 +40,8 @@ pub struct Service {
     pub artifacts: Arc<ArtifactBucket>,
     /// The restrictions on requests.
     pub policy: BuildPolicy,
+    /// Cancelled when this node accepts no more builds: it shuts down, and no other node would run them.
+    pub(crate) closed: CancellationToken,
     /// Metrics and the audit log.
     pub(crate) telemetry: Arc<Telemetry>,
 }
@@ -49,6 +52,9 @@ pub enum ServiceError {
     /// The policy rejects the request.
     #[error("request rejected")]
     Rejected(PolicyError),
+    /// The service shuts down.
+    #[error("this service accepts no more builds until it has restarted")]
+    ShuttingDown,
     /// The queue is full, or a store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -73,7 +79,7 @@ impl Service {
     /// Queues a build, or joins or reuses an equal one.
     ///
     /// # Errors
-    /// The request is rejected, or the queue is full.
+    /// The request is rejected, the queue is full, or the service shuts down.
     pub async fn submit(
         &self,
         caller: &Caller,
@@ -81,6 +87,9 @@ impl Service {
         force: bool,
     ) -> Result<Submission, ServiceError> {
         let spec = self.checked(caller, spec)?;
+        if self.closed.is_cancelled() {
+            return Err(ServiceError::ShuttingDown);
+        }
         let tenant = &caller.tenant;
         let new = NewBuild {
             spec,

@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     http::listener,
-    job::{ProcessRunner, disk::Disk},
+    job::disk::Disk,
     options::{ClusterOptions, ServiceOptions},
     readiness::Readiness,
-    serve::ServeError,
+    serve::{ServeError, runner},
     stores::Stores,
     telemetry::Telemetry,
     worker::Worker,
@@ -41,7 +41,7 @@ pub async fn work(
         None => None,
     };
     let telemetry = Telemetry::new(None).map_err(ServeError::Audit)?;
-    let runner = ProcessRunner::with_counter(&options, telemetry.downloaded()).map_err(in_data)?;
+    let runner = runner(&options, &telemetry)?;
     let stores = Stores::cluster(&options, &cluster, None, None).await?;
     let over = CancellationToken::new();
     let address = listener.map(|(address, listener)| {

@@ -58,6 +58,7 @@ pub(crate) async fn smoke_test(
         arguments: vec!["--version".into()],
         directory,
         environment: Vec::new(),
+        max_silence: None,
         on_line: None,
     });
     let skip = "skip the smoke test with --no-smoke-test if this machine can't run the binary";

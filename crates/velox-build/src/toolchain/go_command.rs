@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,9 @@ use crate::{
     lock::TargetVariant,
     process::{CommandOutput, CommandRunner, Invocation},
 };
+
+/// How long a command that downloads may print nothing: the go command itself waits for ever for a server.
+const MAX_DOWNLOAD_SILENCE: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Clone)]
 pub(crate) struct Toolchain {
@@ -101,6 +105,8 @@ impl Toolchain {
                 arguments: arguments.iter().map(Into::into).collect(),
                 directory,
                 environment: self.environment(mode, variant),
+                // It may download modules.
+                max_silence: matches!(mode, ModuleMode::Complete).then_some(MAX_DOWNLOAD_SILENCE),
                 on_line,
             })
             .await
@@ -129,6 +135,7 @@ impl Toolchain {
                 arguments: arguments.iter().map(Into::into).collect(),
                 directory,
                 environment,
+                max_silence: None,
                 on_line: None,
             })
             .await

@@ -80,6 +80,7 @@ impl GoSettings {
                 arguments: ["env", "-json"].iter().chain(&names).map(Into::into).collect(),
                 directory,
                 environment: vec![("GOWORK", "off".into()), ("GOTOOLCHAIN", "local".into())],
+                max_silence: None,
                 on_line: None,
             })
             .await?;

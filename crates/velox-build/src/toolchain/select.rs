@@ -427,6 +427,7 @@ impl Toolchains {
                 arguments: vec!["version".into()],
                 directory: &self.scratch,
                 environment: vec![("GOTOOLCHAIN", version.to_owned()), ("GOWORK", "off".into())],
+                max_silence: None,
                 on_line: None,
             })
             .await?;

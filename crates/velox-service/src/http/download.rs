@@ -119,14 +119,14 @@ pub(crate) async fn get(
     }
 }
 
-struct DownloadQuery {
-    spec: BuildSpec,
+pub(crate) struct DownloadQuery {
+    pub(crate) spec: BuildSpec,
     /// In seconds.
     wait: u64,
 }
 
 /// Parses a query.
-fn parse(query: &str) -> Result<DownloadQuery, Vec<Violation>> {
+pub(crate) fn parse(query: &str) -> Result<DownloadQuery, Vec<Violation>> {
     let mut spec = BuildSpec::new("", Vec::new());
     let mut wait = 0;
     let mut violations = Vec::new();

@@ -20,6 +20,8 @@ use crate::{
 
 /// `Retry-After` in seconds for a full queue: the typical duration of a build.
 const QUEUE_RETRY_SECONDS: u64 = 15;
+/// `Retry-After` in seconds while the service shuts down: the default drain period.
+const RESTART_RETRY_SECONDS: u64 = 30;
 /// `Retry-After` in seconds for a store failure.
 const STORE_RETRY_SECONDS: u64 = 5;
 
@@ -255,6 +257,9 @@ impl From<ServiceError> for ApiError {
             }
             ServiceError::NotFound(_) => Self::not_found(error),
             ServiceError::NotOwner(_) => Self::new(ApiErrorKind::Forbidden, error),
+            ServiceError::ShuttingDown => {
+                Self::new(ApiErrorKind::ShuttingDown, error).retry_after(RESTART_RETRY_SECONDS)
+            }
             ServiceError::Store(error) => error.into(),
         }
     }

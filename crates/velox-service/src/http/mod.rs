@@ -6,7 +6,7 @@ pub(crate) mod body;
 pub(crate) mod builds;
 mod catalogue;
 mod documents;
-mod download;
+pub(crate) mod download;
 pub(crate) mod error;
 pub(crate) mod health;
 pub(crate) mod listener;

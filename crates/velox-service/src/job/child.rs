@@ -17,7 +17,7 @@ use velox_build::{
 use velox_manifest::SourceFile;
 
 use super::{
-    format_size,
+    format_size, limits,
     log::{JobReporter, send},
     protocol::{JobMessage, JobTask},
     sandbox,
@@ -46,6 +46,10 @@ pub async fn run(environment: BTreeMap<String, String>) -> ExitCode {
         }
         Err(_) => return ExitCode::FAILURE,
     };
+    if let Err(error) = limits::apply(&task) {
+        let _ = writeln!(io::stderr(), "error: {error}");
+        return ExitCode::FAILURE;
+    }
     let (sender, receiver) = oneshot::channel();
     // Landlock restricts a thread and its descendants, not existing threads.
     std::thread::spawn(move || {

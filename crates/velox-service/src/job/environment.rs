@@ -23,6 +23,8 @@ const INHERITED_VARIABLES: [&str; 11] = [
     "SystemDrive",
 ];
 
+/// The directories that jobs write to, besides their own; relative to the data directory.
+pub(super) const OWN_DIRECTORIES: [&str; 3] = ["home", "go", "cache"];
 /// The module cache, relative to the data directory.
 pub(super) const MODULE_CACHE: &str = "go/pkg";
 /// The build cache, relative to the data directory.

@@ -1,8 +1,6 @@
 //! The resource limits of a job's processes.
 
-use velox_build::ProcessGroup;
-
-use crate::options::JobLimits;
+use super::protocol::JobTask;
 
 /// Enough for a linker that opens a thousand packages.
 #[cfg(target_os = "linux")]
@@ -11,24 +9,27 @@ const MAX_OPEN_FILES: u64 = 16 << 10;
 #[cfg(target_os = "linux")]
 const JOB_NICENESS: i32 = 10;
 
-/// Sets the limits that apply to each process of the group.
+/// Sets the limits of this process, which its child processes inherit: a service may not limit the processes of
+/// another user, not even as root of a container.
 #[cfg(target_os = "linux")]
-pub(super) fn apply(group: &ProcessGroup, limits: &JobLimits) {
-    use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setpriority_pgrp};
+pub(super) fn apply(task: &JobTask) -> Result<(), String> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
     for (resource, max) in [
-        (Resource::Data, limits.memory),
-        (Resource::Fsize, limits.disk),
+        (Resource::Data, task.memory),
+        (Resource::Fsize, task.disk),
         (Resource::Core, 0),
         (Resource::Nofile, MAX_OPEN_FILES),
     ] {
         let hard = getrlimit(resource).maximum.map_or(max, |hard| hard.min(max));
         let limit = Rlimit { current: Some(hard), maximum: Some(hard) };
-        if let Err(error) = prlimit(group.id(), resource, limit) {
-            tracing::warn!(?resource, %error, "failed to set a resource limit of a job");
-        }
+        setrlimit(resource, limit)
+            .map_err(|error| format!("failed to set the resource limit {resource:?}: {error}"))?;
     }
-    let _ = setpriority_pgrp(group.id(), JOB_NICENESS);
+    let _ = setpriority_process(None, JOB_NICENESS);
+    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn apply(_: &ProcessGroup, _: &JobLimits) {}
+pub(super) fn apply(_: &JobTask) -> Result<(), String> {
+    Ok(())
+}

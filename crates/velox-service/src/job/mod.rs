@@ -28,6 +28,7 @@ mod limits;
 mod log;
 mod protocol;
 mod sandbox;
+mod user;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -51,13 +52,16 @@ use tokio_util::sync::CancellationToken;
 use velox_api::{BuildFailure, FailureKind, LogEntry, Severity};
 use velox_build::{EndSignal, ProcessGroup, available_memory, garbage_collector_variables};
 
-pub use self::child::run;
 use self::{
     caches::SharedCaches,
     cgroup::{JobCgroup, ServiceCgroup},
     disk::{Disk, DiskEnd, DiskLimit},
+    environment::OWN_DIRECTORIES,
     protocol::{JobMessage, JobTask},
+    sandbox::IsolationGap,
+    user::JobUser,
 };
+pub use self::{child::run, user::JobUserError};
 use crate::{
     build::Build,
     egress::EgressProxy,
@@ -88,7 +92,19 @@ pub struct ProcessRunner {
     caches: Arc<SharedCaches>,
     disk: Disk,
     cgroups: Option<ServiceCgroup>,
+    user: Option<JobUser>,
     _lock: File,
+}
+
+/// An error that prevents a service from running builds.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The data directory can't be used, or another service uses it.
+    #[error(transparent)]
+    Data(#[from] io::Error),
+    /// The user that builds run as.
+    #[error(transparent)]
+    User(#[from] JobUserError),
 }
 
 /// The reason why the service stops reading messages of a job.
@@ -114,16 +130,18 @@ impl ProcessRunner {
     /// runtime.
     ///
     /// # Errors
-    /// The directory can't be used, or another service uses it.
-    pub fn new(options: &ServiceOptions) -> io::Result<Self> {
+    /// The directory can't be used, another service uses it, or builds would run as root.
+    pub fn new(options: &ServiceOptions) -> Result<Self, RunnerError> {
         Self::with_counter(options, Counter::default())
     }
 
     /// Like [`ProcessRunner::new`], with a counter of downloaded bytes.
-    pub(crate) fn with_counter(options: &ServiceOptions, downloaded: Counter) -> io::Result<Self> {
+    pub(crate) fn with_counter(options: &ServiceOptions, downloaded: Counter) -> Result<Self, RunnerError> {
+        let user = JobUser::select(options.job_user.as_deref())?;
         let jobs = options.data.join("jobs");
-        for directory in [&jobs, &options.data.join("home"), &options.data.join("cache")] {
-            fs::create_dir_all(directory)?;
+        fs::create_dir_all(&jobs)?;
+        for directory in OWN_DIRECTORIES {
+            fs::create_dir_all(options.data.join(directory))?;
         }
         // Child processes need absolute paths.
         let data = options.data.canonicalize()?;
@@ -131,12 +149,20 @@ impl ProcessRunner {
         lock.try_lock()
             .map_err(|_| io::Error::other(format!("{} is in use by another service", jobs.display())))?;
         remove_leftovers(&jobs);
-        for ability in sandbox::unsupported() {
-            tracing::warn!("the isolation of builds is incomplete here: they can {ability}");
+        if let Some(user) = &user {
+            user.prepare(&data)?;
+            user.probe(&options.program, &data.join("jobs"))?;
         }
-        #[cfg(unix)]
-        if rustix::process::geteuid().is_root() {
-            tracing::warn!("builds run as root, like this service: run it as a user of its own");
+        for gap in Self::isolation_gaps() {
+            tracing::warn!("the isolation of builds is incomplete here: they can {}", gap.ability);
+        }
+        // The environment of this process has credentials, and its memory has tokens: hide /proc/PID also from other
+        // processes of its user.
+        #[cfg(target_os = "linux")]
+        if let Err(error) =
+            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        {
+            tracing::warn!(%error, "failed to hide the environment of this process from its user");
         }
         let is_configured =
             |variable: &str| options.environment.get(variable).is_some_and(|value| !value.is_empty());
@@ -148,6 +174,7 @@ impl ProcessRunner {
             caches,
             disk,
             cgroups: ServiceCgroup::find(),
+            user,
             program: options.program.clone(),
             data,
             environment: options.environment.clone(),
@@ -155,6 +182,11 @@ impl ProcessRunner {
             policy: options.policy.clone(),
             _lock: lock,
         })
+    }
+
+    /// What builds can do because this system can't forbid it.
+    pub(crate) fn isolation_gaps() -> Vec<IsolationGap> {
+        sandbox::unsupported()
     }
 
     async fn attempt(
@@ -175,8 +207,10 @@ impl ProcessRunner {
             return ended(RunOutcome::Cancelled);
         };
         let directory = tempfile::Builder::new().prefix("job-").tempdir_in(self.data.join("jobs"))?;
-        for folder in ["tmp", "work", "out"] {
-            fs::create_dir(directory.path().join(folder))?;
+        for folder in ["tmp", "work", "out", ""] {
+            let folder = directory.path().join(folder);
+            fs::create_dir_all(&folder)?;
+            self.user.as_ref().map_or(Ok(()), |user| user.own(&folder))?;
         }
         let access = self.egress.grant(self.limits.download);
         let mut environment = environment::of_job(&self.environment, &self.data, directory.path());
@@ -195,19 +229,22 @@ impl ProcessRunner {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(user) = &self.user {
+            user.apply(&mut command);
+        }
         let mut group = ProcessGroup::spawn(command, true)?;
         let child = group.child();
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(mut stdin), Some(stdout), Some(stderr)) = streams else {
             return Err(io::Error::other("the job has no standard streams"));
         };
-        limits::apply(&group, &self.limits);
         let cgroup = self.cgroup(directory.path(), &mut group);
         let task = JobTask {
             spec: build.spec.clone(),
             force: build.force,
             directory: directory.path().to_owned(),
             memory: self.limits.memory,
+            disk: self.limits.disk,
             port: access.port(),
         };
         let mut line = serde_json::to_vec(&task).map_err(io::Error::other)?;
@@ -375,12 +412,15 @@ impl ProcessRunner {
     /// Checks the location and the size of the binary.
     fn check_binary(&self, file: &Path, directory: &Path) -> Result<(), BuildFailure> {
         let internal = |message: String| BuildFailure { kind: FailureKind::Internal, message };
-        if !file.starts_with(directory) {
+        let unreadable = |error| internal(format!("failed to read the job's binary: {error}"));
+        // Links that a build made must not lead to files of this machine.
+        let path = file.canonicalize().map_err(unreadable)?;
+        let is_inside = directory.canonicalize().is_ok_and(|directory| path.starts_with(directory));
+        let data = fs::symlink_metadata(file).map_err(unreadable)?;
+        if !is_inside || !data.is_file() {
             return Err(internal("the job's binary is outside of its directory".to_owned()));
         }
-        let length = fs::metadata(file)
-            .map_err(|error| internal(format!("failed to read the job's binary: {error}")))?
-            .len();
+        let length = data.len();
         if length > self.limits.artifact {
             let (length, max) = (format_size(length), format_size(self.limits.artifact));
             return Err(limit(format!("the binary has {length}, which exceeds the limit of {max}")));

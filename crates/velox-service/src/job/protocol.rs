@@ -14,8 +14,10 @@ pub(super) struct JobTask {
     pub(super) force: bool,
     /// The job's own directory.
     pub(super) directory: PathBuf,
-    /// The memory limit in bytes, for messages.
+    /// The memory limit in bytes.
     pub(super) memory: u64,
+    /// The disk limit in bytes.
+    pub(super) disk: u64,
     /// The port of the egress proxy.
     pub(super) port: u16,
 }

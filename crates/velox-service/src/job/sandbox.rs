@@ -67,7 +67,7 @@ const SYSTEM_PATHS: &[&str] = &[
 /// - connect by TCP to the egress proxy, and use no other socket (UDP, UNIX sockets, listening);
 /// - write only to the directories of jobs, and read only these, the system and the Go toolchain (an `#include`
 ///   of Go's assembler takes any path, and its errors quote the file);
-/// - signal only each other, and not leave the job's process group.
+/// - signal only each other, not leave the job's process group, and create no namespaces.
 ///
 /// What a kernel doesn't support is not restricted: see [`unsupported`].
 #[cfg(target_os = "linux")]
@@ -89,10 +89,10 @@ pub(super) fn restrict(task: &JobTask, environment: &BTreeMap<String, String>) -
         .and_then(|ruleset| ruleset.add_rule(NetPort::new(task.port, AccessNet::ConnectTcp)))
         .and_then(landlock::RulesetCreated::restrict_self);
     ruleset.map_err(|error| error.to_string())?;
-    match syscalls::filter() {
-        Some(filter) => seccompiler::apply_filter(&filter?).map_err(|error| error.to_string()),
-        None => Ok(()),
+    for filter in syscalls::filters().transpose()?.into_iter().flatten() {
+        seccompiler::apply_filter(&filter).map_err(|error| error.to_string())?;
     }
+    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -100,31 +100,41 @@ pub(super) fn restrict(_: &JobTask, _: &BTreeMap<String, String>) -> Result<(), 
     Ok(())
 }
 
+/// Something that builds can do because this system can't forbid it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IsolationGap {
+    /// A word for it.
+    pub(crate) name: &'static str,
+    /// What they can do, and what would forbid it.
+    pub(crate) ability: &'static str,
+}
+
 /// What builds can do because this system can't forbid it.
 #[cfg(target_os = "linux")]
-pub(super) fn unsupported() -> Vec<&'static str> {
+pub(super) fn unsupported() -> Vec<IsolationGap> {
     use landlock::{Access as _, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
     let strict = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     let files = strict().handle_access(AccessFs::from_all(ABI)).and_then(Ruleset::create).is_ok();
     let ports = strict().handle_access(AccessNet::from_all(ABI)).and_then(Ruleset::create).is_ok();
     let scopes = strict().scope(Scope::from_all(ABI)).and_then(Ruleset::create).is_ok();
-    let calls = matches!(syscalls::filter(), Some(Ok(_)))
+    let calls = matches!(syscalls::filters(), Some(Ok(_)))
         && std::fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("Seccomp:"));
     [
-        (files, "read this machine's files (needs Landlock of Linux 6.10)"),
-        (ports, "connect to this machine's ports (needs Landlock of Linux 6.7)"),
-        (scopes, "signal this user's processes (needs Landlock of Linux 6.12)"),
-        (calls, "send UDP packets and connect to UNIX sockets (needs seccomp)"),
-        (calls, "leave processes behind (needs seccomp)"),
+        (files, "files", "read this machine's files (needs Landlock of Linux 6.10)"),
+        (ports, "ports", "connect to this machine's ports (needs Landlock of Linux 6.7)"),
+        (scopes, "signals", "signal this user's processes (needs Landlock of Linux 6.12)"),
+        (calls, "sockets", "send UDP packets and connect to UNIX sockets (needs seccomp)"),
+        (calls, "leftovers", "leave processes behind (needs seccomp)"),
     ]
     .into_iter()
-    .filter_map(|(is_supported, ability)| (!is_supported).then_some(ability))
+    .filter_map(|(is_supported, name, ability)| (!is_supported).then_some(IsolationGap { name, ability }))
     .collect()
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn unsupported() -> Vec<&'static str> {
-    vec!["access this machine's files, ports and processes (needs Linux)"]
+pub(super) fn unsupported() -> Vec<IsolationGap> {
+    let ability = "access this machine's files, ports and processes (needs Linux)";
+    vec![IsolationGap { name: "all", ability }]
 }
 
 /// The Landlock version in use; older kernels enforce a part of it.
@@ -142,7 +152,7 @@ mod syscalls {
     };
 
     /// Calls that are always denied.
-    const DENIED: [i64; 32] = [
+    const DENIED: [i64; 34] = [
         libc::SYS_accept,
         libc::SYS_accept4,
         libc::SYS_bind,
@@ -176,22 +186,70 @@ mod syscalls {
         libc::SYS_init_module,
         libc::SYS_kexec_load,
         libc::SYS_mount,
+        // A file by its inode instead of its path.
+        libc::SYS_open_by_handle_at,
         libc::SYS_pivot_root,
         libc::SYS_reboot,
         libc::SYS_setns,
         libc::SYS_umount2,
+        // A user namespace would make a build root of its own.
+        libc::SYS_unshare,
+    ];
+    const NAMESPACES: i32 = libc::CLONE_NEWCGROUP
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWUSER
+        | libc::CLONE_NEWUTS;
+    /// The x32 ABI has the same audit architecture as x86-64, and its own numbers: those with this bit, and a few more
+    /// (<https://man7.org/linux/man-pages/man2/syscall.2.html>).
+    const X32: i64 = 0x4000_0000;
+    const X32_NUMBERS: [(i64, i64); 6] = [
+        (libc::SYS_ptrace, 521),
+        (libc::SYS_kexec_load, 528),
+        (libc::SYS_process_vm_readv, 539),
+        (libc::SYS_process_vm_writev, 540),
+        (libc::SYS_sendmsg, 518),
+        (libc::SYS_sendmmsg, 538),
     ];
     const SOCKET_TYPE_MASK: u64 = 0xf;
 
-    /// The filter; `None` if this processor isn't supported.
-    pub(super) fn filter() -> Option<Result<BpfProgram, String>> {
+    /// The filters; `None` if this processor isn't supported.
+    pub(super) fn filters() -> Option<Result<[BpfProgram; 2], String>> {
         let processor = TargetArch::try_from(std::env::consts::ARCH).ok()?;
-        Some(compile(processor).map_err(|error| error.to_string()))
+        let programs = rules().and_then(|mut rules| {
+            if processor == TargetArch::x86_64 {
+                let with_bit = |(call, rules): (&i64, &Vec<_>)| (*call | X32, rules.clone());
+                let mut others: Vec<_> = rules.iter().map(with_bit).collect();
+                others.extend(
+                    X32_NUMBERS
+                        .iter()
+                        .filter_map(|(call, number)| Some((*number | X32, rules.get(call)?.clone()))),
+                );
+                rules.extend(others);
+            }
+            // A filter can't read the flags of clone3; callers use clone where it doesn't exist.
+            let missing: Rules =
+                [libc::SYS_clone3, libc::SYS_clone3 | X32].map(|call| (call, Vec::new())).into();
+            Ok([compile(missing, libc::ENOSYS, processor)?, compile(rules, libc::EACCES, processor)?])
+        });
+        Some(programs.map_err(|error| error.to_string()))
     }
 
-    fn compile(processor: TargetArch) -> Result<BpfProgram, seccompiler::BackendError> {
-        let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-            DENIED.into_iter().map(|call| (call, Vec::new())).collect();
+    type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+    fn compile(
+        rules: Rules,
+        error: i32,
+        processor: TargetArch,
+    ) -> Result<BpfProgram, seccompiler::BackendError> {
+        let denied = SeccompAction::Errno(error as u32);
+        SeccompFilter::new(rules, SeccompAction::Allow, denied, processor)?.try_into()
+    }
+
+    fn rules() -> Result<Rules, seccompiler::BackendError> {
+        let mut rules: Rules = DENIED.into_iter().map(|call| (call, Vec::new())).collect();
         let [unix, inet, inet6] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|it| it as u64);
         let stream = libc::SOCK_STREAM as u64;
         let is_not = |argument, value| SeccompCondition::new(argument, Dword, SeccompCmpOp::Ne, value);
@@ -210,8 +268,23 @@ mod syscalls {
         }
         rules.insert(libc::SYS_socket, socket);
         rules.insert(libc::SYS_socketpair, pair);
-        let denied = SeccompAction::Errno(libc::EACCES as u32);
-        SeccompFilter::new(rules, SeccompAction::Allow, denied, processor)?.try_into()
+        let has_flag = |argument, flag: i32| {
+            let is_set = SeccompCondition::new(
+                argument,
+                Dword,
+                SeccompCmpOp::MaskedEq(u64::from(flag as u32)),
+                u64::from(flag as u32),
+            );
+            is_set.and_then(|condition| SeccompRule::new(vec![condition]))
+        };
+        // It connects without the check of Landlock.
+        for (call, flags) in [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
+            rules.insert(call, vec![has_flag(flags, libc::MSG_FASTOPEN)?]);
+        }
+        let namespaces =
+            (0..i32::BITS).map(|bit| NAMESPACES & 1_i32.rotate_left(bit)).filter(|flag| *flag != 0);
+        rules.insert(libc::SYS_clone, namespaces.map(|flag| has_flag(0, flag)).collect::<Result<_, _>>()?);
+        Ok(rules)
     }
 }
 

@@ -301,3 +301,9 @@ impl ResolvedForm {
             .page()
     }
 }
+
+/// The request of a submitted form.
+pub(crate) fn spec_of_form(body: &[u8], catalogue: &PluginCatalogue) -> Result<BuildSpec, Vec<Violation>> {
+    let (spec, violations) = SubmittedForm::parse_body(body).resolve(catalogue, None, "linux/amd64").spec();
+    if violations.is_empty() { spec.normalized() } else { Err(violations) }
+}

@@ -26,6 +26,7 @@ pub(super) struct Metrics {
     artifact_bytes: Counter,
     pub(super) downloaded: Counter,
     denied: Family<Labels<1>, Counter>,
+    isolation_gaps: Family<Labels<1>, Gauge>,
 }
 
 impl Metrics {
@@ -49,6 +50,7 @@ impl Metrics {
             artifact_bytes: Counter::<u64, AtomicU64>::default(),
             downloaded: Counter::default(),
             denied: Family::default(),
+            isolation_gaps: Family::default(),
             registry: Registry::default(),
         };
         registry.register("requests", "Handled requests", metrics.requests.clone());
@@ -91,6 +93,11 @@ impl Metrics {
             metrics.downloaded.clone(),
         );
         registry.register("denied", "Rejected requests, by reason", metrics.denied.clone());
+        registry.register(
+            "isolation_gaps",
+            "What builds of this process can access because this system can't forbid it",
+            metrics.isolation_gaps.clone(),
+        );
         Self { registry, ..metrics }
     }
 
@@ -100,6 +107,10 @@ impl Metrics {
         self.requests.get_or_create(&labels).inc();
         let labels = [label("method", method), label("route", route)];
         self.request_duration.get_or_create(&labels).observe(duration.as_secs_f64());
+    }
+
+    pub(super) fn isolation_gap(&self, name: &str) {
+        self.isolation_gaps.get_or_create(&[("access", name.to_owned())]).set(1);
     }
 
     pub(super) fn denied(&self, reason: &str) {

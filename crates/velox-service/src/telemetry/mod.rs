@@ -48,6 +48,11 @@ impl Telemetry {
         self.metrics.downloaded.clone()
     }
 
+    /// Records something that the system can't forbid builds.
+    pub(crate) fn isolation_gap(&self, name: &str) {
+        self.metrics.isolation_gap(name);
+    }
+
     pub(crate) fn metrics(&self, depth: QueueDepth) -> String {
         self.metrics.text(depth)
     }

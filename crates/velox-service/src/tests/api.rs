@@ -131,6 +131,21 @@ async fn probes_of_other_clients() {
 }
 
 #[tokio::test]
+async fn a_service_that_shuts_down_accepts_no_builds() {
+    let service = TestService::start().await;
+    let id = service.submit(VERSION).await;
+    service.state.draining.cancel();
+    let refused = service.post("/v1/builds", &submission("v5.0.9")).await;
+    assert_eq!(
+        (refused.status, refused.json()["type"].as_str()),
+        (503, Some("shutting_down")),
+        "{refused:?}"
+    );
+    assert_eq!(refused.header("retry-after"), "30");
+    assert_eq!(service.get(&format!("/v1/builds/{id}")).await.status, 200, "what was accepted can be read");
+}
+
+#[tokio::test]
 async fn errors_are_problems() {
     let service = TestService::start().await;
     let id = service.submit(VERSION).await;

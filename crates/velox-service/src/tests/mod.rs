@@ -76,6 +76,7 @@ impl TestService {
         let (store, telemetry) = (Arc::new(store), Telemetry::new(None).unwrap());
         let artifacts = ArtifactBucket::open_directory(&directory.path().join("artifacts")).unwrap();
         let artifacts = Arc::new(artifacts);
+        let draining = CancellationToken::new();
         let state = Arc::new(AppState {
             readiness: Readiness::new(
                 Arc::clone(&store) as _,
@@ -88,11 +89,12 @@ impl TestService {
                 store: Arc::clone(&store) as _,
                 artifacts,
                 policy: BuildPolicy::default(),
+                closed: draining.clone(),
             },
             tokens: TokenStore::open(None).unwrap(),
             releases: Releases::built_in(),
             vulnerabilities: None,
-            draining: CancellationToken::new(),
+            draining,
             closing: CancellationToken::new(),
         });
         let router = router(&state, &access).unwrap();

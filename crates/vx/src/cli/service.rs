@@ -49,6 +49,9 @@ pub(crate) struct ServerCommand {
     /// The number of concurrent builds on this machine; 0 leaves all builds to workers
     #[arg(short, long, env = "VX_SERVER_JOBS", value_name = "N", default_value_t = 2)]
     pub(crate) jobs: usize,
+    /// The user that builds run as, a name or a number; required if the service runs as root
+    #[arg(long, env = "VX_SERVER_JOB_USER", value_name = "USER")]
+    pub(crate) job_user: Option<String>,
     /// The maximum number of queued builds; further requests are rejected
     #[arg(long, env = "VX_SERVER_QUEUE", value_name = "N", default_value_t = 100)]
     pub(crate) queue: u64,
@@ -100,6 +103,9 @@ pub(crate) struct WorkerCommand {
     /// The number of concurrent builds
     #[arg(short, long, env = "VX_SERVER_JOBS", value_name = "N", default_value_t = 2, value_parser = parse_jobs)]
     pub(crate) jobs: usize,
+    /// The user that builds run as, a name or a number; required if the service runs as root
+    #[arg(long, env = "VX_SERVER_JOB_USER", value_name = "USER")]
+    pub(crate) job_user: Option<String>,
     /// How long builds may continue after a signal
     #[arg(long, env = "VX_SERVER_DRAIN", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub(crate) drain: Duration,

@@ -699,7 +699,13 @@ fn connect_client_in_go() {
 
     let token = sandbox.vx("server token new go --file tokens.toml").ok();
     let arguments = ["--jobs", "0", "--queue", "1", "--tokens", "tokens.toml", "--data", "other"];
-    let service = Service::start(Command::new(VX).arg("server").args(arguments).current_dir(sandbox.path()));
+    let service = Service::start(
+        Command::new(VX)
+            .arg("server")
+            .args(arguments)
+            .env("VX_SERVER_JOB_USER", "root")
+            .current_dir(sandbox.path()),
+    );
     for protocol in protocols {
         let token = json!({"token": token.trim(), "deadline": 300});
         let mut other = token.clone();

@@ -33,6 +33,10 @@ use crate::support::{
 
 const HELLO: &str = "example.com/acme/hello";
 
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
 /// A service in its own sandbox, with the operator's module proxy.
 struct Machine {
     sandbox: Sandbox,
@@ -72,6 +76,7 @@ impl Machine {
             audit: None,
             sign_key: None,
             vulnerability_database: None,
+            job_user: is_root().then(|| "root".to_owned()),
             program: PathBuf::from(VX),
             environment: environment.into(),
             drain: Duration::ZERO,
@@ -558,6 +563,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"strconv"
 	"syscall"
 )
@@ -593,10 +599,38 @@ func pair(kind int) error {
 	return err
 }
 
+// A connection with the first packet (TCP Fast Open).
+func fastOpen(port int) error {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		err = syscall.Sendto(fd, []byte("x"), 0x20000000, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
+	}
+	return err
+}
+
+func call(number uintptr, arguments ...uintptr) error {
+	if _, _, err := syscall.Syscall(number, arguments[0], arguments[1], arguments[2]); err != 0 {
+		return err
+	}
+	return nil
+}
+
+func start(flags uintptr) error {
+	command := exec.Command("/bin/true")
+	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
+	return command.Run()
+}
+
 func main() {
 	port, pid, outside := os.Args[1], os.Args[2], os.Args[3]
 	number, _ := strconv.Atoi(pid)
+	tcp, _ := strconv.Atoi(port)
 	_, listening := net.Listen("tcp", "127.0.0.1:0")
+	var files syscall.Rlimit
+	limit := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &files)
+	if limit == nil && files.Max < 1<<40 {
+		limit = syscall.EFBIG
+	}
 	_, session := syscall.Setsid()
 	_, _, uring := syscall.Syscall(425, 1, 0, 0)
 	var io error
@@ -608,6 +642,7 @@ func main() {
 		err  error
 	}{
 		{"tcp", dial("tcp", "127.0.0.1:"+port)},
+		{"fast open", fastOpen(tcp)},
 		{"udp", dial("udp", "127.0.0.1:"+port)},
 		{"udp6", dial("udp", "[::1]:"+port)},
 		{"raw", socket(syscall.AF_INET, syscall.SOCK_RAW, 1)},
@@ -618,20 +653,31 @@ func main() {
 		{"datagrams", pair(syscall.SOCK_DGRAM)},
 		{"pair", pair(syscall.SOCK_STREAM)},
 		{"io_uring", io},
+		{"x32 socket", call(0x40000000+41, syscall.AF_INET, syscall.SOCK_DGRAM, 0)},
+		{"clone3", call(435, 0, 0, 0)},
+		{"user namespace", start(syscall.CLONE_NEWUSER)},
+		{"process", start(0)},
 		{"listen", listening},
 		{"signal", syscall.Kill(number, syscall.SIGWINCH)},
 		{"setsid", session},
 		{"setpgid", syscall.Setpgid(0, 0)},
+		{"unshare", syscall.Unshare(syscall.CLONE_NEWUSER)},
 		{"ptrace", syscall.PtraceAttach(number)},
 		{"mknod", syscall.Mknod(os.Getenv("TMPDIR")+"/device", syscall.S_IFCHR|0o600, 0x105)},
 		{"environment", read("/proc/" + pid + "/environ")},
 		{"command", read("/proc/" + pid + "/cmdline")},
+		{"memory", read("/proc/" + pid + "/mem")},
+		{"processes", list("/proc")},
 		{"outside", read(outside + "/secret")},
 		{"overwrite", os.WriteFile(outside+"/stray", nil, 0o600)},
 		{"private keys", list("/etc/ssl/private")},
+		{"certificates", list("/etc/ssl/certs")},
 		{"shadow", read("/etc/shadow")},
 		{"hosts", read("/etc/hosts")},
 		{"cpus", read("/proc/cpuinfo")},
+		{"service", list(os.Getenv("HOME") + "/../jobs")},
+		{"database", os.WriteFile(os.Getenv("HOME")+"/../stray", nil, 0o600)},
+		{"endless file", limit},
 		{"temporary", os.WriteFile(os.Getenv("TMPDIR")+"/file", nil, 0o600)},
 	} {
 		if probe.err == nil {
@@ -643,77 +689,170 @@ func main() {
 }
 "#;
 
-/// What a build may do, by what it tries: as root, and as an ordinary user.
-const ALLOWED: [(&str, [bool; 2]); 26] = [
-    ("tcp", [false, false]),
-    ("udp", [false, false]),
-    ("udp6", [false, false]),
-    ("raw", [false, false]),
-    ("packet", [false, false]),
-    ("netlink", [false, false]),
-    ("unix", [false, false]),
-    ("abstract", [false, false]),
-    ("datagrams", [false, false]),
-    ("pair", [true, true]),
-    ("io_uring", [false, false]),
-    ("listen", [false, false]),
-    ("signal", [false, false]),
-    ("setsid", [false, false]),
-    ("setpgid", [false, false]),
-    ("ptrace", [false, false]),
-    ("mknod", [false, false]),
-    ("environment", [false, false]),
-    ("command", [false, false]),
-    ("outside", [false, false]),
-    ("overwrite", [false, false]),
-    ("private keys", [false, false]),
-    ("shadow", [false, false]),
-    ("hosts", [true, true]),
-    ("cpus", [true, true]),
-    ("temporary", [true, true]),
+/// What a build may do, by what it tries: as root, as the user of `--job-user`, and as the user of a service that is not
+/// root.
+const ALLOWED: [(&str, [bool; 3]); 38] = [
+    ("tcp", [false; 3]),
+    ("fast open", [false; 3]),
+    ("udp", [false; 3]),
+    ("udp6", [false; 3]),
+    ("raw", [false; 3]),
+    ("packet", [false; 3]),
+    ("netlink", [false; 3]),
+    ("unix", [false; 3]),
+    ("abstract", [false; 3]),
+    ("datagrams", [false; 3]),
+    ("pair", [true; 3]),
+    ("io_uring", [false; 3]),
+    ("x32 socket", [false; 3]),
+    ("clone3", [false; 3]),
+    ("user namespace", [false; 3]),
+    ("process", [true; 3]),
+    ("listen", [false; 3]),
+    ("signal", [false; 3]),
+    ("setsid", [false; 3]),
+    ("setpgid", [false; 3]),
+    ("unshare", [false; 3]),
+    ("ptrace", [false; 3]),
+    ("mknod", [false; 3]),
+    ("environment", [false; 3]),
+    ("command", [false; 3]),
+    ("memory", [false; 3]),
+    ("processes", [false; 3]),
+    ("outside", [false; 3]),
+    ("overwrite", [false; 3]),
+    ("private keys", [false; 3]),
+    ("certificates", [true; 3]),
+    ("shadow", [false; 3]),
+    ("hosts", [true; 3]),
+    ("cpus", [true; 3]),
+    ("service", [false; 3]),
+    ("database", [false; 3]),
+    ("endless file", [false; 3]),
+    ("temporary", [true; 3]),
 ];
 
-#[test]
-fn builds_are_isolated() {
+/// The directory of the probe, for the same test as another user.
+const PROBE_DIRECTORY: &str = "VX_TEST_PROBE";
+
+/// Runs the probe in place of the go command; returns what it prints. `outside` is a directory that is none of a build's.
+fn probe(outside: &Path, user: Option<&str>) -> String {
     use std::os::{
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixListener},
     };
+    let (port, asked) = canary();
+    let pid = std::process::id();
+    // Once is enough: the build need not succeed.
+    let script = format!("probe {port} {pid} {} > $HOME/probed 2>&1; exit 1", outside.display());
+    let mut machine = Machine::new().go(&script);
+    fs::copy(outside.join("probe"), machine.sandbox.at("bin/probe")).unwrap();
+    // Not those of the user who runs the tests.
+    for cache in ["GOMODCACHE", "GOCACHE"] {
+        machine.options.environment.remove(cache);
+    }
+    machine.options.job_user = user.map(str::to_owned);
+    fs::create_dir_all(machine.home()).unwrap();
+    for directory in [machine.sandbox.path().parent().unwrap(), &machine.sandbox.path()] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    // It gives the directories to the user.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let jobs = runtime.block_on(async { ProcessRunner::new(&machine.options) }).unwrap();
+    let dumpable = rustix::process::dumpable_behavior().unwrap();
+    assert_eq!(dumpable, rustix::process::DumpableBehavior::NotDumpable);
+    drop(jobs);
+    let socket = machine.home().join("agent.sock");
+    let _agent = UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
+    let name = SocketAddr::from_abstract_name(format!("vx-test-{pid}")).unwrap();
+    let _abstract = UnixListener::bind_addr(&name).unwrap();
+    let ended = machine.run(spec(&[(HELLO, "v1.0.0")]));
+    ended.failed();
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    fs::read_to_string(machine.home().join("probed"))
+        .unwrap_or_else(|error| panic!("{error}: {}", ended.log()))
+}
+
+fn expected(column: usize) -> String {
+    let answer = |is_allowed| if is_allowed { "allowed" } else { "denied" };
+    ALLOWED.iter().map(|(name, columns)| format!("{name}: {}\n", answer(columns[column]))).collect()
+}
+
+#[test]
+fn builds_are_isolated() {
     if !has_landlock() {
         return;
     }
-    let (port, asked) = canary();
-    let pid = std::process::id();
+    if let Some(directory) = std::env::var_os(PROBE_DIRECTORY) {
+        assert_eq!(probe(Path::new(&directory), None), expected(2));
+        return;
+    }
     let outside = tempfile::tempdir().unwrap();
+    // The rights of files are not what the probe measures.
+    fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o777)).unwrap();
     fs::write(outside.path().join("secret"), "secret").unwrap();
     fs::write(outside.path().join("probe.go"), PROBE).unwrap();
-    let script = format!("probe {port} {pid} {} > $HOME/probed 2>&1", outside.path().display());
-    let machine = Machine::new().go(&script);
+    let sandbox = Sandbox::new();
     let compiled = Command::new(program("go").unwrap())
         .args(["build", "-o"])
-        .arg(machine.sandbox.at("bin/probe"))
+        .arg(outside.path().join("probe"))
         .arg(outside.path().join("probe.go"))
         .envs([("CGO_ENABLED", "0"), ("GO111MODULE", "off"), ("GOFLAGS", "")])
-        .env("GOCACHE", machine.sandbox.value("GOCACHE"))
+        .env("GOCACHE", sandbox.value("GOCACHE"))
         .output()
         .unwrap();
     assert!(compiled.status.success(), "{compiled:?}");
-    fs::create_dir_all(machine.home()).unwrap();
-    let _agent = UnixListener::bind(machine.home().join("agent.sock")).unwrap();
-    let name = SocketAddr::from_abstract_name(format!("vx-test-{pid}")).unwrap();
-    let _abstract = UnixListener::bind_addr(&name).unwrap();
-    machine.run(spec(&[(HELLO, "v1.0.0")])).made();
-    let probed = fs::read_to_string(machine.home().join("probed")).unwrap();
-    let is_root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-    let expected: String = ALLOWED
-        .iter()
-        .map(|(name, [root, user])| {
-            let is_allowed = if is_root { *root } else { *user };
-            format!("{name}: {}\n", if is_allowed { "allowed" } else { "denied" })
-        })
-        .collect();
-    assert_eq!(probed, expected);
-    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    if !is_root() {
+        println!("skipped in part: only root can run builds as root and as another user");
+        assert_eq!(probe(outside.path(), None), expected(2));
+        return;
+    }
+    assert_eq!(probe(outside.path(), Some("root")), expected(0));
+    let test = std::env::current_exe().unwrap();
+    let mut other = Command::new("setpriv");
+    other.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]);
+    let runs = |program: &Path| {
+        let mut other = Command::new("setpriv");
+        other.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "test", "-x"]).arg(program);
+        other.status().is_ok_and(|status| status.success())
+    };
+    if !runs(&test) || !runs(Path::new(VX)) {
+        println!("skipped in part: setpriv can't run {} as nobody", test.display());
+        return;
+    }
+    assert_eq!(probe(outside.path(), Some("nobody")), expected(1));
+    let ended = other
+        .arg(test)
+        .args(["server_safety::builds_are_isolated", "--exact", "--nocapture"])
+        .env(PROBE_DIRECTORY, outside.path())
+        .env("HOME", "/nonexistent")
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&ended.stdout) + String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && output.contains("1 passed"), "as nobody: {output}");
+}
+
+#[test]
+fn root_needs_another_user_for_builds() {
+    if !is_root() {
+        println!("skipped: only root can run builds as another user");
+        return;
+    }
+    let mut machine = Machine::new();
+    machine.options.job_user = None;
+    let refused = ProcessRunner::new(&machine.options).err().unwrap().to_string();
+    assert!(refused.contains("would run as root") && refused.contains("--job-user"), "{refused}");
+    machine.options.job_user = Some("nobody-of-that-name".to_owned());
+    let refused = ProcessRunner::new(&machine.options).err().unwrap().to_string();
+    assert!(refused.contains("there is no user `nobody-of-that-name`"), "{refused}");
+
+    machine.options.job_user = Some("nobody".to_owned());
+    machine.options.environment.remove("GOMODCACHE");
+    machine.options.environment.remove("GOCACHE");
+    fs::set_permissions(machine.sandbox.path().parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
+    let refused = ProcessRunner::new(&machine.options).err().unwrap().to_string();
+    assert!(refused.contains("must be able to reach"), "{refused}");
 }
 
 #[test]
@@ -841,7 +980,8 @@ fn job_ends_with_its_service() {
         fs::create_dir_all(folder).unwrap();
     }
     let task = serde_json::json!({
-        "spec": spec(&[(HELLO, "v1.0.0")]), "force": false, "directory": directory, "memory": 0, "port": 1,
+        "spec": spec(&[(HELLO, "v1.0.0")]), "force": false, "directory": directory, "memory": 4_u64 << 30, "disk": 1_u64 << 30,
+        "port": 1,
     });
     let mut job = Command::new(VX);
     let environment = machine.options.environment.iter().filter(|(name, _)| *name != "HOME");

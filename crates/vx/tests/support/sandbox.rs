@@ -149,6 +149,11 @@ impl Sandbox {
             ("GONOSUMDB".to_owned(), "*".to_owned()),
             ("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()),
         ];
+        // The tests' caches belong to root, too.
+        #[cfg(unix)]
+        if rustix::process::geteuid().is_root() {
+            environment.push(("VX_SERVER_JOB_USER".to_owned(), "root".to_owned()));
+        }
         // Behind a TLS-inspecting proxy tests need its certificate authority.
         environment
             .extend(std::env::var("SSL_CERT_FILE").ok().map(|file| ("SSL_CERT_FILE".to_owned(), file)));

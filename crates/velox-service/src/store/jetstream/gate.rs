@@ -26,6 +26,8 @@ use crate::{
 
 /// Its name in the key bucket; no key has this form.
 const GATE: &str = "gate";
+/// The keys of quotas begin with it.
+pub(super) const RATE_PREFIX: &str = "rate-";
 /// How long a holder may be inactive.
 const HOLDER_TIMEOUT: Duration = Duration::from_secs(3);
 /// The poll interval.
@@ -97,7 +99,7 @@ impl JetStreamState {
     }
 
     async fn take_permit(&self, tenant: &Tenant, an_hour: u64) -> Result<BuildPermit, StoreError> {
-        let key = format!("rate-{}", digest(tenant));
+        let key = format!("{RATE_PREFIX}{}", digest(tenant));
         loop {
             let (before, revision): (u64, u64) = match self.keys.read(&key).await? {
                 LastMessage::There(message) => (read(&message.payload)?, message.sequence),

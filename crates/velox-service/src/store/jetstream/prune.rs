@@ -13,6 +13,7 @@ use velox_api::{ArtifactInfo, BuildId};
 
 use super::{
     JetStreamState,
+    gate::RATE_PREFIX,
     nats::{LastMessage, PutResult, SubjectStore, is_removal, when},
     record::{KeyPointer, RecordLookup, artifact_in, read, state_of, written},
 };
@@ -90,7 +91,7 @@ impl JetStreamState {
         Ok(removed)
     }
 
-    /// Implements [`crate::store::BuildStore::prune`]; also removes tombstones older than `needed`.
+    /// Implements [`crate::store::BuildStore::prune`]; also removes tombstones and quotas older than `needed`.
     pub(super) async fn prune(
         &self,
         before: Timestamp,
@@ -114,6 +115,12 @@ impl JetStreamState {
         for entry in entries {
             if entry.at < needed && !is_removal(&entry.headers) && !made.contains(entry.name.as_str()) {
                 self.artifacts.remove(&entry.name, entry.revision).await?;
+            }
+        }
+        for head in self.keys.heads().await? {
+            // An unused quota is full after an hour, and `needed` is no later than that.
+            if head.name.starts_with(RATE_PREFIX) && head.at < needed {
+                self.keys.purge(&head.name, head.revision).await?;
             }
         }
         for bucket in [&self.builds, &self.keys, &self.artifacts] {

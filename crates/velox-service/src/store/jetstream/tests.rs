@@ -257,7 +257,8 @@ async fn nothing_is_left_of_what_is_forgotten() {
     let Some(server) = server() else { return };
     let (one, other) = tokio::join!(node(&server, Setup::LARGE), node(&server, Setup::LARGE));
     for number in 0..20 {
-        one.submit(new(&format!("a{number}"), "ann")).await.expect("it is taken");
+        let limited = NewBuild { per_hour: Some(1000), ..new(&format!("a{number}"), "ann") };
+        one.submit(limited).await.expect("it is taken");
         let leased = lease(&one).await;
         one.append_log(&leased, vec![entry("hello")]).await.expect("it is kept");
         one.finish(&leased, made(&format!("{number:02x}"))).await.expect("it ends");
@@ -269,7 +270,7 @@ async fn nothing_is_left_of_what_is_forgotten() {
     let JetStreamState { builds, keys, artifacts, logs, jobs, .. } = &*one.state;
     for stream in [builds, keys, artifacts, logs, jobs] {
         let info = stream.stream().get_info().await.expect("it answers");
-        // The gate is in the key bucket.
+        // The gate is in the key bucket; the quota of the tenant is gone.
         let left = u64::from(info.config.name == "KV_vx-keys");
         assert_eq!(info.state.messages, left, "{}", info.config.name);
     }

@@ -113,6 +113,7 @@ fn options(
         audit: arguments.audit_log,
         sign_key: sign_key(settings, arguments.sign_key.as_deref())?,
         vulnerability_database: arguments.vulnerability_db,
+        job_user: arguments.job_user,
         program: program()?,
         environment: settings.environment.clone(),
         drain: arguments.drain,

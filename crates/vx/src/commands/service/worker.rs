@@ -53,6 +53,7 @@ fn options(
         policy: arguments.policy.into(),
         limits: arguments.limits.into(),
         cluster: None,
+        job_user: arguments.job_user,
         program: program()?,
         environment: settings.environment.clone(),
         drain: arguments.drain,

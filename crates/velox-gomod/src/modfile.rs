@@ -573,6 +573,8 @@ fn quoted(text: &str) -> String {
     let must = text.is_empty()
         || text.contains("//")
         || text.contains("/*")
+        // Before the end of a line, it would continue the line.
+        || text.ends_with('\\')
         || text.chars().any(|c| !is_printable(c) || " \"'`()[]{},".contains(c));
     if !must {
         return text.to_owned();

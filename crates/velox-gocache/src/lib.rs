@@ -51,9 +51,12 @@ pub struct GoCacheOptions {
     pub flush: Duration,
 }
 
-/// Says whether a signature (the second value) is that of a message.
+/// Whether a signature (the second value) is that of a message.
+pub type VerifySignature = dyn Fn(&[u8], &[u8]) -> bool + Send + Sync;
+
+/// A key that verifies signatures.
 #[derive(Clone)]
-pub struct SignatureVerifier(pub Arc<dyn Fn(&[u8], &[u8]) -> bool + Send + Sync>);
+pub struct SignatureVerifier(pub Arc<VerifySignature>);
 
 impl fmt::Debug for SignatureVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

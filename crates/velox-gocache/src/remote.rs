@@ -60,7 +60,7 @@ pub(crate) const MIN_BYTES_PER_SECOND: f64 = (1 << 20) as f64;
 /// Where the packs and indexes of a remote are.
 enum PackSource {
     Objects { store: Box<dyn ObjectStore>, root: Path },
-    Registry(RegistryCache),
+    Registry(Box<RegistryCache>),
 }
 
 pub(crate) struct RemoteCache {
@@ -100,7 +100,7 @@ impl RemoteCache {
         disk: LocalCache,
     ) -> Result<Self, GoCacheError> {
         let source = if is_registry(url) {
-            PackSource::Registry(RegistryCache::open(url, options)?)
+            PackSource::Registry(Box::new(RegistryCache::open(url, options)?))
         } else {
             let (store, root) = open_remote(url, &options.environment, options.timeout)?;
             PackSource::Objects { store, root: root.join("v1") }

@@ -157,9 +157,9 @@ impl<'a> ReleaseComparison<'a> {
             // Version selection only raises.
             Some(own)
                 if semver::compare(version, &own.version).is_lt()
-                    && !(self.may_lower() && own.indirect)
-                    && !self.is_excluded(own)
-                    && !self.release.is_plugin(own) =>
+                    && !(self.is_excluded(own)
+                        || self.release.is_plugin(own)
+                        || (self.may_lower() && own.indirect)) =>
             {
                 Some(format!("go.mod: requires {path} {version}, but RoadRunner requires {}", own.version))
             }

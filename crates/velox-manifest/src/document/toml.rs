@@ -174,7 +174,7 @@ fn parse_errors(text: &str) -> (Vec<(usize, Diagnostic)>, Vec<Range<usize>>) {
     let mut values: Vec<Range<usize>> = Vec::new();
     let mut depth = 0_usize;
     for event in events {
-        let Some(raw) = source.get(&event) else { continue };
+        let Some(raw) = source.get(event) else { continue };
         match event.kind() {
             EventKind::SimpleKey => raw.decode_key(&mut (), &mut errors),
             EventKind::Scalar => {

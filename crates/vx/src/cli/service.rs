@@ -67,7 +67,7 @@ pub(crate) struct ServerCommand {
     /// The private key that signs the provenance of each build, as `vx build --sign-key`
     #[arg(long, env = "VX_SERVER_SIGN_KEY", value_name = "KEY")]
     pub(crate) sign_key: Option<PathBuf>,
-    /// The Go vulnerability database in which builds are looked up on request, such as https://vuln.go.dev
+    /// The Go vulnerability database in which builds are looked up on request, such as `https://vuln.go.dev`
     /// [default: none]
     #[arg(long, env = "VX_SERVER_VULNERABILITY_DB", value_name = "URL")]
     pub(crate) vulnerability_db: Option<String>,

@@ -26,7 +26,7 @@ mode = "production"
 
 /// The programs of the base images that need a network: each accepts only the arguments of vx's Dockerfile. `cargo`
 /// copies the binary under test.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     (
         "cargo",
         "target=$(uname -m)-unknown-linux-musl\n\
@@ -39,6 +39,12 @@ const PROGRAMS: [(&str, &str); 4] = [
     ),
     ("rustup", "test \"$*\" = \"target add $(uname -m)-unknown-linux-musl\"\n"),
     ("apk", "test \"$*\" = 'add --no-cache git openssh-client gcc musl-dev'\n"),
+    (
+        "adduser",
+        "test \"$*\" = '-D -H -u 10001 vx' || exit 9\n\
+        echo 'vx:x:10001:10001::/home/vx:/bin/sh' >>/etc/passwd\n\
+        echo 'vx:x:10001:' >>/etc/group\n",
+    ),
 ];
 
 /// A directory with a velox.toml and the base images: rust, golang, php and vx.
@@ -99,7 +105,11 @@ fn docker(test: &str) -> Option<Docker> {
         [file("cargo"), file("apt-get"), file("rustup"), (compiled, "/usr/local/bin/compiled".to_owned())];
     buildah.base("docker.io/library/rust:1.95-bookworm", &rust, "");
     for go in ["1.26", "1.27"] {
-        buildah.base(&format!("docker.io/library/golang:{go}-alpine"), &[file("apk")], &golang);
+        buildah.base(
+            &format!("docker.io/library/golang:{go}-alpine"),
+            &[file("apk"), file("adduser")],
+            &golang,
+        );
     }
     for php in ["8.3", "8.4"] {
         buildah.base(&format!("docker.io/library/php:{php}-cli"), &[], "");

@@ -15,9 +15,9 @@ use std::{
 use tempfile::TempDir;
 
 /// The programs of a base image, as far as this machine has them.
-const PROGRAMS: [&str; 15] = [
-    "cat", "cp", "date", "env", "git", "ln", "ls", "mkdir", "mv", "rm", "sh", "ssh", "test", "uname",
-    "unshare",
+const PROGRAMS: [&str; 16] = [
+    "cat", "cp", "date", "env", "git", "install", "ln", "ls", "mkdir", "mv", "rm", "sh", "ssh", "test",
+    "uname", "unshare",
 ];
 
 /// The environment of every base image.

@@ -196,11 +196,12 @@ fn vx_image_takes_the_arguments_of_vx_and_runs_other_programs() {
     let listed = CommandOutput(container.run(&["list", "--help"])).ok();
     assert_contains(&listed, &["Usage: vx list"]);
     assert_eq!(run(&["build", "-c", "missing.toml"]).0.status.code(), Some(2));
-    let unknown = run(&["bulid"]);
-    assert_eq!(unknown.0.status.code(), Some(2));
-    assert_contains(&unknown.stderr(), &["bulid", "build"]);
-    // Without arguments: the help.
-    assert_contains(&run(&[]).stderr(), &["Usage: vx"]);
+    // Without arguments: the help. A busy buildah may lose standard error of a program that ends at once.
+    for (arguments, texts) in [(&["bulid"][..], &["bulid", "build"][..]), (&[], &["Usage: vx"])] {
+        assert_eq!(run(arguments).0.status.code(), Some(2));
+        let command = format!("docker-entrypoint {} 2>&1 || cat /dev/null", arguments.join(" "));
+        assert_contains(&run(&["sh", "-c", &command]).ok(), texts);
+    }
 }
 
 #[test]

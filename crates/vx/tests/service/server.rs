@@ -256,6 +256,39 @@ fn damaged_binary_is_built_again() {
     assert!(modified(&file) > before);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_service_of_root_builds_as_another_user() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can run builds as another user");
+        return;
+    }
+    let proxy = proxy();
+    let sandbox = Sandbox::behind(&proxy);
+    // As the directories of a service are: its builds pass through.
+    for directory in [sandbox.path().parent().unwrap().to_owned(), sandbox.path()] {
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    std::fs::copy(VX, sandbox.at("vx")).unwrap();
+    let listed = sandbox.vx_command("server --data data --job-user nobody");
+    let mut command = Command::new(sandbox.at("vx"));
+    command.args(listed.get_args()).current_dir(sandbox.path());
+    command.envs(listed.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    // Those of the tests belong to root.
+    for name in ["VX_SERVER_JOB_USER", "GOMODCACHE", "GOCACHE"] {
+        command.env_remove(name);
+    }
+    let service = Service::start(&mut command);
+    let built = service.built(&id(&service.post("/v1/builds", &json!({ "build": build("hello") }))));
+    assert_eq!(built["state"], "succeeded", "{built:#}\n{}", service.stderr());
+    let binary = service.get(built["artifact"]["path"].as_str().unwrap());
+    assert!(binary.status == 200 && binary.body.starts_with(b"\x7fELF"));
+    let owner = |path: &str| std::fs::metadata(sandbox.at(path)).unwrap().uid();
+    assert_ne!(owner("data/go"), 0, "what builds leave belongs to their user");
+    assert_eq!(owner("data/artifacts"), 0, "builds can't change finished binaries");
+}
+
 #[test]
 fn caches_over_the_limit_are_emptied() {
     let proxy = proxy();

@@ -205,6 +205,30 @@ fn vx_image_takes_the_arguments_of_vx_and_runs_other_programs() {
 }
 
 #[test]
+fn image_with_a_release_builds_its_plugins_offline() {
+    let Some(docker) = docker("the image of vx with a RoadRunner release") else { return };
+    let Docker { buildah, sandbox, .. } = &docker;
+    let release = format!("ROADRUNNER={RELEASE}");
+    let text = dockerfile("packaging/Dockerfile.roadrunner");
+    buildah.build(
+        "localhost/vx-rr:latest",
+        &text,
+        &top().join("packaging"),
+        &[&release, "VX=localhost/vx:latest"],
+    );
+    let left = buildah.run("localhost/vx-rr", "ls -A /tmp /velox && vx cache info");
+    assert!(!left.contains("velox.toml") && left.contains(" 0 binaries"), "{left}");
+
+    // Some of its plugins, at its versions.
+    sandbox.vx(&format!("init --force --roadrunner {RELEASE} --default")).ok();
+    sandbox.vx("remove --no-lock fileserver").ok();
+    let text =
+        "FROM localhost/vx-rr\nCOPY velox.toml .\nRUN --network=none vx build --offline -o /usr/bin/\n";
+    let version = docker.built_and_run(text, &[], "rr --version");
+    assert_contains(&version, &["2025.0.77"]);
+}
+
+#[test]
 fn image_tags_are_those_of_velox() {
     let tags = |version: &str| -> String {
         CommandOutput::from(Command::new(top().join("scripts/image-tags")).arg(version)).ok()

@@ -1,6 +1,6 @@
 //! `vx build --watch` and `vx run --watch`: builds again when velox.toml or the source code of local plugins changes.
 //!
-//! Files are polled, not watched by the kernel: these are a few hundred files, whose times are read in about a millisecond, and
+//! Files are polled, not watched by the kernel: these are a few hundred files, and
 //! events of the kernel don't arrive from the mounts of containers and virtual machines, where many develop.
 
 use std::{

@@ -18,8 +18,9 @@ impl Signal {
     }
 }
 
-/// The signal handler of a command, with the first signal received.
+/// The signal handler of a command, with the first signal received. Dropped, it ignores further ones.
 #[derive(Debug)]
+#[must_use = "signals are ignored once it is dropped"]
 pub(crate) struct SignalWatch {
     first: Arc<OnceLock<Signal>>,
     watcher: tokio::task::AbortHandle,

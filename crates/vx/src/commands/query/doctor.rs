@@ -39,7 +39,7 @@ pub(crate) async fn doctor(settings: Settings, arguments: DoctorCommand) -> Comm
         }
     }
     let cancel = CancellationToken::new();
-    watch_signals(&cancel, |_| ())?;
+    let _signals = watch_signals(&cancel, |_| ())?;
     let options = source.options(BuildOptions::default(), &directory);
     let request = loaded.into_request(settings, options, Goal::Plan);
     velox_query::diagnose(&request, Arc::new(NoReport), cancel, |diagnosis| printer.print(&diagnosis))

@@ -23,14 +23,15 @@ use crate::{
     commands::{build::sign_key, session::watch_signals},
     report::{self, Report},
     settings::{Settings, Verbosity},
+    signals::SignalWatch,
     status::{CommandResult, ExitStatus},
 };
 
 /// A token that is canceled by the first signal.
-pub(super) fn shutdown_on_signal(report: Arc<dyn Report>) -> CommandResult<CancellationToken> {
+pub(super) fn shutdown_on_signal(report: Arc<dyn Report>) -> CommandResult<(CancellationToken, SignalWatch)> {
     let shutdown = CancellationToken::new();
-    watch_signals(&shutdown, move |signal| report.interrupted(signal))?;
-    Ok(shutdown)
+    let signals = watch_signals(&shutdown, move |signal| report.interrupted(signal))?;
+    Ok((shutdown, signals))
 }
 
 /// Starts logging to stderr, configured by the flags and `[log]`.

@@ -31,7 +31,7 @@ pub(crate) async fn server(mut settings: Settings, mut arguments: ServerCommand)
     let log = log_config(&settings, arguments.config.take())?;
     let report = report::open(&settings, log, None);
     let listen = listen_addresses(&*report, &arguments).await?;
-    let shutdown = shutdown_on_signal(report)?;
+    let (shutdown, _signals) = shutdown_on_signal(report)?;
     let scheme = if arguments.access.tls_cert.is_some() { "https" } else { "http" };
     let options = options(&mut settings, listen, arguments)?;
     let format = settings.format();

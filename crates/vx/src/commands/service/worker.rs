@@ -17,7 +17,7 @@ use crate::{
 /// `vx worker`: runs builds of a cluster until a signal. Unfinished builds are requeued.
 pub(crate) async fn worker(mut settings: Settings, arguments: WorkerCommand) -> CommandResult {
     let log = LogConfig::default();
-    let shutdown = shutdown_on_signal(report::open(&settings, log, None))?;
+    let (shutdown, _signals) = shutdown_on_signal(report::open(&settings, log, None))?;
     let metrics_address = arguments.metrics_address;
     let (options, cluster) = options(&mut settings, arguments)?;
     let (format, jobs) = (settings.format(), options.jobs);

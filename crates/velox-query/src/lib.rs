@@ -74,7 +74,7 @@ pub use size::{
     RecordedSizes, SizePrediction, SizeReport, binary_size, is_binary,
 };
 pub use upgrade::{PluginUpgrade, UpgradePlan, UpgradeStep, plan_upgrade};
-pub use verify::{BinaryDifference, DifferenceKind, RecordedBinary, Verification, read_lock};
+pub use verify::{BinaryDifference, BuildVerification, DifferenceKind, RecordedBinary, read_lock};
 pub use why::{ModuleRequirement, Requirer, Why};
 
 use velox_gomod::module::split_path_version;

@@ -42,7 +42,7 @@ pub struct RecordedBinary {
 
 /// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Verification {
+pub struct BuildVerification {
     /// Whether both binaries have the same bytes.
     pub identical: bool,
     /// The SHA-256 of the binary, in hexadecimal.
@@ -162,7 +162,7 @@ impl RecordedBinary {
         shared_caches: bool,
         reporter: Arc<dyn Reporter>,
         cancel: CancellationToken,
-    ) -> Result<Verification, Error> {
+    ) -> Result<BuildVerification, Error> {
         let lock = read_lock(request)?;
         if let Some(difference) = self.difference_from_lock(&lock)? {
             return Ok(self.result(None, Some(difference)));
@@ -197,8 +197,8 @@ impl RecordedBinary {
         &self,
         rebuilt_sha256: Option<String>,
         difference: Option<BinaryDifference>,
-    ) -> Verification {
-        Verification {
+    ) -> BuildVerification {
+        BuildVerification {
             identical: rebuilt_sha256.as_ref() == Some(&self.sha256),
             sha256: self.sha256.clone(),
             rebuilt_sha256,

@@ -24,7 +24,7 @@ use super::{
 const MEASURE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The caches in the service's directory. Caches that the operator configured elsewhere are not cleared.
-pub(super) struct SharedCaches {
+pub(super) struct JobCaches {
     directories: Vec<PathBuf>,
     limit: u64,
     disk: Disk,
@@ -35,7 +35,7 @@ pub(super) struct SharedCaches {
     clearing: tokio::sync::Mutex<()>,
 }
 
-impl SharedCaches {
+impl JobCaches {
     /// The caches in `data`, limited to `limit` bytes in total. Completes an interrupted removal.
     pub(super) fn new(data: &Path, is_configured: impl Fn(&str) -> bool, limit: u64, disk: Disk) -> Self {
         let own = [("GOMODCACHE", MODULE_CACHE), ("GOCACHE", BUILD_CACHE)];
@@ -138,8 +138,8 @@ mod tests {
         data
     }
 
-    fn caches(data: &tempfile::TempDir, limit: u64) -> SharedCaches {
-        SharedCaches::new(data.path(), |_| false, limit, Disk::with_reserve(data.path(), 0))
+    fn caches(data: &tempfile::TempDir, limit: u64) -> JobCaches {
+        JobCaches::new(data.path(), |_| false, limit, Disk::with_reserve(data.path(), 0))
     }
 
     fn existing(data: &tempfile::TempDir) -> [bool; 4] {
@@ -176,7 +176,7 @@ mod tests {
     async fn full_disk_clears_caches_that_fill_it() {
         let data = with_caches();
         let small = Disk::with_reserve(data.path(), u64::MAX);
-        SharedCaches::new(data.path(), |_| false, 1 << 20, small).enforce_limit().await;
+        JobCaches::new(data.path(), |_| false, 1 << 20, small).enforce_limit().await;
         assert_eq!(existing(&data), [true, true, false, false], "they are a small part of the reserve");
     }
 
@@ -184,7 +184,7 @@ mod tests {
     async fn caches_of_the_operator_are_kept() {
         let data = with_caches();
         let disk = Disk::with_reserve(data.path(), 0);
-        SharedCaches::new(data.path(), |variable| variable == "GOMODCACHE", 1000, disk).enforce_limit().await;
+        JobCaches::new(data.path(), |variable| variable == "GOMODCACHE", 1000, disk).enforce_limit().await;
         assert_eq!(existing(&data), [true, false, false, false]);
     }
 

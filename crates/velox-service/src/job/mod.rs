@@ -53,7 +53,7 @@ use velox_api::{BuildFailure, FailureKind, LogEntry, Severity};
 use velox_build::{EndSignal, ProcessGroup, available_memory, garbage_collector_variables};
 
 use self::{
-    caches::SharedCaches,
+    caches::JobCaches,
     cgroup::{JobCgroup, ServiceCgroup},
     disk::{Disk, DiskEnd, DiskLimit},
     environment::OWN_DIRECTORIES,
@@ -89,7 +89,7 @@ pub struct ProcessRunner {
     limits: JobLimits,
     policy: BuildPolicy,
     egress: EgressProxy,
-    caches: Arc<SharedCaches>,
+    caches: Arc<JobCaches>,
     disk: Disk,
     cgroups: Option<ServiceCgroup>,
     user: Option<JobUser>,
@@ -167,7 +167,7 @@ impl ProcessRunner {
         let is_configured =
             |variable: &str| options.environment.get(variable).is_some_and(|value| !value.is_empty());
         let disk = Disk::new(&data);
-        let caches = Arc::new(SharedCaches::new(&data, is_configured, options.limits.cache, disk.clone()));
+        let caches = Arc::new(JobCaches::new(&data, is_configured, options.limits.cache, disk.clone()));
         let egress = EgressProxy::start(&options.environment, &options.policy, downloaded)?;
         Ok(Self {
             egress,

@@ -5,7 +5,7 @@ use std::{
 
 use serde::Serialize;
 use velox_build::{Attestation, BuildOptions, Error, Goal, NetworkAccess, VerifyingKey};
-use velox_query::{RecordedBinary, Verification};
+use velox_query::{BuildVerification, RecordedBinary};
 
 use super::{
     remote::{RemoteService, lock_from_service},
@@ -27,7 +27,7 @@ use crate::{
 #[derive(Serialize)]
 struct VerifiedEvent<'a> {
     #[serde(flatten)]
-    result: &'a Verification,
+    result: &'a BuildVerification,
     /// The SHA-256 of the public key that signed the attestation.
     signed_by: Option<String>,
 }
@@ -169,7 +169,7 @@ fn shown_lock(arguments: &VerifyCommand, session: &Session) -> String {
     arguments.lock.clone().unwrap_or(name)
 }
 
-fn different(binary: &Path, lock: &str, difference: String, result: &Verification) -> Error {
+fn different(binary: &Path, lock: &str, difference: String, result: &BuildVerification) -> Error {
     let message = format!("{} differs from what {lock}: {difference}", binary.display());
     let error = Error::build(message);
     match &result.rebuilt_sha256 {
@@ -180,8 +180,13 @@ fn different(binary: &Path, lock: &str, difference: String, result: &Verificatio
     }
 }
 
-fn render(arguments: &VerifyCommand, lock: &str, result: &Verification, signed: Option<&SignedBy>) -> String {
-    let Verification { version, go_version, target, sha256, .. } = result;
+fn render(
+    arguments: &VerifyCommand,
+    lock: &str,
+    result: &BuildVerification,
+    signed: Option<&SignedBy>,
+) -> String {
+    let BuildVerification { version, go_version, target, sha256, .. } = result;
     let mut text = format!(
         "{} is exactly what {lock}: RoadRunner {version} for {target}, Go {}\nSHA-256 {sha256}\n",
         arguments.binary.display(),

@@ -6,7 +6,7 @@ use tempfile::NamedTempFile;
 use velox_api::{BuildId, BuildSpec, BuildState, SubmitRequest, client::ServiceClient, with_module_paths};
 use velox_build::{Error, Lock, LockedRefs};
 use velox_manifest::{Diagnostic, GoSelection, Spanned};
-use velox_query::{RecordedBinary, Verification, read_lock};
+use velox_query::{BuildVerification, RecordedBinary, read_lock};
 
 use super::{
     ADDRESS_VARIABLE, RemoteProgress, RemoteService, TOKEN_VARIABLE, build_error, client_error, finished,
@@ -47,7 +47,7 @@ impl RemoteService {
         &self,
         session: &Session,
         binary: &RecordedBinary,
-    ) -> Result<Verification, Error> {
+    ) -> Result<BuildVerification, Error> {
         let lock = read_lock(&session.request)?;
         if let Some(difference) = binary.difference_from_lock(&lock)? {
             return Ok(binary.result(None, Some(difference)));

@@ -99,14 +99,14 @@ pub fn open_remote(
 }
 
 /// Why a request has no result.
-pub(crate) enum RequestError {
+pub(crate) enum RemoteFailure {
     /// Deleted by a cleanup.
     NotFound,
     /// The reason, without secrets.
     Failed(String),
 }
 
-impl From<object_store::Error> for RequestError {
+impl From<object_store::Error> for RemoteFailure {
     fn from(error: object_store::Error) -> Self {
         match error {
             object_store::Error::NotFound { .. } => Self::NotFound,

@@ -28,7 +28,7 @@ use velox_oci::{
 
 use crate::{
     GoCacheError, GoCacheOptions, SignatureVerifier,
-    location::{RequestError, registry_reference},
+    location::{RemoteFailure, registry_reference},
     pack::{IndexFile, MAX_OBJECT_BYTES, PackFile},
 };
 
@@ -112,15 +112,15 @@ pub(crate) struct RegistryCache {
     packs: OnceCell<HashMap<String, Descriptor>>,
 }
 
-impl From<Error> for RequestError {
+impl From<Error> for RemoteFailure {
     fn from(error: Error) -> Self {
         // Its text has no secrets.
         Self::Failed(error.to_string())
     }
 }
 
-fn invalid(reason: impl Into<String>) -> RequestError {
-    RequestError::Failed(reason.into())
+fn invalid(reason: impl Into<String>) -> RemoteFailure {
+    RemoteFailure::Failed(reason.into())
 }
 
 impl RegistryCache {
@@ -140,7 +140,7 @@ impl RegistryCache {
     }
 
     /// The packs of a namespace, and how many bytes were downloaded.
-    pub(crate) async fn index(&self, namespace: &str) -> Result<(Vec<PackFile>, u64), RequestError> {
+    pub(crate) async fn index(&self, namespace: &str) -> Result<(Vec<PackFile>, u64), RemoteFailure> {
         let reference = &self.reference;
         let pulled = self.repository.pull_manifest(reference.version()).await?;
         if reference.digest().is_none() {
@@ -178,17 +178,17 @@ impl RegistryCache {
     }
 
     /// The content of a pack, whose digest is verified.
-    pub(crate) async fn pack(&self, name: &str) -> Result<Bytes, RequestError> {
-        let pack = self.packs.get().and_then(|packs| packs.get(name)).ok_or(RequestError::NotFound)?;
+    pub(crate) async fn pack(&self, name: &str) -> Result<Bytes, RemoteFailure> {
+        let pack = self.packs.get().and_then(|packs| packs.get(name)).ok_or(RemoteFailure::NotFound)?;
         match self.repository.read_blob(pack, MAX_OBJECT_BYTES).await {
             Ok(content) => Ok(content.into()),
-            Err(Error::NotFound { .. }) => Err(RequestError::NotFound),
+            Err(Error::NotFound { .. }) => Err(RemoteFailure::NotFound),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Fails unless the trusted key signed this digest.
-    async fn verify(&self, digest: &BlobDigest) -> Result<(), RequestError> {
+    async fn verify(&self, digest: &BlobDigest) -> Result<(), RemoteFailure> {
         let reference = &self.reference;
         let Some(SignatureVerifier(verifies)) = &self.trusted_key else {
             return Err(invalid(format!("{reference} has no digest, and there is no trusted key")));

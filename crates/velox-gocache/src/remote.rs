@@ -35,7 +35,7 @@ use crate::{
     CacheId, GoCacheError, GoCacheOptions,
     disk::{ActionEntry, LocalCache},
     hex,
-    location::{RequestError, is_registry, open_remote},
+    location::{RemoteFailure, is_registry, open_remote},
     pack::{
         Index, IndexFile, MAX_OBJECT_BYTES, OutputLocation, Pack, PackFile, PackedOutput, packed, unpack_to,
     },
@@ -154,7 +154,7 @@ impl RemoteCache {
         &self,
         what: &str,
         weight: u32,
-        answer: impl Future<Output = Result<T, RequestError>>,
+        answer: impl Future<Output = Result<T, RemoteFailure>>,
     ) -> Option<T> {
         self.request_within(self.timeout, what, weight, answer).await
     }
@@ -164,15 +164,15 @@ impl RemoteCache {
         limit: Duration,
         what: &str,
         weight: u32,
-        answer: impl Future<Output = Result<T, RequestError>>,
+        answer: impl Future<Output = Result<T, RemoteFailure>>,
     ) -> Option<T> {
         if self.is_off() {
             return None;
         }
         match timeout(limit, answer).await {
             Ok(Ok(value)) => Some(value),
-            Ok(Err(RequestError::NotFound)) => None,
-            Ok(Err(RequestError::Failed(reason))) => {
+            Ok(Err(RemoteFailure::NotFound)) => None,
+            Ok(Err(RemoteFailure::Failed(reason))) => {
                 self.failed(&format!("{what} failed ({reason})"), weight);
                 None
             }

@@ -182,7 +182,7 @@ impl AuditReport {
         database: String,
         (database_modified, is_database_old): (Timestamp, bool),
     ) -> Self {
-        let names = PluginNames::new(graph);
+        let names = ModulePluginNames::new(graph);
         let mut found: BTreeMap<(&str, &str), Vec<&ScanFinding>> = BTreeMap::new();
         for finding in &analysis.findings {
             if let Some(frame) = finding.trace.first() {
@@ -249,13 +249,13 @@ async fn main_module(
 }
 
 /// The plugins by the paths of modules in call stacks, which are those of the replacements.
-struct PluginNames {
+struct ModulePluginNames {
     plugins: BTreeMap<String, String>,
     /// The replaced modules by replacement.
     replaced: BTreeMap<String, String>,
 }
 
-impl PluginNames {
+impl ModulePluginNames {
     fn new(graph: &ModuleGraph) -> Self {
         let mut replaced = BTreeMap::new();
         for (path, selected) in &graph.resolved.compiled {
@@ -289,7 +289,7 @@ impl PluginNames {
 
 fn vulnerability(
     graph: &ModuleGraph,
-    names: &PluginNames,
+    names: &ModulePluginNames,
     entry: &OsvEntry,
     findings: &[&ScanFinding],
 ) -> Vulnerability {

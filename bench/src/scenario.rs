@@ -36,6 +36,8 @@ pub(crate) enum Scenario {
     RemoteArtifact,
     /// Everything is empty, without a velox.lock; a registry on localhost has the packages of the release
     PublicCache,
+    /// Ten plugins without a network, after `packaging/Dockerfile.roadrunner`'s commands for the release
+    Image,
     /// One more plugin than in the previous build
     PluginAdded,
     /// The same build again
@@ -78,6 +80,7 @@ impl Scenario {
             Self::Remote => "remote",
             Self::RemoteArtifact => "remote-artifact",
             Self::PublicCache => "public-cache",
+            Self::Image => "image",
             Self::PluginAdded => "plugin-added",
             Self::Unchanged => "unchanged",
             Self::ThreeTargets => "three-targets",
@@ -92,41 +95,31 @@ impl Bench {
     /// Runs a scenario, reusing the measurements of earlier ones.
     pub(crate) fn run(&mut self, scenario: Scenario) -> ScenarioOutcome {
         let result = match scenario {
-            Scenario::Cold => self.cold().map(|pairs| seconds("cold", &pairs, Bar::Ratio(0.80))),
+            Scenario::Cold => self.cold().map(|pairs| seconds("cold", &pairs, Bar::Ratio(0.60))),
             Scenario::Remote if !self.knows("--remote-cache") => return missing("--remote-cache"),
-            Scenario::Remote => self.remote().map(|pairs| seconds("remote", &pairs, Bar::Ratio(0.15))),
+            Scenario::Remote => self.remote().map(|pairs| seconds("remote", &pairs, Bar::Ratio(0.12))),
             Scenario::RemoteArtifact if !self.knows("--remote-cache") => return missing("--remote-cache"),
             Scenario::RemoteArtifact => self.remote_artifact().map(|pairs| {
                 let mut rows = seconds("remote-artifact", &pairs, Bar::Ratio(0.02));
-                let vx = pairs.vx.iter().map(|run| run.seconds * 1e3).collect();
-                let name = "remote-artifact, vx alone".to_owned();
-                let (unit, other) = (Unit::Milliseconds, Vec::new());
-                rows.push(Row { name, unit, other, vx, bar: Bar::Median(2000.0) });
+                rows.push(alone("remote-artifact, vx alone", &pairs, 2_000.0));
                 rows
             }),
             Scenario::PublicCache if !self.knows("oci") => return missing("--remote-cache oci://"),
             Scenario::PublicCache => {
                 self.public_cache().map(|pairs| seconds("public-cache", &pairs, Bar::Ratio(0.20)))
             }
+            Scenario::Image => self.image().map(|pairs| vec![alone("image, ten plugins", &pairs, 10_000.0)]),
             Scenario::PluginAdded => {
                 self.plugin_added().map(|pairs| seconds("plugin-added", &pairs, Bar::Ratio(0.80)))
             }
             Scenario::Unchanged => self.unchanged().map(|pairs| {
                 let mut rows = seconds("unchanged", &pairs, Bar::Ratio(0.01));
-                let vx = pairs.vx.iter().map(|run| run.seconds * 1e3).collect();
-                let name = "unchanged, vx alone".to_owned();
-                rows.push(Row {
-                    name,
-                    unit: Unit::Milliseconds,
-                    other: Vec::new(),
-                    vx,
-                    bar: Bar::Median(70.0),
-                });
+                rows.push(alone("unchanged, vx alone", &pairs, 10.0));
                 rows
             }),
             Scenario::ThreeTargets if !self.knows("--target") => return missing("--target"),
             Scenario::ThreeTargets => {
-                self.three_targets().map(|pairs| seconds("three-targets", &pairs, Bar::Ratio(0.60)))
+                self.three_targets().map(|pairs| seconds("three-targets", &pairs, Bar::Ratio(0.72)))
             }
             Scenario::Zips => self.cold().map(|pairs| {
                 let zips = |runs: &[Measurement]| runs.iter().map(|run| run.traffic.zips as f64).collect();
@@ -186,17 +179,25 @@ impl Bench {
             report(name, "filling", Tool::Vx, &run);
             fs::read_to_string(sandbox.work().join("velox.lock")).ok()
         };
-        self.alternate(name, self.rounds, self.rounds, |tool| {
-            let sandbox = self.sandbox("cold")?;
-            self.configure(tool, &sandbox, configuration.clone())?;
-            if tool == Tool::Velox {
-                return self.build(tool, &sandbox, &[]);
-            }
+        self.beside_cold(name, |bench| {
+            let sandbox = bench.sandbox("cold")?;
+            bench.configure(Tool::Vx, &sandbox, configuration.clone())?;
             if let Some(lock) = &lock {
                 sandbox.write("velox.lock", lock)?;
             }
-            self.build(tool, &sandbox, &[&["--remote-cache", &cache], flags].concat())
+            bench.build(Tool::Vx, &sandbox, &[&["--remote-cache", &cache], flags].concat())
         })
+    }
+
+    /// Runs of vx, compared with the cold runs of Velox, which has no such caches.
+    fn beside_cold(
+        &mut self,
+        name: &str,
+        mut run: impl FnMut(&Self) -> Result<Measurement>,
+    ) -> Result<MeasuredPairs> {
+        let velox = self.cold()?.velox;
+        let vx = self.alternate(name, 0, self.rounds, |_| run(self))?.vx;
+        Ok(MeasuredPairs { velox, vx })
     }
 
     fn public_cache(&mut self) -> Result<MeasuredPairs> {
@@ -213,11 +214,42 @@ impl Bench {
                 ensure!(output.status.success(), "vx cache publish failed:\n{said}");
                 String::from_utf8(output.stdout)?.trim().to_owned()
             };
-            bench.alternate("public-cache", bench.rounds, bench.rounds, |tool| {
+            bench.beside_cold("public-cache", |bench| {
                 let sandbox = bench.sandbox("cold")?;
-                bench.configure(tool, &sandbox, configuration.clone())?;
-                let flags: &[&str] = if tool == Tool::Velox { &[] } else { &["--remote-cache", &pinned] };
-                bench.build(tool, &sandbox, flags)
+                bench.configure(Tool::Vx, &sandbox, configuration.clone())?;
+                registry.clear_requests();
+                let mut run = bench.build(Tool::Vx, &sandbox, &["--remote-cache", &pinned])?;
+                run.traffic.requests += registry.requests().len() as u64;
+                run.traffic.bytes += registry.sent_bytes();
+                Ok(run)
+            })
+        })
+    }
+
+    fn image(&mut self) -> Result<MeasuredPairs> {
+        self.once(Scenario::Image, |bench| {
+            bench.warm_up()?;
+            let sandbox = bench.sandbox("image")?;
+            for arguments in [
+                &["init", "--roadrunner", RELEASE, "--default", "-c", "velox.toml"][..],
+                &["build", "-c", "velox.toml", "-o", "out"],
+                &["cache", "clear"],
+            ] {
+                let output = sandbox.command(&bench.vx, arguments).output()?;
+                ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            }
+            fs::remove_dir_all(sandbox.work())?;
+            fs::create_dir(sandbox.work())?;
+            sandbox.keep()?;
+            let configuration = BenchConfig::new(BenchPlugins::All)?.first(10)?;
+            bench.alternate("image", 0, bench.rounds, |_| {
+                sandbox.restore()?;
+                bench.configure(Tool::Vx, &sandbox, configuration.clone())?;
+                let mut command = sandbox.command(&bench.vx, &["build", "-c", "velox.toml", "-o", "out"]);
+                command.env("GOPROXY", "off");
+                let run = measure(&sandbox, &bench.proxy, command)?;
+                check(&sandbox, 1)?;
+                Ok(run)
             })
         })
     }
@@ -493,6 +525,12 @@ fn seconds(name: &str, pairs: &MeasuredPairs, bar: Bar) -> Vec<Row> {
     let seconds = |runs: &[Measurement]| runs.iter().map(|run| run.seconds).collect();
     let (other, vx) = (seconds(&pairs.velox), seconds(&pairs.vx));
     vec![Row { name: name.to_owned(), unit: Unit::Seconds, other, vx, bar }]
+}
+
+/// The time of vx without a comparison; the bar is in milliseconds.
+fn alone(name: &str, pairs: &MeasuredPairs, bar: f64) -> Row {
+    let vx = pairs.vx.iter().map(|run| run.seconds * 1e3).collect();
+    Row { name: name.to_owned(), unit: Unit::Milliseconds, other: Vec::new(), vx, bar: Bar::Median(bar) }
 }
 
 fn missing(flag: &str) -> ScenarioOutcome {

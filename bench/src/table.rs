@@ -211,6 +211,9 @@ pub(crate) fn details(all: &[(&str, MeasuredPairs)]) -> String {
     let mut lines = vec![head.map(str::to_owned)];
     for (name, pairs) in all {
         for (tool, runs) in [("Velox", &pairs.velox), ("vx", &pairs.vx)] {
+            if runs.is_empty() {
+                continue;
+            }
             let median = |value: &dyn Fn(&Measurement) -> f64| {
                 let values: Vec<f64> = runs.iter().map(value).collect();
                 Spread::of(&values).map_or(0.0, |spread| spread.median)

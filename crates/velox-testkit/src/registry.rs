@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use data_encoding::HEXLOWER;
@@ -41,6 +44,7 @@ struct RegistryState {
     content: Mutex<RegistryContent>,
     faults: FaultRules,
     requests: Mutex<Vec<String>>,
+    sent_bytes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -166,9 +170,15 @@ impl TestRegistry {
         locked(&self.state.requests).clone()
     }
 
-    /// Forgets the recorded requests.
+    /// Forgets the recorded requests, and the bytes sent.
     pub fn clear_requests(&self) {
         locked(&self.state.requests).clear();
+        self.state.sent_bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// The bytes of all bodies sent so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.state.sent_bytes.load(Ordering::Relaxed)
     }
 
     /// Adds a blob and returns its digest.
@@ -305,10 +315,12 @@ impl RegistryState {
     fn reply(&self, request: &HttpRequest) -> HttpReply {
         let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
         locked(&self.requests).push(format!("{} {}{query}", request.method, request.path));
-        match self.faults.take(request, &[&request.path]) {
+        let reply = match self.faults.take(request, &[&request.path]) {
             Some(fault) => fault.apply(request, || self.correct(request)),
             None => self.correct(request),
-        }
+        };
+        self.sent_bytes.fetch_add(reply.body.len() as u64, Ordering::Relaxed);
+        reply
     }
 
     fn correct(&self, request: &HttpRequest) -> HttpReply {

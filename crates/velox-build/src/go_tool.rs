@@ -69,7 +69,7 @@ impl QuerySession<'_> {
             Some(lock) => pipeline::restore(context, &tools, &found, lock).await?,
             None => pipeline::resolve(context, &mut tools, &found).await?,
         };
-        workspace.prepare(&lock, &context.stamp(&lock), &context.settings)?;
+        workspace.prepare(&lock)?;
         let program = self.go_tool(tool, &tools).await?;
         let directory = workspace.directory();
         let mut outputs = Vec::new();

@@ -9,7 +9,6 @@
 
 mod artifact;
 mod atomic_file;
-mod attestation;
 mod cache_directory;
 mod cached_modules;
 mod compile;
@@ -23,6 +22,7 @@ mod go_memory;
 mod go_tool;
 mod go_variables;
 mod imports;
+mod keys;
 mod licenses;
 mod link_reader;
 mod local_module;
@@ -31,7 +31,6 @@ mod package_reader;
 mod pipeline;
 mod plugin_template;
 mod process;
-mod process_group;
 mod provenance;
 mod publish_cache;
 mod rebase_replaces;
@@ -46,18 +45,15 @@ mod session;
 mod settings;
 mod shared_artifacts;
 mod shared_caches;
-mod signing_key;
 mod stamp;
 mod targets;
 mod toolchain;
-mod verifying_key;
 mod workspace;
 
 pub use artifact::installed::{InstalledBinary, StagedBinary};
 pub use artifact::record::BuildRecord;
 pub use artifact::store::{ArtifactStore, DEFAULT_STORE_LIMIT_BYTES, StoreContents};
 pub use atomic_file::{AtomicFile, write_text};
-pub use attestation::{Attestation, AttestedBuild};
 pub use cache_directory::cache_directory;
 pub use cached_modules::CachedModules;
 pub use compile::compile_cache::serve_compile_cache;
@@ -71,6 +67,8 @@ pub use event::{
 pub use go_memory::{available_memory, garbage_collector_variables};
 pub use go_tool::{GoTool, GoToolOutput};
 pub use go_variables::{GoVariable, InstructionSet, target_of_environment};
+pub use keys::signing::{KeyPassword, SigningKey};
+pub use keys::verifying::VerifyingKey;
 pub use licenses::{LicenseFile, ModuleLicense};
 pub use link_reader::{LinkReader, LinkedBinary};
 pub use local_module::module_replacements;
@@ -81,7 +79,8 @@ pub use lock::{
 pub use package_reader::{PackageCheck, PackageReader, PackagesRead};
 pub use pipeline::{build, build_checked};
 pub use plugin_template::PluginTemplate;
-pub use process_group::{EndSignal, ProcessGroup};
+pub use process::group::{EndSignal, ProcessGroup};
+pub use provenance::attestation::{Attestation, AttestedBuild};
 pub use provenance::{AttestedFile, attest};
 pub use publish_cache::{PublishedCache, check_cache_location, publish_cache};
 pub use rebase_replaces::rebase_replaces;
@@ -101,6 +100,4 @@ pub use resolve::{
 pub use sbom::{Sbom, SbomModule, hex_of_sum, package_url};
 pub use sbom_format::SbomFormat;
 pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
-pub use signing_key::{KeyPassword, SigningKey};
 pub use stamp::{Stamp, StampSource};
-pub use verifying_key::VerifyingKey;

@@ -95,7 +95,7 @@ async fn run(
         None => resolve(&context, &mut tools, &found).await?,
     };
     let Goal::Build(output) = &request.goal else { return Ok(context.summary(&lock)) };
-    let preparing = async { workspace.prepare(&lock, &context.stamp(&lock), &context.settings) };
+    let preparing = async { workspace.prepare(&lock) };
     phase(&*context.reporter, Phase::Prepare, preparing).await?;
     let read =
         |check: &PackageCheck<'_>| package_reader::read(&context, check.reader, &tools, &lock, &workspace);

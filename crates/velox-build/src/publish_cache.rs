@@ -7,7 +7,7 @@ pub use velox_gocache::PublishedCache;
 use velox_gocache::{PublishError, is_registry, registry_reference};
 use velox_oci::ImageReference;
 
-use crate::{error::Error, signing_key::SigningKey};
+use crate::{error::Error, keys::signing::SigningKey};
 
 /// Publishes the packages of a shared directory (`--remote-cache DIRECTORY`) at `oci://REGISTRY/NAME:TAG`, and signs them.
 ///

@@ -58,7 +58,7 @@ pub async fn rebuild(
     }
     let tools = context.tools(&found, Some(lock)).await?;
     let workspace = workspace_of(&context, &tools, lock).await?;
-    let preparing = async { workspace.prepare(lock, &context.stamp(lock), &context.settings) };
+    let preparing = async { workspace.prepare(lock) };
     phase(&*context.reporter, Phase::Prepare, preparing).await?;
     let output = Output::File(scratch.path().join("rr"));
     let compiled = targets::compile(&context, &tools, lock, &workspace, &output).await?;

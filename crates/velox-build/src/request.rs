@@ -5,7 +5,7 @@ use std::{
 
 use velox_manifest::{Dependencies, GoTarget, Manifest, SourceFile};
 
-use crate::{sbom_format::SbomFormat, signing_key::SigningKey};
+use crate::{keys::signing::SigningKey, sbom_format::SbomFormat};
 
 /// The input of a build.
 #[derive(Debug, Clone)]

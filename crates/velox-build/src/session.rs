@@ -217,7 +217,7 @@ impl<'a> QuerySession<'a> {
             Some(lock) => pipeline::restore(context, &tools, found, lock).await?,
             None => pipeline::resolve(context, &mut tools, found).await?,
         };
-        workspace.prepare(&lock, &context.stamp(&lock), &context.settings)?;
+        workspace.prepare(&lock)?;
         Ok((tools, lock, workspace))
     }
 

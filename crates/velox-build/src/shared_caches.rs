@@ -14,8 +14,8 @@ use velox_manifest::Diagnostic;
 use crate::{
     error::{Error, ErrorKind},
     event::CompileCacheStats,
+    keys::verifying::VerifyingKey,
     request::{BuildRequest, PublicCaches},
-    verifying_key::VerifyingKey,
 };
 
 /// The shared caches of a build.

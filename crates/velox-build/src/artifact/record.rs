@@ -1,5 +1,6 @@
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     io::{self, Read},
 };
 
@@ -8,7 +9,7 @@ use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{lock::Lock, settings::BuildSettings, stamp::Stamp};
+use crate::{error::Error, lock::Lock, settings::BuildSettings, stamp::Stamp};
 
 /// The beginning of a record.
 const RECORD_PREFIX: &[u8] = br#"{"vx_record":"#;
@@ -18,7 +19,7 @@ const MAX_RECORD_BYTES: usize = 1 << 16;
 /// The maximum size of a binary that is searched.
 const MAX_BINARY_BYTES: u64 = 4 << 30;
 
-/// The build record, JSON in the read-only data of a binary: Go's build information lacks the linker flags.
+/// The build record, JSON in the data of a binary: Go's build information lacks the linker flags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
     /// The version of the format.
@@ -72,6 +73,25 @@ impl BuildRecord {
             definitions: settings.arguments.definitions.clone(),
             strip: settings.arguments.strip,
         }
+    }
+
+    /// The argument of the linker's `-X` that sets the variable of `container/plugins.go`; it has no single quote and no
+    /// control character.
+    pub(crate) fn definition(&self) -> Result<String, Error> {
+        let json = serde_json::to_string(self).map_err(|error| {
+            Error::build(format!("internal error: failed to write the build record: {error}"))
+        })?;
+        let mut definition = format!("{}/container.record=", self.roadrunner);
+        for c in json.chars() {
+            match c {
+                c if c == '\'' || c.is_control() => {
+                    // Writing to a String never fails.
+                    let _ = write!(definition, "\\u{:04x}", u32::from(c));
+                }
+                c => definition.push(c),
+            }
+        }
+        Ok(definition)
     }
 
     /// Searches the bytes of a binary for its record.
@@ -140,6 +160,16 @@ mod tests {
 
     fn find(parts: &[&[u8]]) -> Option<BuildRecord> {
         BuildRecord::find(parts.concat().as_slice()).unwrap()
+    }
+
+    #[test]
+    fn any_record_survives_the_linkers_quotes() {
+        let odd = BuildRecord { stamp_version: "a'b\"c\\\u{1}\u{7f}\u{85}é".into(), ..record() };
+        let definition = odd.definition().unwrap();
+        assert!(!definition.contains('\'') && !definition.contains(char::is_control), "{definition}");
+        let (name, json) = definition.split_once('=').unwrap();
+        assert_eq!(name, "github.com/roadrunner-server/roadrunner/v2025/container.record");
+        assert_eq!(find(&[json.as_bytes()]), Some(odd));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use url::Url;
 use velox_gocache::{GoCacheStats, SignatureVerifier};
 
 use crate::{
-    error::Error, event::CompileCacheStats, lock::TargetVariant, request::BuildRequest,
-    shared_caches::SharedCaches, toolchain::Toolchain, verifying_key::VerifyingKey,
+    error::Error, event::CompileCacheStats, keys::verifying::VerifyingKey, lock::TargetVariant,
+    request::BuildRequest, shared_caches::SharedCaches, toolchain::Toolchain,
 };
 
 /// The environment variable with the [`CompileCacheConfig`].

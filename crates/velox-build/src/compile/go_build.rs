@@ -15,6 +15,7 @@ use velox_manifest::{Diagnostic, Origin};
 
 use super::source_lines::SourceLines;
 use crate::{
+    artifact::record::BuildRecord,
     context::BuildContext,
     error::{Blame, Error, ErrorKind},
     event::{Event, Phase, Reporter},
@@ -40,7 +41,7 @@ pub(crate) async fn go_build(
     let settings = &context.settings;
     let binary = workspace.directory().join("out").join(settings.binary_name(&variant.target));
     let linker = linker_flags(settings, &lock.roadrunner.module, &context.stamp(lock))?;
-    run(context, go, lock, workspace, variant, &linker, &binary).await?;
+    run(context, go, lock, workspace, variant, linker, &binary).await?;
     Ok(binary)
 }
 
@@ -63,7 +64,7 @@ pub(crate) async fn go_build_unstripped(
     // Hundreds of thousands of lines.
     let reporter: Arc<dyn Reporter> = Arc::new(WithoutOutput(Arc::clone(&context.reporter)));
     let go = go.with_reporter(reporter);
-    let mut lines = run(context, &go, lock, workspace, variant, &linker, &binary).await?;
+    let mut lines = run(context, &go, lock, workspace, variant, linker, &binary).await?;
     lines.retain(|line| line.contains(" -> "));
     Ok((binary, lines))
 }
@@ -86,11 +87,13 @@ async fn run(
     lock: &Lock,
     workspace: &Workspace,
     variant: &TargetVariant,
-    linker: &[String],
+    mut linker: Vec<String>,
     binary: &Path,
 ) -> Result<Vec<String>, Error> {
     let locked = lock.targets.get(variant).cloned().unwrap_or_default();
-    let arguments = arguments(&context.settings, linker, binary);
+    let record = BuildRecord::new(lock, &context.stamp(lock), &context.settings);
+    linker.extend(["-X".to_owned(), quote(&record.definition()?)?]);
+    let arguments = arguments(&context.settings, &linker, binary);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
 
     let main_package = format!("{}/cmd/rr", lock.roadrunner.module);

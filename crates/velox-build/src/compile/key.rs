@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Changed when vx compiles or verifies the same input in another way.
-const GENERATION: &str = "vx-artifact-5";
+const GENERATION: &str = "vx-artifact-6";
 
 /// The key in hexadecimal; `None` with cgo, since the lock doesn't identify the C compiler.
 pub(crate) fn of(

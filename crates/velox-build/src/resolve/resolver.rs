@@ -150,7 +150,7 @@ impl Resolver<'_> {
         self.local_directives(manifest, &plugins, &mut replaces, &mut excludes, &workspace)?;
         let in_list = plugins.iter().filter(|plugin| !plugin.built_in);
         let modules: Vec<&str> = in_list.map(|plugin| plugin.module.as_str()).collect();
-        workspace.write(PLUGINS_GO, &plugins_go::plugins_go(&modules, ""))?;
+        workspace.write(PLUGINS_GO, &plugins_go::plugins_go(&modules))?;
         let requirements: Vec<Requirement> = plugins
             .iter()
             .map(|plugin| Requirement {

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{artifact::record::BuildRecord, error::Error, lock::Lock, settings::BuildSettings, stamp::Stamp};
+use crate::{error::Error, lock::Lock};
 
 /// RoadRunner's source tree with the `container/plugins.go`, go.mod and go.sum of this binary.
 ///
@@ -42,16 +42,13 @@ impl Workspace {
         Ok(Self { directory })
     }
 
-    /// Writes go.mod, go.sum and the list of plugins, with the build record in it.
-    pub(crate) fn prepare(&self, lock: &Lock, stamp: &Stamp, settings: &BuildSettings) -> Result<(), Error> {
-        let record = serde_json::to_string(&BuildRecord::new(lock, stamp, settings)).map_err(|error| {
-            Error::build(format!("internal error: failed to write the build record: {error}"))
-        })?;
+    /// Writes go.mod, go.sum and the list of plugins.
+    pub(crate) fn prepare(&self, lock: &Lock) -> Result<(), Error> {
         let registered = lock.plugins.iter().filter(|plugin| !plugin.built_in);
         let modules: Vec<&str> = registered.map(|plugin| plugin.module.as_str()).collect();
         self.write("go.mod", &lock.go_mod)?;
         self.write("go.sum", &lock.go_sum)?;
-        self.write("container/plugins.go", &plugins_go::plugins_go(&modules, &record))
+        self.write("container/plugins.go", &plugins_go::plugins_go(&modules))
     }
 
     pub(crate) fn directory(&self) -> &Path {

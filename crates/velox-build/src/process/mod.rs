@@ -1,3 +1,5 @@
+pub(crate) mod group;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -18,7 +20,7 @@ use velox_fetch::Redactor;
 use crate::{
     error::{Blame, Error},
     event::{Event, Reporter},
-    process_group::{EndSignal, ProcessGroup},
+    process::group::{EndSignal, ProcessGroup},
     request::BuildRequest,
 };
 

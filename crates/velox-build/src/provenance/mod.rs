@@ -3,6 +3,8 @@
 //! Nothing in a statement depends on the time or the machine; whoever has its configuration and its lock can build the
 //! same subjects.
 
+pub(crate) mod attestation;
+
 use std::sync::Arc;
 
 use data_encoding::{BASE64, HEXLOWER};
@@ -18,10 +20,10 @@ use crate::{
     context::BuildContext,
     error::Error,
     event::{BuiltBinary, SilentReporter},
+    keys::signing::SigningKey,
     lock::Lock,
     request::{AttestationOutput, BuildRequest},
     sbom::{hex_of_sum, package_url},
-    signing_key::SigningKey,
     workspace::tree,
 };
 

@@ -5,11 +5,8 @@ use std::collections::BTreeMap;
 use data_encoding::{BASE64, BASE64URL};
 use serde::Deserialize;
 
-use crate::{
-    error::Error,
-    provenance::{AttestedFile, BUILD_TYPE, PAYLOAD_TYPE, signed_message},
-    verifying_key::VerifyingKey,
-};
+use super::{AttestedFile, BUILD_TYPE, PAYLOAD_TYPE, signed_message};
+use crate::{error::Error, keys::verifying::VerifyingKey};
 
 /// How many envelopes of a file are read.
 const MAX_ENVELOPES: usize = 100;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     error::Error,
-    signing_key::{ED25519_PREFIX, MAX_KEY_FILE_BYTES, P256_PREFIX},
+    keys::signing::{ED25519_PREFIX, MAX_KEY_FILE_BYTES, P256_PREFIX},
 };
 
 /// A public key: ECDSA on P-256 with SHA-256, or Ed25519.

@@ -1,0 +1,4 @@
+//! Keys of signatures.
+
+pub(crate) mod signing;
+pub(crate) mod verifying;

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use super::publish::{TEMPORARY_PREFIX, is_executable};
@@ -27,7 +28,11 @@ const MAX_CAPABILITIES_BYTES: usize = 256;
 pub struct InstalledBinary {
     /// The file at the end of all symbolic links.
     path: PathBuf,
+    /// Its size and modification time when it was found.
+    state: FileState,
 }
+
+type FileState = (u64, Option<SystemTime>);
 
 /// A new binary beside the installed one, with its owner and its mode.
 pub struct StagedBinary {
@@ -47,7 +52,7 @@ impl InstalledBinary {
         };
         let real = path.canonicalize().map_err(|error| failed(&error))?;
         match real.is_file() {
-            true if is_executable(&real) => Ok(Self { path: real }),
+            true if is_executable(&real) => Ok(Self { state: state_of(&real), path: real }),
             true => Err(failed(&"it is not executable")),
             false => Err(failed(&"it is not a file")),
         }
@@ -139,8 +144,16 @@ impl InstalledBinary {
                 format!("there is no {}: `vx upgrade` has replaced nothing here", previous.display());
             return Err(Error::configuration(message));
         }
-        let kept = self.temporary();
         let swap = || {
+            // Both names always have a whole binary, where the file system can do this.
+            #[cfg(any(target_os = "linux", target_os = "macos"))]
+            {
+                use rustix::fs::{CWD, RenameFlags, renameat_with};
+                if renameat_with(CWD, &previous, CWD, &self.path, RenameFlags::EXCHANGE).is_ok() {
+                    return Ok(());
+                }
+            }
+            let kept = self.temporary();
             let _ = fs::remove_file(&kept);
             fs::hard_link(&self.path, &kept).or_else(|_| fs::copy(&self.path, &kept).map(drop))?;
             fs::rename(&previous, &self.path)?;
@@ -167,6 +180,11 @@ impl StagedBinary {
     /// One of the files can't be renamed. Then the binary is as it was.
     pub fn replace(self) -> Result<(), Error> {
         let Self { new, installed } = self;
+        // Otherwise the previous binary of a concurrent upgrade would be lost.
+        if state_of(&installed.path) != installed.state {
+            let message = format!("{} was changed by another program meanwhile", installed.path.display());
+            return Err(Error::build(message).help("run the command again"));
+        }
         let replace = || {
             installed.keep()?;
             // A running program can be renamed, but not replaced.
@@ -176,6 +194,10 @@ impl StagedBinary {
         };
         replace().map(drop).map_err(|error| installed.failed("replace", &error))
     }
+}
+
+fn state_of(path: &Path) -> FileState {
+    fs::metadata(path).map_or((0, None), |data| (data.len(), data.modified().ok()))
 }
 
 #[cfg(all(test, unix))]
@@ -199,7 +221,11 @@ mod tests {
         assert!(installed.roll_back().is_err());
         installed.check().unwrap();
         let inode = fs::metadata(path("rr-1")).unwrap().ino();
-        installed.stage(&path("new")).unwrap().replace().unwrap();
+        let stage = || installed.stage(&path("new")).unwrap();
+        let concurrent = stage();
+        stage().replace().unwrap();
+        let error = concurrent.replace().unwrap_err().to_string();
+        assert!(error.contains("was changed by another program meanwhile"), "{error}");
         let text = |name: &str| fs::read_to_string(path(name)).unwrap();
         let mode = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
         assert!(path("rr").is_symlink());

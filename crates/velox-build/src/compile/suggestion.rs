@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use crate::{
-    cache_directory::cache_directory, context::BuildContext, lock::Lock, shared_caches::SharedCaches,
+    cache_directory::cache_directory, context::BuildContext, lock::Lock, request::BuildRequest,
     toolchain::Toolchain,
 };
 
@@ -17,23 +17,27 @@ const SAMPLE: [&str; 4] = ["00", "55", "aa", "ff"];
 
 /// Suggests the public cache of the RoadRunner release, once, if there is one and this build compiles everything.
 pub(crate) fn suggest_public_cache(context: &BuildContext<'_>, lock: &Lock, go: &Toolchain) {
-    let request = context.request;
-    let has_caches = SharedCaches::of(request).is_ok_and(|caches| !caches.remotes.is_empty());
-    let disabled =
-        request.options.cache.remote.is_some() || request.environment.contains_key("VX_REMOTE_CACHE");
-    if has_caches || disabled || request.options.is_offline() || !is_cold(&go.settings().gocache) {
-        return;
-    }
-    let public = request.options.cache.public_caches.as_ref();
-    let Some(location) = public.and_then(|public| public.of_release(&lock.roadrunner.version)) else {
-        return;
-    };
-    let marker = cache_directory(&request.environment).join(SUGGESTED);
-    if fs::File::create_new(marker).is_ok() {
+    let gocache = &go.settings().gocache;
+    let location = suggested(context.request, &lock.roadrunner.version, gocache);
+    if let Some(location) = location.filter(|_| go.settings().gocacheprog.is_empty()) {
         context.note(format!(
             "this build compiles all packages; `--remote-cache {location}` downloads those of this RoadRunner release, which vx's project compiled and signed"
         ));
     }
+}
+
+/// The location to suggest; `None` also if it was suggested before.
+fn suggested(request: &BuildRequest, version: &str, gocache: &Path) -> Option<String> {
+    let BuildRequest { options, environment, manifest, .. } = request;
+    // `off` is a choice, too.
+    let is_configured = options.cache.remote.is_some()
+        || environment.contains_key("VX_REMOTE_CACHE")
+        || !manifest.cache.remotes.is_empty();
+    if is_configured || options.is_offline() || !is_cold(gocache) {
+        return None;
+    }
+    let location = options.cache.public_caches.as_ref()?.of_release(version)?;
+    fs::File::create_new(cache_directory(environment).join(SUGGESTED)).is_ok().then_some(location)
 }
 
 /// Whether GOCACHE is nearly empty.
@@ -44,8 +48,12 @@ fn is_cold(gocache: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use velox_manifest::{Manifest, SourceFile};
+
     use super::*;
-    use crate::request::PublicCaches;
+    use crate::request::{BuildOptions, Goal, NetworkAccess, PublicCaches};
 
     #[test]
     fn a_cache_with_few_entries_is_cold() {
@@ -60,13 +68,49 @@ mod tests {
     }
 
     #[test]
-    fn only_published_releases_have_a_cache() {
-        let caches = PublicCaches {
-            repository: "ghcr.io/acme/cache".to_owned(),
-            trusted_key: String::new(),
-            releases: vec!["v2025.1.15".to_owned()],
+    fn a_public_cache_is_suggested_once_where_none_is_configured() {
+        let empty = tempfile::tempdir().unwrap();
+        let request = |cache: &str| {
+            let text = format!(
+                "[roadrunner]\nref = \"v2025.1.15\"\n[plugins.a]\nmodule_name = \"a.b/a\"\ntag = \"v1.0.0\"\n{cache}"
+            );
+            let source = SourceFile { name: "velox.toml".to_owned(), text };
+            let mut request = BuildRequest {
+                manifest: Manifest::parse(&source, &|_| None).unwrap().0,
+                source: None,
+                environment: [("VX_CACHE_DIR".to_owned(), empty.path().display().to_string())].into(),
+                base: PathBuf::new(),
+                options: BuildOptions::default(),
+                lock: None,
+                updates_lock: false,
+                goal: Goal::Plan,
+            };
+            request.options.cache.public_caches = Some(PublicCaches {
+                repository: "ghcr.io/acme/cache".to_owned(),
+                trusted_key: "a key".to_owned(),
+                releases: vec!["v2025.1.15".to_owned()],
+            });
+            request
         };
-        assert_eq!(caches.of_release("v2025.1.15").as_deref(), Some("oci://ghcr.io/acme/cache:v2025.1.15"));
-        assert_eq!(caches.of_release("v2025.1.16"), None);
+        let suggested =
+            |request: &BuildRequest| suggested(request, "v2025.1.15", &empty.path().join("gocache"));
+        let with = |change: &dyn Fn(&mut BuildRequest)| {
+            let mut request = request("");
+            change(&mut request);
+            request
+        };
+        for configured in [
+            request("[cache]\nremote = \"off\"\n"),
+            request("[cache]\nremote = \"/team\"\n"),
+            with(&|it| it.options.cache.remote = Some("off".to_owned())),
+            with(&|it| drop(it.environment.insert("VX_REMOTE_CACHE".to_owned(), "/team".to_owned()))),
+            with(&|it| it.options.network = NetworkAccess::Offline),
+            with(&|it| it.options.cache.public_caches = None),
+        ] {
+            assert_eq!(suggested(&configured), None);
+        }
+        assert_eq!(super::suggested(&request(""), "v2025.1.16", &empty.path().join("gocache")), None);
+        assert_eq!(suggested(&request("")).as_deref(), Some("oci://ghcr.io/acme/cache:v2025.1.15"));
+        assert_eq!(suggested(&request("")), None);
     }
 }

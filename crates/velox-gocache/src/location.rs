@@ -11,7 +11,7 @@ use crate::GoCacheError;
 /// Parses a remote cache: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
 pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     let wrong = |why: &str| {
-        let shown = text.split_once('@').map_or(text, |(_, rest)| rest);
+        let shown = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
         GoCacheError::Remote { text: shown.to_owned(), why: why.to_owned() }
     };
     let path = std::path::Path::new(text);
@@ -48,8 +48,9 @@ pub fn parse_cache(text: &str) -> Result<Url, GoCacheError> {
     };
     let wrong = |why: &str| {
         // Before an `@` without a digest is a password.
-        let shown = reference.split_once('@').filter(|(_, rest)| !rest.starts_with("sha256:"));
-        let shown = shown.map_or(reference, |(_, rest)| rest);
+        let end = reference.find("@sha256:").unwrap_or(reference.len());
+        let start = reference.get(..end).and_then(|it| it.rfind('@')).map_or(0, |at| at + 1);
+        let shown = reference.get(start..).unwrap_or_default();
         GoCacheError::Remote { text: format!("oci://{shown}"), why: why.to_owned() }
     };
     let parsed: ImageReference =
@@ -145,7 +146,7 @@ mod tests {
             ("s3://", "missing bucket"),
             ("ftp://host/x", "expected a file://"),
             ("https://bucket.example.com", "expected a file://"),
-            ("s3://key:secret@bucket", "environment"),
+            ("s3://key:secret@secret@bucket", "environment"),
             ("oci://host/cache:v1", "expected a file://"),
         ] {
             let said = parse_remote(bad).unwrap_err().to_string();
@@ -163,7 +164,7 @@ mod tests {
             ("oci://ghcr.io/a/b", "missing tag or digest"),
             ("oci://ghcr.io/A/b:1", "lowercase"),
             ("oci://ghcr.io/a/b:1@sha256:12", "64 lowercase"),
-            ("oci://user:secret@ghcr.io/a/b:1", "expected a digest"),
+            ("oci://user:secret@secret@ghcr.io/a/b:1", "expected a digest"),
             ("ftp://host/x", "or oci:// URL"),
         ] {
             let said = parse_cache(bad).unwrap_err().to_string();

@@ -63,7 +63,8 @@ pub(crate) struct OutputLocation {
 pub(crate) struct Pack {
     pub(crate) name: String,
     pub(crate) outputs: Vec<PackedOutput>,
-    pub(crate) downloaded: OnceCell<()>,
+    /// After the download: whether the remote has it, undamaged.
+    pub(crate) is_intact: OnceCell<bool>,
 }
 
 pub(crate) struct PackedOutput {
@@ -103,8 +104,10 @@ impl Index {
         index
     }
 
+    /// Whether the remote has this result of an action.
     pub(crate) fn knows(&self, action: &CacheId, entry: &ActionEntry) -> bool {
-        self.actions.get(action).is_some_and(|known| known.output == entry.output)
+        let is_broken = |pack: usize| self.packs.get(pack).is_some_and(Pack::is_broken);
+        self.actions.get(action).is_some_and(|known| known.output == entry.output && !is_broken(known.pack))
     }
 
     fn add(&mut self, file: &PackFile) {
@@ -122,7 +125,14 @@ impl Index {
             }
             outputs.push(PackedOutput { output, size: *size, length: *length });
         }
-        self.packs.push(Pack { name: file.name.clone(), outputs, downloaded: OnceCell::new() });
+        self.packs.push(Pack { name: file.name.clone(), outputs, is_intact: OnceCell::new() });
+    }
+}
+
+impl Pack {
+    /// Whether it was found damaged or missing.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_intact.get() == Some(&false)
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Objects are named by the SHA-256 of their content and immutable, so concurrent writers don't conflict. A
-//! writer that finds many indexes merges them into one. A deleted pack is a miss.
+//! writer that finds many indexes, or a pack that is damaged or was deleted, merges them into one.
 //!
 //! A container registry can have a read-only cache, see [`crate::registry`].
 
@@ -249,14 +249,14 @@ impl RemoteCache {
     /// Downloads a pack once; concurrent callers wait.
     async fn fetch_pack(&self, index: &Index, pack: usize) {
         let Some(pack) = index.packs.get(pack) else { return };
-        pack.downloaded
+        pack.is_intact
             .get_or_init(|| async {
                 if pack.outputs.iter().all(|output| self.disk.has_output(&output.output, output.size)) {
-                    return;
+                    return true;
                 }
-                let Ok(_turn) = self.downloads.acquire().await else { return };
+                let Ok(_turn) = self.downloads.acquire().await else { return true };
                 let since = Instant::now();
-                let answer = async {
+                let read = async {
                     match &self.source {
                         PackSource::Objects { store, root } => {
                             Ok(store.get(&pack_path(root, &pack.name)).await?.bytes().await?)
@@ -264,36 +264,43 @@ impl RemoteCache {
                         PackSource::Registry(registry) => registry.pack(&pack.name).await,
                     }
                 };
-                let Some(content) = self.request("reading a pack", 1, answer).await else { return };
+                let answer = async {
+                    match read.await {
+                        // As damaged as can be.
+                        Err(RemoteFailure::NotFound) => Ok(Bytes::new()),
+                        answer => answer,
+                    }
+                };
+                let Some(content) = self.request("reading a pack", 1, answer).await else { return true };
                 self.bytes_down.fetch_add(content.len() as u64, Ordering::Relaxed);
                 let spent = since.elapsed().as_secs_f64();
                 if spent > 2.0 + content.len() as f64 / MIN_BYTES_PER_SECOND {
                     self.failed(&format!("slow remote: {} KiB in {spent:.0} s", content.len() >> 10), 1);
                 }
-                self.unpack(pack, content).await;
+                self.unpack(pack, content).await
             })
             .await;
     }
 
-    /// Unpacks a pack; damaged outputs count as misses.
-    async fn unpack(&self, pack: &Pack, content: Bytes) {
+    /// Unpacks a pack; damaged outputs count as misses. Returns whether there are none.
+    async fn unpack(&self, pack: &Pack, content: Bytes) -> bool {
         let mut offset = 0usize;
         let mut outputs = Vec::new();
         for PackedOutput { output, size, length } in &pack.outputs {
             let end = usize::try_from(*length).ok().and_then(|length| offset.checked_add(length));
             let Some(end) = end.filter(|end| *end <= content.len()) else { break };
-            if !self.disk.has_output(output, *size) {
-                outputs.push((*output, *size, content.slice(offset..end)));
-            }
+            outputs.push((*output, *size, content.slice(offset..end)));
             offset = end;
         }
+        let is_whole = outputs.len() == pack.outputs.len();
         let disk = self.disk.clone();
         let unpack = tokio::task::spawn_blocking(move || {
-            for (output, size, compressed) in outputs {
-                let _ = unpack_to(&disk, &output, size, &compressed);
-            }
+            let damaged = outputs.iter().filter(|(output, size, compressed)| {
+                !disk.has_output(output, *size) && unpack_to(&disk, output, *size, compressed).is_err()
+            });
+            damaged.count() == 0
         });
-        let _ = unpack.await;
+        unpack.await.unwrap_or(true) && is_whole
     }
 
     /// Queues an entry for a background upload if the remote lacks it; doesn't block.
@@ -372,11 +379,13 @@ impl RemoteCache {
     async fn send_index(&self, mut packs: Vec<PackFile>) {
         let PackSource::Objects { store, root } = &self.source else { return };
         let folder = root.clone().join(self.namespace.as_str()).join("index");
-        let replaced: Vec<&(Path, Vec<PackFile>)> = match self.index.get() {
-            Some(index) if index.objects.len() >= MAX_INDEXES => index.objects.iter().collect(),
-            _ => Vec::new(),
-        };
-        packs.extend(replaced.iter().flat_map(|(_, packs)| packs.iter().cloned()));
+        let index = self.index().await;
+        let broken: HashSet<&str> =
+            index.packs.iter().filter(|pack| pack.is_broken()).map(|pack| pack.name.as_str()).collect();
+        let is_merged = index.objects.len() >= MAX_INDEXES || !broken.is_empty();
+        let replaced: &[(Path, Vec<PackFile>)] = if is_merged { &index.objects } else { &[] };
+        let old = replaced.iter().flat_map(|(_, packs)| packs);
+        packs.extend(old.filter(|pack| !broken.contains(pack.name.as_str())).cloned());
         let Ok(content) = IndexFile::write(&self.namespace, packs) else { return };
         let path = folder.join(hex(&Sha256::digest(&content).into()).as_str());
         let size = content.len() as u64;
@@ -384,7 +393,7 @@ impl RemoteCache {
         if self.request("sending an index", 1, put).await.is_some() {
             self.bytes_up.fetch_add(size, Ordering::Relaxed);
             // The new index includes them; a leftover one is harmless.
-            for (old, _) in replaced.into_iter().filter(|(old, _)| *old != path) {
+            for (old, _) in replaced.iter().filter(|(old, _)| *old != path) {
                 let delete = async { Ok(store.delete(old).await?) };
                 let _ = self.request("removing an index", 1, delete).await;
             }

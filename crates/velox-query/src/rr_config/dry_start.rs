@@ -56,6 +56,11 @@ const LISTENERS: [(&str, bool, bool); 13] = [
     ("server.relay", true, false),
 ];
 
+/// The settings without which a section listens on a fixed port: RoadRunner shares ports (SO_REUSEPORT), so the new binary
+/// would get requests of the running server.
+const WITH_DEFAULTS: [&str; 4] =
+    ["http.ssl.address", "rpc.listen", "metrics.address", "centrifuge.proxy_address"];
+
 /// Sections that do work of their own when the server starts.
 const LEFT_OUT: [&str; 3] = ["service", "include", "envfile"];
 
@@ -179,7 +184,8 @@ impl DryConfig {
     /// Writes a value at a dotted path as YAML in one line.
     fn render(&mut self, node: &ConfigNode, path: &str, sockets: &Path, out: &mut String) -> io::Result<()> {
         if let Some((_, is_url, is_tried)) = LISTENERS.iter().find(|(key, ..)| is_at(key, path))
-            && let Some(address) = text(node).filter(|address| !address.is_empty() && address != "pipes")
+            && let Some(address) = text(node).filter(|address| address != "pipes")
+            && (!address.is_empty() || WITH_DEFAULTS.contains(&path))
         {
             *out += &quoted(&self.replace(path, &address, *is_url, *is_tried, sockets)?);
             return Ok(());
@@ -209,6 +215,17 @@ impl DryConfig {
                     let _ = write!(out, "{}{}: ", if index > 0 { ", " } else { "" }, quoted(&entry.key));
                     self.render(&entry.node, &format!("{path}.{}", entry.key.to_lowercase()), sockets, out)?;
                 }
+                for key in WITH_DEFAULTS {
+                    let Some((_, name)) = key.rsplit_once('.').filter(|(section, _)| *section == path) else {
+                        continue;
+                    };
+                    if !entries.iter().any(|entry| entry.key.eq_ignore_ascii_case(name)) {
+                        let empty = ConfigNode { value: ConfigValue::Text(String::new()), span: None };
+                        let _ =
+                            write!(out, "{}{}: ", if entries.is_empty() { "" } else { ", " }, quoted(name));
+                        self.render(&empty, key, sockets, out)?;
+                    }
+                }
                 out.push('}');
             }
         }
@@ -234,7 +251,8 @@ impl DryConfig {
         if is_tried {
             self.listeners.push((path.to_owned(), free));
         }
-        let is_url = address.starts_with("tcp://") || (is_url && address.contains('$'));
+        let is_url =
+            address.starts_with("tcp://") || (is_url && (address.is_empty() || address.contains('$')));
         Ok(if is_url { format!("tcp://{free}") } else { free.to_string() })
     }
 }
@@ -351,6 +369,8 @@ http: { Address: \"0.0.0.0:8080\", pool: { num_workers: 2, supervisor: { ttl: 0x
 grpc: { listen: \"tcp://${GRPC}\", proto: null }
 jobs: { consume: [a], pipelines: { a: { driver: memory, config: { rate: 1.5 } } } }
 service: { s: { command: sleep 1 } }
+metrics: {}
+centrifuge: { proxy_address: \"\" }
 redis: { addrs: [\"127.0.0.1:6379\"] }
 ";
         let more =
@@ -369,8 +389,16 @@ redis: { addrs: [\"127.0.0.1:6379\"] }
             dry.listeners.iter().map(|(path, address)| (path.as_str(), address.to_string())).collect();
         assert_eq!(
             ports.keys().copied().collect::<Vec<_>>(),
-            ["grpc.listen", "http.address", "tcp.servers.s.addr"]
+            [
+                "centrifuge.proxy_address",
+                "grpc.listen",
+                "http.address",
+                "metrics.address",
+                "tcp.servers.s.addr"
+            ]
         );
+        assert_eq!(value("metrics.address"), ports["metrics.address"]);
+        assert_eq!(value("centrifuge.proxy_address"), format!("tcp://{}", ports["centrifuge.proxy_address"]));
         assert_eq!(value("http.address"), ports["http.address"]);
         assert_eq!(value("grpc.listen"), format!("tcp://{}", ports["grpc.listen"]));
         assert_eq!(value("tcp.servers.s.addr"), ports["tcp.servers.s.addr"]);

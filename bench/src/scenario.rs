@@ -233,6 +233,7 @@ impl Bench {
             for arguments in [
                 &["init", "--roadrunner", RELEASE, "--default", "-c", "velox.toml"][..],
                 &["build", "-c", "velox.toml", "-o", "out"],
+                &["graph", "-c", "velox.toml"],
                 &["cache", "clear"],
             ] {
                 let output = sandbox.command(&bench.vx, arguments).output()?;

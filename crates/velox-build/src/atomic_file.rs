@@ -1,4 +1,4 @@
-//! Atomic file writes: a temporary file in the same directory is written, synced and renamed.
+//! Atomic file writes: a temporary file in the same directory is written and renamed.
 //!
 //! The path is the user's. A symbolic link is followed, and a pipe or a device is written to: a rename would
 //! replace it. Sockets, block devices and directories are errors.
@@ -125,12 +125,29 @@ impl AtomicFile {
     /// # Errors
     /// A failed write or rename.
     pub fn persist(self) -> io::Result<PathBuf> {
+        if let Content::File(file, _) = &self.content {
+            file.as_file().sync_all()?;
+        }
+        #[cfg(unix)]
+        let directory = match &self.content {
+            Content::File(_, path) => File::open(directory_of(path)).ok(),
+            Content::Stream(_) => None,
+        };
+        let path = self.rename()?;
+        #[cfg(unix)]
+        let _ = directory.map(|directory| directory.sync_all());
+        Ok(path)
+    }
+
+    /// Renames the file to its final path without waiting for the disk: for what can be built again. After a power failure,
+    /// the file may be empty.
+    ///
+    /// # Errors
+    /// A failed write or rename.
+    pub fn rename(self) -> io::Result<PathBuf> {
         match self.content {
             Content::File(file, path) => {
-                file.as_file().sync_all()?;
                 file.persist(&path).map_err(|error| error.error)?;
-                #[cfg(unix)]
-                let _ = File::open(directory_of(&path)).and_then(|directory| directory.sync_all());
             }
             Content::Stream(mut file) => {
                 file.rewind()?;

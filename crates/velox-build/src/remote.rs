@@ -238,7 +238,7 @@ impl<'a> RemoteBuild<'a> {
     /// # Errors
     /// The file can't be written.
     pub fn persist_binary(&self, binary: AtomicFile, target: &GoTarget) -> Result<PathBuf, Error> {
-        binary.persist().map_err(|error| unwritable(&self.place(target), &error))
+        binary.rename().map_err(|error| unwritable(&self.place(target), &error))
     }
 
     fn matching_lock(&self) -> Option<&Lock> {

@@ -158,7 +158,7 @@ pub(crate) fn write_whole(
     let mut work = || {
         let mut new = AtomicFile::create(file, TEMPORARY_PREFIX, mode)?;
         write(new.file())?;
-        new.persist()
+        new.rename()
     };
     work().map(drop).map_err(|error| unwritable(file, &error))
 }

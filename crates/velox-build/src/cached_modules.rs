@@ -8,10 +8,15 @@ use velox_fetch::{
 };
 use velox_gomod::{
     modfile::{GoMod, Require},
-    module::ModuleVersion,
+    module::{ModuleVersion, split_path_version},
+    pseudo::is_pseudo_version,
+    semver,
 };
 
-use crate::licenses::{LicenseFinder, ModuleLicense};
+use crate::{
+    licenses::{LicenseFinder, ModuleLicense},
+    resolve::versions::candidate_paths,
+};
 
 /// Reads requirements and licenses of modules from GOMODCACHE.
 pub struct CachedModules {
@@ -35,6 +40,23 @@ impl CachedModules {
         let text = path.and_then(|path| fs::read_to_string(path).ok());
         let go_mod = text.and_then(|text| GoMod::parse_lax(&text).ok());
         go_mod.map(|go_mod| go_mod.require).unwrap_or_default()
+    }
+
+    /// The tagged versions that the cache knows of a module, newest first; without a major version in its path, of all
+    /// its major versions.
+    #[must_use]
+    pub fn versions(&self, path: &str) -> Vec<String> {
+        let paths = match split_path_version(path) {
+            Some((_, "")) => candidate_paths(path),
+            _ => vec![path.to_owned()],
+        };
+        let known = |path: &String| self.cache.as_ref().map(|cache| cache.known_versions(path));
+        let versions = paths.iter().filter_map(known).flatten();
+        let is_tag = |version: &String| semver::is_valid(version) && !is_pseudo_version(version);
+        let mut versions: Vec<String> = versions.filter(is_tag).collect();
+        versions.sort_by(|one, other| semver::compare(other, one));
+        versions.dedup();
+        versions
     }
 
     /// The license of a module; `None` if the cache lacks the module.

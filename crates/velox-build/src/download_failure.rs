@@ -1,5 +1,6 @@
 //! Classification of download errors: who can act on them, and help for the user.
 
+use url::Url;
 use velox_fetch::{
     download::{DownloadError, ProxyAttempt},
     modcache::ModCacheError,
@@ -40,6 +41,28 @@ pub(crate) fn unserved(module: &str, error: DownloadError) -> Result<Vec<ProxyAt
         error @ DownloadError::Module(_) => Err(Error::build(error.to_string()).fault(Blame::Request)),
         error @ DownloadError::Cache(_) => Err(Error::build(error.to_string())),
         error => Ok(one("vx", ProxyErrorKind::Unreachable, error.to_string())),
+    }
+}
+
+/// An error text of the go command. A failed connection is reduced to the host and the cause, which are the same for all
+/// modules: Go writes `module M: Get "URL": dial tcp ADDRESS: connect: CAUSE`.
+pub(crate) fn of_go(text: &str) -> String {
+    let reached = || {
+        let (before, cause) = text.split_once("\": dial tcp")?;
+        let url = Url::parse(before.rsplit_once("Get \"")?.1).ok()?;
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        Some(format!("failed to reach {}{port}: {}", url.host_str()?, cause.rsplit(": ").next()?))
+    };
+    reached().unwrap_or_else(|| text.to_owned())
+}
+
+/// The cause of a failed listing of versions, without the module.
+pub(crate) fn of_listing(error: &DownloadError) -> String {
+    match error {
+        DownloadError::Download { tried, .. } if !tried.is_empty() => {
+            tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        }
+        error => error.to_string(),
     }
 }
 
@@ -116,7 +139,7 @@ pub(crate) fn advice(why: &str) -> Option<&'static str> {
         "timed out",
         "failed to connect",
         "answer",
-        "reached",
+        "reach",
         "EOF",
         "dns",
         "lookup",

@@ -156,6 +156,18 @@ impl ModCache {
         Ok(self.root.join(format!("{path}@{version}")))
     }
 
+    /// The versions of a module that the cache knows, unsorted: those with a go.mod, and those that the go command listed.
+    pub fn known_versions(&self, path: &str) -> Vec<String> {
+        let module = ModuleVersion { path: path.to_owned(), version: String::new() };
+        let Ok(directory) = self.versions(&module) else { return Vec::new() };
+        let listed = fs::read_to_string(directory.join("list")).unwrap_or_default();
+        let files = fs::read_dir(directory).into_iter().flatten().flatten();
+        let versions = files.filter_map(|file| {
+            module::unescape_version(file.file_name().to_str()?.strip_suffix(".mod")?).ok()
+        });
+        listed.lines().map(str::to_owned).chain(versions).collect()
+    }
+
     fn has(&self, module: &ModuleVersion, file: CacheFile) -> bool {
         self.path(module, file).is_ok_and(|path| path.is_file())
     }

@@ -59,7 +59,7 @@ pub use inspect::{BinaryModule, Inspection, inspect};
 pub use licenses::{DeniedLicense, LicenseGroup, LicenseReport, LicensedModule, licenses};
 pub use list::{ListedPlugin, PluginList, list};
 pub use module_paths::module_paths;
-pub use outdated::{AvailableVersions, NewerGeneration, ROADRUNNER, available_versions};
+pub use outdated::{AvailableVersions, NewerGeneration, ROADRUNNER, available_versions, failed_listings};
 pub use plugin_graph::{
     DisabledCause, FactKind, Implementer, LoadedPluginGraph, PluginEdge, PluginGraph, PluginNeed, PluginNode,
     PluginStart, ProvidedType, StartCondition, UnknownFact,

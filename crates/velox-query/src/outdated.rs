@@ -7,7 +7,7 @@ use velox_build::{
     BuildRequest, Error, ErrorKind, MajorVersions, QuerySession, Reporter, RoadRunnerRelease, VersionSubject,
     Versions, locked_versions,
 };
-use velox_gomod::{module::split_path_version, semver};
+use velox_gomod::{module::split_path_version, pseudo::is_pseudo_version, semver};
 use velox_manifest::{Origin, VersionConstraint, catalogue};
 
 use crate::{
@@ -39,6 +39,8 @@ pub struct AvailableVersions {
     pub plugin_major: Option<u64>,
     /// The versions by major version; of RoadRunner and its own plugins, those that work together.
     pub versions: Versions,
+    /// Whether pre-releases are offered too. Otherwise they are left out, unless the ref names one.
+    pub prereleases: bool,
     /// For RoadRunner: a newer release whose plugins have another major version.
     pub newer_generation: Option<NewerGeneration>,
 }
@@ -59,6 +61,7 @@ pub struct NewerGeneration {
 pub async fn available_versions(
     request: &BuildRequest,
     names: &[String],
+    prereleases: bool,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
 ) -> Result<Vec<AvailableVersions>, Error> {
@@ -77,6 +80,7 @@ pub async fn available_versions(
                 is_replaced: false,
                 plugin_major: None,
                 versions: Versions::default(),
+                prereleases,
                 newer_generation: None,
             });
         };
@@ -92,6 +96,7 @@ pub async fn available_versions(
             is_replaced: plugin.replace.is_some(),
             plugin_major: None,
             versions: Versions::default(),
+            prereleases,
             newer_generation: None,
         })
     };
@@ -121,14 +126,15 @@ pub async fn available_versions(
     let versions = session.versions(&subjects).await?;
     for (row, versions) in rows.iter_mut().zip(versions) {
         row.versions = versions;
+        row.leave_out_prereleases();
         if let (Some(major), Some(release)) = (row.plugin_major, &release) {
             row.keep_only(major, release);
         }
     }
     if let (Some(own), Some(row)) = (own_major, rows.iter_mut().find(|row| row.is_roadrunner)) {
         let current = release.as_ref().map(|release| release.module.path.as_str()).unwrap_or_default();
-        while let Some(newest) = row.versions.newest_major().filter(|newest| newest.module != current) {
-            let (module, version) = (newest.module.clone(), newest.newest().unwrap_or_default().to_owned());
+        while let Some((module, version)) = row.latest().filter(|(module, _)| *module != current) {
+            let (module, version) = (module.to_owned(), version.to_owned());
             let newer = match release_at(request, &version, &reporter, &cancel).await {
                 Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
                 release => release.ok(),
@@ -152,7 +158,39 @@ pub async fn available_versions(
     Ok(rows)
 }
 
+/// The plugins whose versions are unknown, by cause: one that all share, such as an unreachable proxy, occurs once.
+pub fn failed_listings<'a>(
+    rows: impl IntoIterator<Item = &'a AvailableVersions>,
+) -> Vec<(Vec<&'a str>, &'a str)> {
+    let mut causes: Vec<(Vec<&str>, &str)> = Vec::new();
+    for row in rows {
+        let Some(cause) = row.versions.error.as_deref() else { continue };
+        match causes.iter_mut().find(|(_, known)| *known == cause) {
+            Some((names, _)) => names.push(&row.name),
+            None => causes.push((vec![&row.name], cause)),
+        }
+    }
+    causes
+}
+
 impl AvailableVersions {
+    fn leave_out_prereleases(&mut self) {
+        let is_prerelease = |version: &str| {
+            semver::is_valid(version) && !semver::is_release(version) && !is_pseudo_version(version)
+        };
+        if self.prereleases || self.constraint().is_some() || is_prerelease(&self.requested) {
+            return;
+        }
+        for major in &mut self.versions.majors {
+            major.versions.retain(|version| semver::is_release(version));
+        }
+        self.versions.majors.retain(|major| !major.versions.is_empty());
+    }
+
+    fn newest<'a>(&self, major: &'a MajorVersions) -> Option<&'a str> {
+        if self.prereleases { major.versions.last().map(String::as_str) } else { major.newest() }
+    }
+
     /// Keeps the versions at a major version; without one, the version in the RoadRunner release.
     fn keep_only(&mut self, plugin_major: u64, release: &RoadRunnerRelease) {
         let module = with_major(without_major(&self.module), plugin_major);
@@ -175,7 +213,7 @@ impl AvailableVersions {
         VersionConstraint::of(&self.requested)
     }
 
-    /// The module path and version of the newest release that the constraint allows; without a constraint, of the
+    /// The module path and version of the newest version that the constraint allows; without a constraint, of the
     /// newest release with the same major version; of RoadRunner's own plugins, with that of the plugins of this
     /// RoadRunner.
     #[must_use]
@@ -206,14 +244,15 @@ impl AvailableVersions {
         };
         let majors = &self.versions.majors;
         let major = majors.iter().find(is_same).or_else(|| majors.iter().find(has_number))?;
-        Some((major.module.as_str(), major.newest()?))
+        Some((major.module.as_str(), self.newest(major)?))
     }
 
-    /// The module path and version of the newest release.
+    /// The module path and version of the newest release, or pre-release.
     #[must_use]
     pub fn latest(&self) -> Option<(&str, &str)> {
-        let major = self.versions.newest_major()?;
-        Some((major.module.as_str(), major.newest()?))
+        let majors = &self.versions;
+        let major = if self.prereleases { majors.majors.last() } else { majors.newest_major() }?;
+        Some((major.module.as_str(), self.newest(major)?))
     }
 
     /// Whether there is a newer version, or another major version.

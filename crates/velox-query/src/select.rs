@@ -37,11 +37,13 @@ struct PluginSelector {
 
 /// Resolves selectors, in order, to the versions of the RoadRunner release, else to the newest ones: of RoadRunner's
 /// own plugins, to the newest ones at the major version of the release's plugins.
-/// `OWNER/REPOSITORY` is a repository on `github_host`.
+/// `OWNER/REPOSITORY` is a repository on `github_host`. With `prereleases`, a plugin without a ref gets its newest version,
+/// which may be a pre-release.
 pub async fn select_plugins(
     session: &QuerySession<'_>,
     selectors: &[String],
     github_host: &str,
+    prereleases: bool,
 ) -> Result<Vec<SelectedPlugin>, Error> {
     let mut release = Release { session, release: None };
     let mut selected: Vec<(usize, SelectedPlugin)> = Vec::new();
@@ -55,7 +57,8 @@ pub async fn select_plugins(
             plugin.has_major() || semver::is_valid(reference) || major_of_constraint(reference).is_some()
         };
         let Some(reference) = plugin.reference.as_ref().filter(has_module) else {
-            match plugin.released(release.get().await?)? {
+            let takes_newest = prereleases && plugin.reference.is_none();
+            match plugin.released(release.get().await?)?.filter(|_| !takes_newest) {
                 Some(plugin) => selected.push((index, plugin)),
                 None => unresolved.push((index, plugin)),
             }
@@ -73,7 +76,7 @@ pub async fn select_plugins(
         let subjects: Vec<VersionSubject> = unresolved.iter().map(|(_, plugin)| start(plugin)).collect();
         let versions = session.versions(&subjects).await?;
         for ((index, plugin), versions) in unresolved.into_iter().zip(versions) {
-            selected.push((index, plugin.newest(&versions, release)?));
+            selected.push((index, plugin.newest(&versions, release, prereleases)?));
         }
     }
     selected.sort_by_key(|(index, _)| *index);
@@ -179,7 +182,12 @@ impl PluginSelector {
     }
 
     /// The newest version, of the specified or required major version if there is one.
-    fn newest(&self, versions: &Versions, release: &RoadRunnerRelease) -> Result<SelectedPlugin, Error> {
+    fn newest(
+        &self,
+        versions: &Versions,
+        release: &RoadRunnerRelease,
+        prereleases: bool,
+    ) -> Result<SelectedPlugin, Error> {
         let required = self.required_major(release).map(|major| with_major(&self.path, major));
         let constraint = self.reference.as_deref().and_then(VersionConstraint::of);
         if let Some(constraint) = &constraint {
@@ -194,14 +202,19 @@ impl PluginSelector {
         let found = match &required {
             Some(module) => versions.of(module),
             None if self.has_major() => versions.of(&self.path),
+            None if prereleases => versions.majors.last(),
             None => versions.newest_major(),
         };
         let module = found.map_or(&self.path, |found| &found.module).clone();
         if let Some(reference) = self.reference.as_ref() {
             return Ok(self.select(required.unwrap_or(module), reference));
         }
-        match found.and_then(|found| found.newest()) {
-            Some(version) => Ok(self.select(module, version)),
+        let newest = |found: &'_ MajorVersions| match prereleases {
+            true => found.versions.last().cloned(),
+            false => found.newest().map(str::to_owned),
+        };
+        match found.and_then(newest) {
+            Some(version) => Ok(self.select(module, &version)),
             None if required.is_some() && (!versions.majors.is_empty() || self.known.is_some()) => {
                 Err(self.wrong_generation(versions, release))
             }

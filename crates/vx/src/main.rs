@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod config_file;
+mod environment;
 mod panics;
 mod report;
 mod settings;
@@ -23,7 +24,7 @@ use crate::commands::service;
 #[cfg(not(feature = "service"))]
 use crate::commands::service_disabled;
 use crate::{
-    cli::{Cli, CliCommand},
+    cli::{Cli, CliCommand, completion},
     commands::{build, edit, query, shell, version},
     settings::Settings,
     status::{CommandResult, ExitStatus},
@@ -36,6 +37,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     panics::install();
+    completion::answer();
     let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(ExitStatus::Failure));
     result.map_or_else(Into::into, |()| ExitCode::SUCCESS)
 }

@@ -3,7 +3,10 @@ use std::{collections::BTreeMap, io::IsTerminal};
 use clap::ColorChoice;
 use velox_manifest::{LogConfig, LogLevel, LogMode};
 
-use crate::cli::{AuditFormat, DiagramFormat, FormatArg, GlobalArgs, OutputFormat};
+use crate::{
+    cli::{AuditFormat, DiagramFormat, FormatArg, GlobalArgs, OutputFormat},
+    environment,
+};
 
 /// The global flags and the environment of the process.
 #[derive(Debug, Clone)]
@@ -53,9 +56,7 @@ impl Settings {
         }
         .write_global();
         let stderr = std::io::stderr();
-        let environment: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let environment = environment::variables();
         Self {
             terminal: Terminal {
                 stdin: std::io::stdin().is_terminal(),

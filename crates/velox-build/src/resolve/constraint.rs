@@ -6,11 +6,11 @@ use velox_gomod::{
     module::{ModuleVersion, split_path_version},
     semver,
 };
-use velox_manifest::{Diagnostic, VersionConstraint};
+use velox_manifest::VersionConstraint;
 
 use super::{
     majors::{ROADRUNNER, number_of_suffix},
-    pin::{ModuleSources, unresolved},
+    pin::{ModuleSources, UnresolvedModule, unresolved},
     request::{ModuleRequest, RepositoryLocation},
     versions::{MajorSearch, Versions, list_tags, list_versions, proxy_versions},
 };
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The failed requests, by index.
-pub(super) type Failures = BTreeMap<usize, (Blame, Diagnostic)>;
+pub(super) type Failures = BTreeMap<usize, UnresolvedModule>;
 
 impl ModuleSources<'_> {
     /// The requests, each version constraint replaced by the locked version, or else by the newest that it allows.
@@ -51,7 +51,7 @@ impl ModuleSources<'_> {
             if self.network == NetworkAccess::Offline {
                 let help = ["run it once without --offline: velox.lock then has an exact version".to_owned()];
                 let why = "`--offline` forbids listing the versions";
-                failed.insert(index, (Blame::Other, unresolved(request, why, &help)));
+                failed.insert(index, unresolved(request, Blame::Other, why, &help));
                 continue;
             }
             match version_source(request, &constraint) {
@@ -143,14 +143,14 @@ fn no_version(
     request: &ModuleRequest,
     constraint: &VersionConstraint,
     versions: &Versions,
-) -> (Blame, Diagnostic) {
+) -> UnresolvedModule {
     const EXACT: &str = "without the list of its versions, name a tag instead of the constraint, or set another proxy in GOPROXY";
     let path = version_source(request, constraint).0.unwrap_or_else(|| request.path.clone());
     if let Some(why) = &versions.error {
         let advice = download_failure::advice(why).map(str::to_owned);
         let help: Vec<String> = advice.into_iter().chain([EXACT.to_owned()]).collect();
         let why = format!("failed to list its versions: {why}");
-        return (download_failure::fault(&why), unresolved(request, &why, &help));
+        return unresolved(request, download_failure::fault(&why), &why, &help);
     }
     let all: Vec<&String> = versions.majors.iter().flat_map(|major| &major.versions).collect();
     let newest = versions.newest_major().and_then(|major| major.newest());
@@ -173,5 +173,5 @@ fn no_version(
             (format!("no version of {path} matches"), named.into_iter().chain([newest]).collect())
         }
     };
-    (Blame::Request, unresolved(request, &why, &help))
+    unresolved(request, Blame::Request, &why, &help)
 }

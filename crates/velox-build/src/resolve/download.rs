@@ -14,7 +14,7 @@ use velox_fetch::{
 use velox_gomod::{module::ModuleVersion, semver};
 
 use crate::{
-    download_failure::unserved,
+    download_failure::{of_go, unserved},
     error::{Error, checksum_mismatch},
     event::{Event, Phase},
     process::CommandRunner,
@@ -264,7 +264,7 @@ impl GoDownload {
     pub(super) fn reason(&self) -> String {
         let text =
             self.error.strip_prefix(&format!("{}@{}: ", self.path, self.version)).unwrap_or(&self.error);
-        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = of_go(&text.split_whitespace().collect::<Vec<_>>().join(" "));
         let others: Vec<String> = self
             .tried
             .iter()

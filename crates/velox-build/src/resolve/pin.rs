@@ -102,7 +102,18 @@ enum ResolutionState {
     /// Download from the forge.
     UseForge(Box<LocatedModule>),
     Done(Box<ResolvedModule>),
-    Failed(Blame, Diagnostic),
+    Failed(UnresolvedModule),
+}
+
+/// A module that no source could resolve.
+pub(super) struct UnresolvedModule {
+    fault: Blame,
+    /// The subject of its request.
+    subject: String,
+    why: String,
+    /// The error of the first source, if the others could not be asked either.
+    cause: String,
+    diagnostic: Diagnostic,
 }
 
 impl ResolutionState {
@@ -139,7 +150,7 @@ fn module_owner(request: &ModuleRequest, declared: &str) -> DeclaredOwner {
 }
 
 /// The error of a module path whose go.mod declares another one.
-fn other_module_path(request: &ModuleRequest, named: &ModuleVersion, declared: &str) -> Diagnostic {
+fn other_module_path(request: &ModuleRequest, named: &ModuleVersion, declared: &str) -> UnresolvedModule {
     let ModuleVersion { path, version } = named;
     let help = [
         format!("set module_name = \"{declared}\""),
@@ -147,7 +158,7 @@ fn other_module_path(request: &ModuleRequest, named: &ModuleVersion, declared: &
             "if {path} is a fork, replace the original with it: --with {declared}={path}@{version}, or module_name = \"{declared}\" and in [[replaces]] old = \"{declared}\", new = \"{path}@{version}\""
         ),
     ];
-    unresolved(request, &format!("its go.mod declares module {declared}"), &help)
+    unresolved(request, Blame::Request, &format!("its go.mod declares module {declared}"), &help)
 }
 
 impl ModuleSources<'_> {
@@ -159,8 +170,8 @@ impl ModuleSources<'_> {
             .iter()
             .enumerate()
             .map(|(index, request)| {
-                if let Some((fault, diagnostic)) = without_version.remove(&index) {
-                    return ResolutionState::Failed(fault, diagnostic);
+                if let Some(unresolved) = without_version.remove(&index) {
+                    return ResolutionState::Failed(unresolved);
                 }
                 let previous = request.known.as_ref().map(|previous| &previous.module);
                 let module = previous.or(request.module.as_ref()).filter(|_| request.may_query_proxies());
@@ -192,11 +203,6 @@ impl ModuleSources<'_> {
 
         let mut resolved = Vec::with_capacity(requests.len());
         let mut failed = Vec::new();
-        let mut faults = Vec::new();
-        let mut fail = |fault, diagnostic| {
-            faults.push(fault);
-            failed.push(diagnostic);
-        };
         for (request, state) in requests.iter().zip(states) {
             match state {
                 ResolutionState::Done(module) => resolved.push(*module),
@@ -204,20 +210,21 @@ impl ModuleSources<'_> {
                 | ResolutionState::QueryGo { located: Some(located), .. } => {
                     resolved.push(self.download_from_forge(*located).await?);
                 }
-                ResolutionState::Failed(fault, diagnostic) => fail(fault, diagnostic),
+                ResolutionState::Failed(unresolved) => failed.push(unresolved),
                 ResolutionState::QueryMajors | ResolutionState::QueryGo { located: None, .. } => {
-                    fail(Blame::Request, unresolved(request, NO_SOURCE, &[]));
+                    failed.push(unresolved(request, Blame::Request, NO_SOURCE, &[]));
                 }
                 ResolutionState::QueryForge { why } => {
                     let why = why.as_deref().unwrap_or(NO_SOURCE);
-                    fail(download_failure::fault(why), unresolved(request, why, &[]));
+                    failed.push(unresolved(request, download_failure::fault(why), why, &[]));
                 }
             }
         }
         if !failed.is_empty() {
             // A retry doesn't help if any module does not exist.
-            let fault = [Blame::Request, Blame::Sources].into_iter().find(|fault| faults.contains(fault));
-            return Err(Error::many(ErrorKind::Build, failed).fault(fault.unwrap_or_default()));
+            let has = |fault: &Blame| failed.iter().any(|unresolved| unresolved.fault == *fault);
+            let fault = [Blame::Request, Blame::Sources].into_iter().find(has).unwrap_or_default();
+            return Err(Error::many(ErrorKind::Build, merged(failed)).fault(fault));
         }
         requests.iter().zip(&resolved).try_for_each(|(request, resolved)| resolved.check_sums(request))?;
         Ok(resolved)
@@ -285,7 +292,8 @@ impl ModuleSources<'_> {
                     let advice = download_failure::advice(&why).map(str::to_owned);
                     let help: Vec<String> =
                         self.suggestion(request, &why).await.into_iter().chain(advice).collect();
-                    ResolutionState::Failed(download_failure::fault(&why), unresolved(request, &why, &help))
+                    let fault = download_failure::fault(&why);
+                    ResolutionState::Failed(unresolved(request, fault, &why, &help))
                 }
             };
             let item = request.subject.clone();
@@ -321,7 +329,7 @@ impl ModuleSources<'_> {
             return ResolutionState::Done(Box::new(resolved));
         }
         if request.by_path {
-            return ResolutionState::Failed(Blame::Request, other_module_path(request, module, &declared));
+            return ResolutionState::Failed(other_module_path(request, module, &declared));
         }
         match module_owner(request, &declared) {
             DeclaredOwner::Named => {
@@ -411,10 +419,8 @@ impl ModuleSources<'_> {
         if self.network == NetworkAccess::Offline {
             let why = proxy_error.unwrap_or_else(|| "not cached".to_owned());
             let help = ["run it once without --offline, or run `vx fetch` first".to_owned()];
-            return ResolutionState::Failed(
-                Blame::Other,
-                unresolved(request, &format!("{why} (offline)"), &help),
-            );
+            let why = format!("{why} (offline)");
+            return ResolutionState::Failed(unresolved(request, Blame::Other, &why, &help));
         }
         let path = match (request.path.as_str(), &place.host) {
             ("", RepositoryHost::GitHub { owner, repository }) => format!("github.com/{owner}/{repository}"),
@@ -433,7 +439,7 @@ impl ModuleSources<'_> {
                 .unwrap_or("this service uses module proxies only: use a tag of a public module");
             let suggestion = self.suggestion(request, &why).await;
             let help: Vec<String> = suggestion.into_iter().chain([advice.to_owned()]).collect();
-            return ResolutionState::Failed(fault, unresolved(request, &why, &help));
+            return ResolutionState::Failed(unresolved(request, fault, &why, &help));
         }
         // A ref may have moved since the lock.
         let commit = request.known.as_ref().and_then(|previous| previous.commit.clone());
@@ -467,10 +473,7 @@ impl ModuleSources<'_> {
             Some(why) if download_failure::fault(why) != Blame::Request => download_failure::fault(why),
             _ => fault_of_forge(&error),
         };
-        ResolutionState::Failed(
-            fault,
-            self.not_found_diagnostic(request, &repository, &error, proxy_error).await,
-        )
+        ResolutionState::Failed(self.not_found(request, fault, &repository, &error, proxy_error).await)
     }
 
     /// The next source of a ref that the forge didn't resolve: a version prefix is left to Go, and if the
@@ -538,8 +541,7 @@ impl ModuleSources<'_> {
             let path = request.path.clone();
             let version = request.reference.clone().unwrap_or_default();
             let named = ModuleVersion { path, version };
-            let diagnostic = other_module_path(request, &named, &located.module);
-            return ResolutionState::Failed(Blame::Request, diagnostic);
+            return ResolutionState::Failed(other_module_path(request, &named, &located.module));
         }
         // A fork keeps the module line of the original; a replacement needs its own path with that major.
         let mut located = located;
@@ -602,13 +604,14 @@ impl ModuleSources<'_> {
         }
     }
 
-    async fn not_found_diagnostic(
+    async fn not_found(
         &self,
         request: &ModuleRequest,
+        fault: Blame,
         repository: &RemoteRepository,
         error: &ForgeError,
         proxy_error: Option<String>,
-    ) -> Diagnostic {
+    ) -> UnresolvedModule {
         let nearest = match (error, request.reference.as_deref()) {
             (ForgeError::NotFound { .. }, Some(reference)) => repository.similar_tags(reference).await,
             _ => Vec::new(),
@@ -621,6 +624,7 @@ impl ModuleSources<'_> {
         let is_definite = matches!(error, ForgeError::NotFound { .. } | ForgeError::Unauthorized { .. });
         let help = error.help();
         let error = self.proxies.children.redactor.redact(&error.to_string());
+        let cause = proxy_error.clone().filter(|_| !is_definite);
         let (why, help): (String, Vec<String>) = match proxy_error {
             // The proxy error comes first, except for "not found", which is expected of private modules.
             Some(proxy_error) if !is_definite || !download_failure::is_not_found(&proxy_error) => {
@@ -637,7 +641,9 @@ impl ModuleSources<'_> {
             }
             None => (error, help),
         };
-        unresolved(request, &why, &suggestion.into_iter().chain(help).collect::<Vec<_>>())
+        let unresolved =
+            unresolved(request, fault, &why, &suggestion.into_iter().chain(help).collect::<Vec<_>>());
+        UnresolvedModule { cause: cause.unwrap_or(why), ..unresolved }
     }
 }
 
@@ -668,13 +674,43 @@ fn fault_of_forge(error: &ForgeError) -> Blame {
     }
 }
 
-pub(super) fn unresolved(request: &ModuleRequest, why: &str, help: &[String]) -> Diagnostic {
+pub(super) fn unresolved(
+    request: &ModuleRequest,
+    fault: Blame,
+    why: &str,
+    help: &[String],
+) -> UnresolvedModule {
     let reference = request.reference.as_deref().unwrap_or("the default branch");
     let message = format!("failed to resolve {reference} of {}: {why}", request.subject);
     let meant =
         request.reference.as_deref().and_then(with_v).map(|version| format!("did you mean `{version}`?"));
-    Diagnostic {
+    let diagnostic = Diagnostic {
         help: meant.into_iter().chain(help.iter().cloned()).collect(),
         ..Diagnostic::error(message).at(request.span.clone()).label("requested here")
+    };
+    let (subject, why, cause) = (request.subject.clone(), why.to_owned(), why.to_owned());
+    UnresolvedModule { fault, subject, why, cause, diagnostic }
+}
+
+/// The diagnostics; one for all modules that fail with the same cause at the same source, such as an unreachable proxy.
+fn merged(failed: Vec<UnresolvedModule>) -> Vec<Diagnostic> {
+    let mut causes: Vec<(UnresolvedModule, usize)> = Vec::new();
+    for module in failed {
+        let is_same = |(first, _): &&mut (UnresolvedModule, usize)| {
+            first.fault == Blame::Sources && first.cause == module.cause
+        };
+        match causes.iter_mut().find(is_same) {
+            Some((_, others)) => *others += 1,
+            None => causes.push((module, 0)),
+        }
     }
+    let diagnostic = |(UnresolvedModule { subject, why, diagnostic, .. }, others)| {
+        let others = match others {
+            0 => return diagnostic,
+            1 => "1 other module".to_owned(),
+            others => format!("{others} other modules"),
+        };
+        Diagnostic { message: format!("failed to resolve {subject} and {others}: {why}"), ..diagnostic }
+    };
+    causes.into_iter().map(diagnostic).collect()
 }

@@ -23,6 +23,7 @@ use super::{
     request::RepositoryLocation,
 };
 use crate::{
+    download_failure::{of_go, of_listing},
     error::Error,
     toolchain::{ModuleMode, Toolchain},
 };
@@ -189,7 +190,7 @@ pub(crate) async fn list_versions(
             None => BTreeMap::new(),
         };
         for (index, _, path, list) in lists {
-            let versions = by_go.remove(&path).unwrap_or_else(|| list.map_err(|error| error.to_string()));
+            let versions = by_go.remove(&path).unwrap_or_else(|| list.map_err(|error| of_listing(&error)));
             if let Some(search) = searches.get_mut(index) {
                 search.record(path, versions);
             }
@@ -218,7 +219,7 @@ pub(crate) fn roadrunner_starts() -> Vec<String> {
 }
 
 /// The paths that a module may have at a branch or a commit: proxies serve only the one that go.mod declares.
-pub(super) fn candidate_paths(root: &str) -> Vec<String> {
+pub(crate) fn candidate_paths(root: &str) -> Vec<String> {
     let known = catalogue::find(root).filter(|plugin| plugin.module == root);
     let known = known.and_then(|plugin| plugin.majors.last().copied()).unwrap_or(1);
     let years = if root == ROADRUNNER { FIRST_YEAR..FIRST_YEAR + MAX_YEARS } else { 0..0 };
@@ -313,7 +314,7 @@ async fn list_by_go(
             versions.into_iter().filter(|version| path_major_matches(version, &suffix)).collect();
         let result = match error {
             Some(error) if versions.is_empty() => {
-                Err(error.err.lines().next().unwrap_or_default().trim().to_owned())
+                Err(of_go(error.err.lines().next().unwrap_or_default().trim()))
             }
             _ => Ok(versions),
         };

@@ -2,11 +2,12 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use clap::{Args, Subcommand, ValueEnum, ValueHint, builder::NonEmptyStringValueParser};
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use velox_build::SbomFormat;
 use velox_manifest::GoSelection;
 
-use super::{ProjectArgs, SbomFormatArg, SourceArgs, TargetArg, edit::preset_parser, parse_size};
+use super::{ProjectArgs, SbomFormatArg, SourceArgs, TargetArg, completion, edit::preset_parser, parse_size};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
@@ -27,7 +28,7 @@ pub(crate) struct BuildCommand {
     pub(crate) project: ProjectArgs,
     /// The directory for rr (rr.exe for Windows, rr-OS-ARCH for several targets); created if missing [default: the
     /// current directory]
-    #[arg(short, long = "output-dir", visible_alias = "out", value_name = "DIR")]
+    #[arg(short, long = "output-dir", visible_alias = "out", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) output_dir: Option<PathBuf>,
     /// The path of the binary, instead of a directory
     #[arg(long, value_name = "FILE", conflicts_with = "output_dir")]
@@ -157,13 +158,13 @@ pub(crate) struct OverrideArgs {
     /// optionally at a tag, branch or commit [default for a module path: the ref in velox.toml, or the latest release],
     /// and optionally replaced by a directory or another MODULE@REF. A directory alone is a local plugin. Can be
     /// repeated; works without a velox.toml
-    #[arg(long, value_name = "MODULE[@REF][=REPLACEMENT]")]
+    #[arg(long, value_name = "MODULE[@REF][=REPLACEMENT]", add = ArgValueCompleter::new(completion::plugins_and_directories))]
     pub(crate) with: Vec<String>,
     /// Leave out a plugin of velox.toml; can be repeated
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(completion::configured_plugins))]
     pub(crate) without: Vec<String>,
     /// The RoadRunner version: a tag, branch or commit [default: from velox.toml, or the latest release]
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", add = ArgValueCandidates::new(completion::roadrunner_refs))]
     pub(crate) roadrunner: Option<String>,
 }
 
@@ -255,7 +256,7 @@ pub(crate) struct RunCommand {
     #[arg(long)]
     pub(crate) watch: bool,
     /// The arguments of rr; everything after the first one is passed on
-    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true, value_hint = ValueHint::AnyPath)]
     pub(crate) arguments: Vec<OsString>,
     #[command(flatten)]
     pub(crate) overrides: OverrideArgs,
@@ -273,7 +274,7 @@ pub(crate) struct LockCommand {
     #[arg(long)]
     pub(crate) check: bool,
     /// Ignore locked versions of these plugins, or of everything, and resolve their refs again
-    #[arg(long, value_name = "PLUGIN", num_args = 0.., conflicts_with = "check")]
+    #[arg(long, value_name = "PLUGIN", num_args = 0.., conflicts_with = "check", add = ArgValueCandidates::new(completion::configured_plugins))]
     pub(crate) upgrade: Option<Vec<String>>,
 }
 
@@ -356,13 +357,13 @@ pub(crate) struct PublishCacheCommand {
     #[arg(value_name = "LOCATION")]
     pub(crate) location: String,
     /// The RoadRunner release
-    #[arg(long = "for", value_name = "REF", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long = "for", value_name = "REF", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCandidates::new(completion::roadrunner_refs))]
     pub(crate) roadrunner: String,
     /// Its plugins for one purpose; can be repeated [default: exactly the plugins of the release]
     #[arg(long = "preset", value_name = "PRESET", value_delimiter = ',', value_parser = preset_parser())]
     pub(crate) presets: Vec<String>,
     /// A target platform as GOOS/GOARCH, such as linux/arm64; can be repeated [default: this machine's]
-    #[arg(long = "target", value_name = "OS/ARCH", value_parser = TargetArg::parse)]
+    #[arg(long = "target", value_name = "OS/ARCH", value_parser = TargetArg::parse, add = ArgValueCandidates::new(completion::targets))]
     pub(crate) targets: Vec<TargetArg>,
     /// A Go version: `1.26`, `1.26.4` or `release`, as in velox.toml; can be repeated. A build reads the packages of its
     /// own Go version only [default: as for a build]

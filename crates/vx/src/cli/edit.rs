@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 
 use clap::{
-    Args, Subcommand,
+    Args, Subcommand, ValueHint,
     builder::{NonEmptyStringValueParser, PossibleValue, PossibleValuesParser},
 };
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use velox_manifest::{
     Replacement,
     catalogue::{self, PluginGroup},
 };
 
-use super::{ConfigArgs, query::DatabaseArgs};
+use super::{ConfigArgs, completion, query::DatabaseArgs};
 
 /// The installed binary of `vx upgrade`.
 const DEFAULT_BINARY: &str = if cfg!(windows) { "rr.exe" } else { "rr" };
@@ -33,10 +34,10 @@ pub(crate) enum NewCommand {
         #[arg(long, value_name = "PATH")]
         module: Option<String>,
         /// The RoadRunner that the plugin is for: a tag, branch or commit [default: the latest release]
-        #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new())]
+        #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCandidates::new(completion::roadrunner_refs))]
         roadrunner: Option<String>,
         /// The directory to create it in [default: NAME]
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
     },
 }
@@ -58,13 +59,13 @@ pub(crate) struct InitCommand {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
     /// The RoadRunner version: a tag, branch or commit [default: the latest release]
-    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCandidates::new(completion::roadrunner_refs))]
     pub(crate) roadrunner: Option<String>,
     /// A plugin to include, in any form that `vx add` accepts; can be repeated
-    #[arg(long = "plugin", value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long = "plugin", value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCompleter::new(completion::plugins))]
     pub(crate) plugins: Vec<String>,
     /// Include all plugins of a group that the RoadRunner release has; can be repeated
-    #[arg(long = "group", value_name = "GROUP", value_parser = parse_group)]
+    #[arg(long = "group", value_name = "GROUP", value_parser = parse_group, add = ArgValueCandidates::new(completion::groups))]
     pub(crate) groups: Vec<PluginGroup>,
     /// Include plugins for one purpose, as far as the RoadRunner release has them; can be repeated
     #[arg(long = "preset", value_name = "PRESET", value_delimiter = ',', value_parser = preset_parser())]
@@ -119,10 +120,10 @@ The format, comments and other lines of velox.toml are preserved.")]
 pub(crate) struct AddCommand {
     /// A known plugin name, a GitHub OWNER/REPOSITORY or a module path; REF is a tag, branch, commit, `latest`
     /// or a version constraint
-    #[arg(required = true, value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(required = true, value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCompleter::new(completion::plugins))]
     pub(crate) plugins: Vec<String>,
     /// Replace the plugin with a directory or another module
-    #[arg(long, value_name = "DIR|MODULE[@REF]", value_parser = parse_replacement)]
+    #[arg(long, value_name = "DIR|MODULE[@REF]", value_parser = parse_replacement, value_hint = ValueHint::DirPath)]
     pub(crate) replace: Option<Replacement>,
     /// The name of the plugin in velox.toml; an existing plugin keeps its name [default: the known name, or the last
     /// element of the path]
@@ -131,6 +132,9 @@ pub(crate) struct AddCommand {
     /// Also add the plugins that these need and that are not in velox.toml, such as server and logger for http
     #[arg(long)]
     pub(crate) with_dependencies: bool,
+    /// Add the newest version of a plugin without a REF, even if it is a pre-release
+    #[arg(long)]
+    pub(crate) pre: bool,
     #[command(flatten)]
     pub(crate) edit: EditArgs,
 }
@@ -147,7 +151,7 @@ fn parse_replacement(text: &str) -> Result<Replacement, String> {
   vx remove kv redis memory")]
 pub(crate) struct RemoveCommand {
     /// The plugins to remove: by their names in velox.toml, known names or module paths
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(completion::configured_plugins))]
     pub(crate) plugins: Vec<String>,
     #[command(flatten)]
     pub(crate) edit: EditArgs,
@@ -169,14 +173,17 @@ A plugin at a branch or with a version constraint keeps its ref; velox.lock move
 pub(crate) struct UpdateCommand {
     /// The plugins to update: by their names in velox.toml, known names or module paths, or `roadrunner` [default: all
     /// plugins]
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(completion::updatable_plugins))]
     pub(crate) plugins: Vec<String>,
     /// Allow updates to a new major version, and beyond a version constraint, which is rewritten; RoadRunner's own plugins
     /// always have the major version of the RoadRunner release
     #[arg(long, visible_alias = "breaking")]
     pub(crate) major: bool,
+    /// Update to pre-releases too; a version constraint only allows those that it names
+    #[arg(long)]
+    pub(crate) pre: bool,
     /// Remove known vulnerabilities (see `vx audit`), and change nothing else
-    #[arg(long, conflicts_with_all = ["plugins", "major", "no_lock"])]
+    #[arg(long, conflicts_with_all = ["plugins", "major", "pre", "no_lock"])]
     pub(crate) security: bool,
     /// Show the changes without making them
     #[arg(long, requires = "security")]
@@ -208,7 +215,7 @@ pub(crate) struct UpgradeCommand {
     #[arg(value_name = "BINARY", default_value = DEFAULT_BINARY)]
     pub(crate) binary: PathBuf,
     /// Move to this RoadRunner, with the plugins for it: a major version such as v3, or a tag, branch or commit
-    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "security")]
+    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "security", add = ArgValueCandidates::new(completion::roadrunner_refs))]
     pub(crate) to: Option<String>,
     /// Remove known vulnerabilities (see `vx audit`), and change nothing else
     #[arg(long)]
@@ -259,7 +266,7 @@ pub(crate) struct MigrateCommand {
     #[arg(long)]
     pub(crate) check: bool,
     /// Move to another RoadRunner, with the plugins for it: a major version such as v3, or a tag, branch or commit
-    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCandidates::new(completion::roadrunner_refs))]
     pub(crate) to: Option<String>,
     /// Show the changes without making them
     #[arg(long, requires = "to")]

@@ -5,6 +5,7 @@
 
 mod advice;
 pub(crate) mod build;
+pub(crate) mod completion;
 pub(crate) mod edit;
 mod leading;
 pub(crate) mod query;
@@ -17,10 +18,11 @@ use std::{
 };
 
 use clap::{
-    Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint,
     builder::{Styles, styling::AnsiColor},
     error::ErrorKind,
 };
+use clap_complete::ArgValueCandidates;
 use velox_manifest::GoTarget;
 
 use self::leading::LeadingArgs;
@@ -171,10 +173,14 @@ pub(crate) enum CliCommand {
     #[command(
         visible_alias = "completion",
         after_help = "Examples:
-  vx completions bash > ~/.local/share/bash-completion/completions/vx
-  vx completions zsh > ~/.zfunc/_vx            # with `fpath+=~/.zfunc` before compinit in .zshrc
-  vx completions fish > ~/.config/fish/completions/vx.fish
-  vx completions powershell >> $PROFILE"
+  source <(vx completions bash)                # in ~/.bashrc
+  source <(vx completions zsh)                 # in ~/.zshrc, after compinit
+  vx completions fish | source                 # in ~/.config/fish/completions/vx.fish
+  vx completions powershell | Out-String | Invoke-Expression    # in $PROFILE
+
+Options, plugins, versions in the module cache, targets and files are completed, without network
+access. The script runs vx, and belongs to this version: load it when the shell starts, rather than
+from a copy."
     )]
     Completions {
         /// The shell to generate completions for
@@ -189,7 +195,7 @@ pub(crate) enum CliCommand {
   vx man ~/.local/share/man/man1               # install all pages, for `man vx-build`")]
     Man {
         /// The directory to write vx.1, vx-build.1 and so on to; created if missing
-        #[arg(value_name = "DIR")]
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
         directory: Option<PathBuf>,
     },
     /// Print the JSON Schema of velox.toml
@@ -298,7 +304,7 @@ pub(crate) struct ProjectArgs {
     pub(crate) source: SourceArgs,
     /// A target platform as GOOS/GOARCH, such as linux/arm64; can be repeated. `all` selects every platform that
     /// RoadRunner is released for [default: from velox.toml, or the host]
-    #[arg(long = "target", value_name = "OS/ARCH", value_parser = TargetArg::parse)]
+    #[arg(long = "target", value_name = "OS/ARCH", value_parser = TargetArg::parse, add = ArgValueCandidates::new(completion::targets))]
     pub(crate) targets: Vec<TargetArg>,
 }
 

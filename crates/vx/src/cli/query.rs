@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
+use clap_complete::ArgValueCandidates;
 use velox_query::{DeniedLicense, PUBLIC_VULNERABILITY_DATABASE, Reach};
 
-use super::{ConfigArgs, ProjectArgs, SbomFormatArg, SourceArgs, parse_size};
+use super::{ConfigArgs, ProjectArgs, SbomFormatArg, SourceArgs, completion, parse_size};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -32,6 +33,9 @@ pub(crate) struct OutdatedCommand {
     /// Include plugins that are up to date
     #[arg(long)]
     pub(crate) all: bool,
+    /// Show pre-releases too
+    #[arg(long)]
+    pub(crate) pre: bool,
 }
 
 #[derive(Debug, Args)]
@@ -86,7 +90,7 @@ pub(crate) struct ListCommand {
   vx why http          # a plugin, by its name in velox.toml")]
 pub(crate) struct WhyCommand {
     /// A module path, with or without its major version, a plugin name, or the last element of a path
-    #[arg(value_name = "MODULE", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_name = "MODULE", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCandidates::new(completion::configured_plugins))]
     pub(crate) module: String,
     #[command(flatten)]
     pub(crate) project: ProjectArgs,
@@ -204,7 +208,7 @@ pub(crate) struct SizeCommand {
     #[command(flatten)]
     pub(crate) project: ProjectArgs,
     /// Predict the size without this plugin; can be repeated
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(completion::configured_plugins))]
     pub(crate) without: Vec<String>,
     /// Fail if the binary is larger: in bytes, or with a suffix K, M or G; lists what grew since --save
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "without")]

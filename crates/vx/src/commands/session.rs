@@ -241,7 +241,8 @@ impl OverrideArgs {
             let query = QuerySession::new(&request, reporter, CancellationToken::new())
                 .map_err(|error| failed(&error))?;
             let selector = [format!("{name}{version}")];
-            let selected = velox_query::select_plugins(&query, &selector, manifest.github.host()).await;
+            let selected =
+                velox_query::select_plugins(&query, &selector, manifest.github.host(), false).await;
             let selected = selected.map_err(|error| failed(&error))?;
             if let Some(plugin) = selected.first() {
                 *text = format!("{}@{}{replacement}", plugin.module, plugin.reference);

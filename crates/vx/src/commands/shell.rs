@@ -8,16 +8,16 @@ use std::{
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::{cli::Cli, report, status::CommandResult};
+use crate::{
+    cli::{Cli, completion},
+    report,
+    status::CommandResult,
+};
 
 /// `vx completions SHELL`.
 pub(crate) fn completions(shell: Shell, with_descriptions: bool) -> CommandResult {
-    let mut command = visible_command();
-    if !with_descriptions {
-        command = without_descriptions(command);
-    }
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command, "vx", &mut script);
+    let script = completion::script(shell, with_descriptions);
+    let script = script.map_err(|error| report::complain(&format!("failed to write the script: {error}")))?;
     report::print(&String::from_utf8_lossy(&script))
 }
 
@@ -37,19 +37,6 @@ pub(crate) fn man(directory: Option<&Path>) -> CommandResult {
 
 pub(crate) fn schema() -> CommandResult {
     report::print(&velox_manifest::schema())
-}
-
-/// The command line without hidden commands, which clap's completions would include.
-fn visible_command() -> clap::Command {
-    let command = Cli::command();
-    clap::Command::new("vx")
-        .version(env!("CARGO_PKG_VERSION"))
-        .args(command.get_arguments().cloned())
-        .subcommands(command.get_subcommands().filter(|command| !command.is_hide_set()).cloned())
-}
-
-fn without_descriptions(command: clap::Command) -> clap::Command {
-    command.about("").mut_args(|argument| argument.help("")).mut_subcommands(without_descriptions)
 }
 
 /// The command line with inherited arguments, and without clap's `help` subcommands.

@@ -4,7 +4,10 @@ use std::fs;
 
 use velox_testkit::{Fault, ModuleProxy, TestForge, plugin, roadrunner};
 
-use crate::support::sandbox::{RELEASE, Sandbox, assert_contains};
+use crate::{
+    init::on_a_terminal,
+    support::sandbox::{RELEASE, Sandbox, assert_contains, configuration, skip},
+};
 
 /// A proxy with a small RoadRunner and plugins of several majors.
 fn proxy() -> ModuleProxy {
@@ -115,6 +118,22 @@ fn dependencies_are_named_added_and_missed() {
 }
 
 #[test]
+fn add_on_a_terminal_asks_for_dependencies() {
+    let proxy = proxy();
+    for (keys, plugins) in [(&b"\r"[..], &["fileserver", "logger"][..]), (b"j\r", &["fileserver"])] {
+        let sandbox = Sandbox::behind(&proxy).file("velox.toml", MODULES);
+        let Some(shown) = on_a_terminal(&sandbox, "add fileserver --no-lock", keys) else {
+            return skip("add_on_a_terminal_asks_for_dependencies", "util-linux's script is not here");
+        };
+        assert!(shown.contains("Missing plugins: logger (for fileserver). Add them?"), "{shown}");
+        let text = sandbox.read("velox.toml");
+        let tables = new_lines(MODULES, &text).into_iter().filter(|line| line.starts_with('['));
+        let expected = plugins.iter().map(|name| format!("[plugins.{name}]"));
+        assert_eq!(tables.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{shown}");
+    }
+}
+
+#[test]
 fn add_keeps_the_format_of_the_file() {
     let proxy = proxy();
     let modules = Sandbox::behind(&proxy).file("velox.toml", MODULES);
@@ -212,12 +231,61 @@ fn outdated_reports_proxies_that_list_no_versions() {
     let message = sandbox.vx("outdated").ok();
     assert_contains(
         &message,
-        &[
-            "failed to list the versions of\n  hello: failed to download github.com/acme/hello: ",
-            "1 plugin is up to date",
-        ],
+        &["failed to list the versions of\n  hello: 127.0.0.1:", "403", "1 plugin is up to date"],
     );
     assert!(!message.contains("everything"), "{message}");
+}
+
+#[test]
+fn pre_releases_are_offered_on_request() {
+    let proxy = proxy();
+    let file = MODULES.replace("v1.0.0\" # for now", "v1.1.0\" # for now");
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", &file);
+    let offered = |command: &str| {
+        let text = sandbox.vx(command).ok();
+        text.lines().any(|line| line.contains("v1.2.0-rc.1"))
+    };
+    assert!(!offered("outdated --all") && offered("outdated --pre"));
+    sandbox.vx("update --no-lock").ok();
+    assert!(!sandbox.read("velox.toml").contains("rc.1"), "{}", sandbox.read("velox.toml"));
+    sandbox.vx("update --pre --no-lock").succeeds_with(&["hello", "v1.2.0-rc.1"]);
+    sandbox.vx("outdated").ok();
+    let sandbox = Sandbox::behind(&proxy).file("velox.toml", configuration("bye@v1.0.0"));
+    sandbox.vx("add github.com/acme/hello --no-lock --pre").ok();
+    assert!(sandbox.read("velox.toml").contains("v2.1.0"), "{}", sandbox.read("velox.toml"));
+    proxy.module(
+        "github.com/acme/hello/v2",
+        "v2.2.0-rc.1",
+        plugin("github.com/acme/hello/v2", "hello").files(),
+    );
+    sandbox.vx("add github.com/acme/hello --no-lock").ok();
+    assert!(!sandbox.read("velox.toml").contains("rc.1"), "{}", sandbox.read("velox.toml"));
+    sandbox.vx("add github.com/acme/hello --no-lock --pre").ok();
+    assert!(sandbox.read("velox.toml").contains("v2.2.0-rc.1"), "{}", sandbox.read("velox.toml"));
+}
+
+#[test]
+fn an_unreachable_proxy_is_reported_once() {
+    let sandbox = Sandbox::new()
+        .file(
+            "velox.toml",
+            configuration("hello@v1.0.0 bye@v1.0.0 github.com/roadrunner-server/http/v5@v5.3.0"),
+        )
+        .proxy("http://127.0.0.1:9");
+    let cause = "RoadRunner and 3 other modules: failed to reach 127.0.0.1:9: connection refused";
+    for (command, code, text) in [
+        ("build", 1, cause),
+        ("lock", 1, cause),
+        ("add kv", 1, "of RoadRunner: failed to reach 127.0.0.1:9: connection refused"),
+        ("update --no-lock", 0, "failed to list the versions of `hello`, `bye`, `http`: 127.0.0.1:9: "),
+        ("outdated", 0, "roadrunner, hello, bye, http: 127.0.0.1:9: "),
+        ("init -c new.toml --default", 2, "127.0.0.1:9: "),
+    ] {
+        let output = sandbox.vx(command);
+        let shown = output.shown().to_lowercase();
+        assert_eq!((output.code(), shown.matches("refused").count()), (Some(code), 1), "{command}: {shown}");
+        assert!(shown.contains(&text.to_lowercase()), "{command}: {shown}");
+    }
 }
 
 #[test]

@@ -152,25 +152,21 @@ fn init_from_foreign_binary_needs_roadrunner_version() {
     sandbox.vx("init --from velox.toml -c x.toml").fails_with(1, &["velox.toml"]);
 }
 
-#[test]
-fn init_on_a_terminal_asks_group_by_group() {
-    let proxy = proxy();
-    let sandbox = Sandbox::behind(&proxy).env("TERM", "xterm").env("LANG", "C.UTF-8");
-    let vx = format!("{} init --roadrunner v2025.0.77", VX);
-    let child = sandbox
+/// Runs `vx` on a terminal, and presses `keys` again and again until it ends.
+pub(crate) fn on_a_terminal(sandbox: &Sandbox, line: &str, keys: &'static [u8]) -> Option<String> {
+    let vx = format!("{VX} {line}");
+    let mut child = sandbox
         .command("script", &["-qefc", &vx, "/dev/null"])
+        .envs([("TERM", "xterm"), ("LANG", "C.UTF-8")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .spawn();
-    let Ok(mut child) = child else {
-        return skip("init_on_a_terminal_asks_group_by_group", "util-linux's script is not here");
-    };
-    let mut keys = child.stdin.take().unwrap();
+        .spawn()
+        .ok()?;
+    let mut keyboard = child.stdin.take().unwrap();
     thread::spawn(move || {
-        // Accepts the default of each group.
         for _ in 0..200 {
             thread::sleep(Duration::from_millis(200));
-            if keys.write_all(b"\r").is_err() {
+            if keyboard.write_all(keys).is_err() {
                 break;
             }
         }
@@ -178,6 +174,17 @@ fn init_on_a_terminal_asks_group_by_group() {
     let output = child.wait_with_output().unwrap();
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{shown}");
+    Some(shown)
+}
+
+#[test]
+fn init_on_a_terminal_asks_group_by_group() {
+    let proxy = proxy();
+    let sandbox = Sandbox::behind(&proxy);
+    // Accepts the default of each group.
+    let Some(shown) = on_a_terminal(&sandbox, "init --roadrunner v2025.0.77", b"\r") else {
+        return skip("init_on_a_terminal_asks_group_by_group", "util-linux's script is not here");
+    };
     assert!(shown.contains("space to select") && shown.contains("rpc"), "{shown}");
     assert_eq!(headers(&sandbox), ["[roadrunner]", "[plugins.rpc]", "[plugins.logger]"]);
 }

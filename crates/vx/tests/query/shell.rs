@@ -1,8 +1,8 @@
 //! Shell and editor integration: completions, man pages, the schema, examples.
 
-use std::{fs, io::Write as _, process::Command, process::Stdio};
+use std::{fs, path::Path};
 
-use crate::support::sandbox::Sandbox;
+use crate::support::sandbox::{Sandbox, VX, configuration, program, skip};
 
 /// Every visible command with its help.
 fn commands() -> Vec<(Vec<String>, String)> {
@@ -33,44 +33,95 @@ fn every_command_has_examples() {
     }
 }
 
+/// A sandbox with a configuration, and two versions of http in its module cache.
+fn completing() -> Sandbox {
+    let versions = "modules/cache/download/github.com/roadrunner-server/http/v5/@v";
+    let sandbox = Sandbox::new()
+        .file("velox.toml", configuration("hello@v1.0.0 bye@v1.0.0"))
+        .file("my dir/other.toml", configuration("third@v1.0.0"))
+        .file(&format!("{versions}/v5.2.0.mod"), "")
+        .file(&format!("{versions}/list"), "v5.2.0\nv5.3.0\n");
+    let modules = sandbox.at("modules");
+    sandbox.env("GOMODCACHE", modules)
+}
+
+/// What is typed, what is offered, and what is not.
+const COMPLETIONS: [(&str, &[&str], &[&str]); 9] = [
+    ("vx bui", &["build"], &["compile-cache", "bisect"]),
+    ("vx build --with", &["--with", "--without"], &["--roadrunner"]),
+    ("vx build --target linux/ar", &["linux/arm", "linux/arm64"], &["linux/amd64"]),
+    ("vx build --without ", &["hello", "bye"], &["third", "velox.toml"]),
+    ("vx update -c my\\ dir/other.toml ", &["third", "roadrunner"], &["hello", "velox.toml"]),
+    ("vx init --group jo", &["jobs"], &["http"]),
+    ("vx add htt", &["http"], &["hello", "velox.toml"]),
+    ("vx add http@v5.", &["http@v5.3.0", "http@v5.2.0"], &["http"]),
+    ("vx sbom ve", &["velox.toml"], &["verify"]),
+];
+
+/// Runs a shell that loads the completions; they call the vx of the tests.
+fn offered(sandbox: &Sandbox, shell: &str, script: &str) -> Option<Vec<String>> {
+    program(shell)?;
+    let bin = Path::new(VX).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), sandbox.value("PATH"));
+    let output = sandbox.command(shell, &["-c", script]).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect())
+}
+
 #[test]
-fn completions_cover_every_command_and_parse() {
-    let sandbox = Sandbox::new();
-    for shell in ["bash", "zsh", "fish", "powershell"] {
-        let script = sandbox.vx_command(&format!("completions {shell}")).output().unwrap();
-        assert!(script.status.success() && script.stderr.is_empty(), "{shell}");
-        let text = String::from_utf8(script.stdout).unwrap();
-        for word in ["build", "doctor", "roadrunner", "keep-workspace", "prune"] {
-            assert!(text.contains(word), "{shell} has no {word}");
+fn shells_complete_commands_options_and_values() {
+    let sandbox = completing();
+    for (typed, expected, other) in COMPLETIONS {
+        // Bash replaces only what follows `@`.
+        let word = typed.rsplit([' ', '@']).next().unwrap();
+        let bash = format!(
+            "source <(vx completions bash); COMP_LINE='{typed}'; COMP_POINT=${{#COMP_LINE}}; \
+             _vx vx '{word}'; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let fish = format!("vx completions fish | source; complete -C '{typed}'");
+        for (shell, script) in [("bash", bash), ("fish", fish)] {
+            let Some(offered) = offered(&sandbox, shell, &script) else {
+                skip("shells_complete_commands_options_and_values", &format!("{shell} is not here"));
+                continue;
+            };
+            let kept = if shell == "bash" { typed.rsplit(' ').next().unwrap().len() - word.len() } else { 0 };
+            let has = |text: &&str| offered.iter().any(|line| line.split('\t').next() == text.get(kept..));
+            assert!(expected.iter().all(|text| has(text)), "{shell}: {typed:?}: {offered:?}");
+            assert!(!other.iter().any(|text| has(text)), "{shell}: {typed:?}: {offered:?}");
         }
-        assert!(!text.contains("compile-cache"), "{shell}: hidden commands stay hidden");
-        let Ok(mut child) =
-            Command::new(shell).arg("-n").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()
-        else {
-            continue;
-        };
-        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        let parsed = child.wait_with_output().unwrap();
-        assert!(parsed.status.success(), "{shell}: {}", String::from_utf8_lossy(&parsed.stderr));
+    }
+}
+
+#[test]
+fn zsh_completion_describes_values() {
+    let script = "autoload -U compinit; compinit -u -d .zdump; source <(vx completions zsh); \
+                  CURRENT=4; words=(vx build --without ''); _describe() { print -rl -- ${(P)3}; }; \
+                  _clap_dynamic_completer_vx";
+    let Some(offered) = offered(&completing(), "zsh", script) else {
+        return skip("zsh_completion_describes_values", "zsh is not here");
+    };
+    assert_eq!(offered, ["hello", "bye"]);
+}
+
+#[test]
+fn every_shell_has_completions() {
+    let sandbox = Sandbox::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = sandbox.vx(&format!("completions {shell}")).ok();
+        assert!(script.contains("VX_COMPLETE") && !script.contains("WITHOUT"), "{shell}: {script}");
+        let brief = sandbox.vx(&format!("completions {shell} --no-descriptions")).ok();
+        assert!(brief.contains("VX_COMPLETE_WITHOUT_DESCRIPTIONS"), "{shell}: {brief}");
     }
     assert!(
         sandbox.vx_shown("completions csh").contains("possible values: bash, elvish, fish, powershell, zsh")
     );
-}
-
-/// Completes as bash does after Tab.
-#[test]
-fn bash_completion_offers_flags() {
-    let sandbox = Sandbox::new();
-    let script = sandbox.vx_command("completions bash").output().unwrap();
-    fs::write(sandbox.path().join("vx.bash"), script.stdout).unwrap();
-    let complete = "source vx.bash; COMP_WORDS=(vx build --with); COMP_CWORD=2; \
-                    COMPREPLY=(); _vx vx --with build; printf '%s\\n' \"${COMPREPLY[@]}\"";
-    let Ok(output) = Command::new("bash").args(["-c", complete]).current_dir(sandbox.path()).output() else {
-        return println!("skipped: there is no bash");
+    let complete = |variable: &str| {
+        let mut command = sandbox.command(VX, &["--", "vx", "bui"]);
+        let output = command.env(variable, "fish").output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
     };
-    let offered = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(offered.contains("--with\n") && offered.contains("--without\n"), "{offered:?}");
+    assert!(complete("VX_COMPLETE").starts_with("build\tBuild the RoadRunner binary"));
+    assert_eq!(complete("VX_COMPLETE_WITHOUT_DESCRIPTIONS").trim_end(), "build");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandResult {
-    let AddCommand { plugins, replace, name, with_dependencies, edit } = arguments;
+    let AddCommand { plugins, replace, name, with_dependencies, pre, edit } = arguments;
     let (terminal, format) = (settings.terminal, settings.format());
     let is_interactive = terminal.stdin && terminal.stderr && format == OutputFormat::Human;
     let mut editing = EditSession::open(settings, &edit.config, EditPurpose::Edit)?;
@@ -30,7 +30,7 @@ pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandRes
         return Err(editing.session.invalid(error.help("run `vx add` once for each plugin")));
     }
     let query = editing.session.query().map_err(|error| editing.session.failed(&error))?;
-    let selected = select_plugins(&query, &plugins, editing.manifest().github.host()).await;
+    let selected = select_plugins(&query, &plugins, editing.manifest().github.host(), pre).await;
     drop(query);
     let mut selected = selected.map_err(|error| editing.session.failed(&error))?;
     for plugin in &selected {
@@ -60,7 +60,7 @@ pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandRes
     };
     if adds_dependencies && !names.is_empty() {
         let query = editing.session.query().map_err(|error| editing.session.failed(&error))?;
-        let dependencies = select_plugins(&query, &names, editing.manifest().github.host()).await;
+        let dependencies = select_plugins(&query, &names, editing.manifest().github.host(), pre).await;
         drop(query);
         let dependencies = dependencies.map_err(|error| editing.session.failed(&error))?;
         for plugin in &dependencies {

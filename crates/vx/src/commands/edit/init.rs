@@ -189,7 +189,7 @@ async fn configuration(
     } else {
         selectors.extend(prompt_plugins(settings, &release)?);
     }
-    for plugin in select_plugins(&query, &selectors, "github.com").await? {
+    for plugin in select_plugins(&query, &selectors, "github.com", false).await? {
         entries.retain(|known| without_major(&known.module) != without_major(&plugin.module));
         entries.push(PluginEntry::new(plugin.name, &plugin.module, &plugin.reference));
     }
@@ -258,7 +258,7 @@ pub(in crate::commands) async fn plugins_of_rr_config(
         };
         let request = request_for(session, &reference);
         let query = QuerySession::new(&request, session.reporter(), session.cancel.clone())?;
-        Ok((reference, select_plugins(&query, &needed, "github.com").await?))
+        Ok((reference, select_plugins(&query, &needed, "github.com", false).await?))
     };
     selected.await.map_err(|error| match error {
         InitError::Build(error) => session.failed(&error),

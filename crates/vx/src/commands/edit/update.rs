@@ -1,7 +1,7 @@
 use velox_build::Event;
 use velox_gomod::semver;
 use velox_manifest::Diagnostic;
-use velox_query::{AvailableVersions, ROADRUNNER, available_versions};
+use velox_query::{AvailableVersions, ROADRUNNER, available_versions, failed_listings};
 
 use crate::{
     cli::edit::UpdateCommand,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(crate) async fn update(settings: Settings, arguments: UpdateCommand) -> CommandResult {
-    let UpdateCommand { plugins, major, security, dry_run, database, edit } = arguments;
+    let UpdateCommand { plugins, major, pre, security, dry_run, database, edit } = arguments;
     let mut editing = EditSession::open(settings, &edit.config, EditPurpose::Edit)?;
     if security {
         return security::update(editing, &database.url, dry_run).await;
@@ -28,8 +28,15 @@ pub(crate) async fn update(settings: Settings, arguments: UpdateCommand) -> Comm
     let names = if plugins.is_empty() { editing.editor.names() } else { plugins };
     let session = &editing.session;
     let versions =
-        available_versions(&session.request, &names, session.reporter(), session.cancel.clone()).await;
-    for available in versions.map_err(|error| editing.session.failed(&error))? {
+        available_versions(&session.request, &names, pre, session.reporter(), session.cancel.clone()).await;
+    let versions = versions.map_err(|error| editing.session.failed(&error))?;
+    let needs_list = |it: &&AvailableVersions| it.constraint().is_some() || semver::is_valid(&it.requested);
+    for (names, cause) in failed_listings(versions.iter().filter(needs_list)) {
+        let names = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let warning = Diagnostic::warning(format!("failed to list the versions of {names}: {cause}"));
+        session.report.report(Event::Warning(warning.help("these plugins are not updated")));
+    }
+    for available in versions {
         update_plugin(&mut editing, &available, major, !edit.no_lock)
             .map_err(|error| editing.session.invalid(error))?;
     }
@@ -67,9 +74,7 @@ pub(super) fn update_plugin(
         editing.session.note(format!("the ref of `{name}` contains a variable, and stays unchanged"));
         return Ok(());
     }
-    if let Some(cause) = &available.versions.error {
-        let warning = Diagnostic::warning(format!("failed to list the versions of `{name}`: {cause}"));
-        editing.session.report.report(Event::Warning(warning.help("the plugin is not updated")));
+    if available.versions.error.is_some() {
         return Ok(());
     }
     if let Some(newer) = available.newer_generation.as_ref().filter(|_| major) {

@@ -7,11 +7,11 @@ use std::{
 
 use serde::Serialize;
 use velox_build::{BuildRequest, CachedModules, Error, InstalledBinary, Lock, Upgrade};
-use velox_gomod::{pseudo::is_pseudo_version, semver};
+use velox_gomod::semver;
 use velox_manifest::{SourceFile, catalogue, parse_target};
 use velox_query::{
-    AvailableVersions, BuildDiff, ComparedBuild, DryStart, Inspection, PluginEntry, ROADRUNNER, RrConfig,
-    available_versions, inspect, plan_upgrade, render_configuration, render_settings, without_major,
+    BuildDiff, ComparedBuild, DryStart, Inspection, PluginEntry, ROADRUNNER, RrConfig, available_versions,
+    inspect, plan_upgrade, render_configuration, render_settings, without_major,
 };
 
 use crate::{
@@ -242,9 +242,9 @@ async fn plan(editing: &mut EditSession, arguments: &UpgradeCommand) -> CommandR
         let mut names = vec![ROADRUNNER.to_owned()];
         names.extend(editing.editor.names().into_iter().filter(|name| name != ROADRUNNER));
         let rows =
-            available_versions(&session.request, &names, session.reporter(), session.cancel.clone()).await;
+            available_versions(&session.request, &names, false, session.reporter(), session.cancel.clone())
+                .await;
         for mut row in rows.map_err(|error| editing.session.failed(&error))? {
-            without_prereleases(&mut row);
             if let Some(newer) = row.newer_generation.take() {
                 editing.session.note(format!(
                     "RoadRunner {} needs plugins of major version v{}: `vx upgrade --to {}` moves to it",
@@ -271,20 +271,6 @@ async fn plan(editing: &mut EditSession, arguments: &UpgradeCommand) -> CommandR
     let mut request = BuildRequest { manifest, source: Some(source), ..editing.session.request.clone() };
     request.options.versions.upgrade = Upgrade::Only(editing.upgrade.clone());
     Ok(PlannedUpgrade { request, unknown })
-}
-
-/// Leaves out pre-releases, unless the version is one.
-fn without_prereleases(row: &mut AvailableVersions) {
-    let is_prerelease = |version: &str| {
-        semver::is_valid(version) && !semver::is_release(version) && !is_pseudo_version(version)
-    };
-    if row.constraint().is_some() || is_prerelease(&row.requested) {
-        return;
-    }
-    for major in &mut row.versions.majors {
-        major.versions.retain(|version| semver::is_release(version));
-    }
-    row.versions.majors.retain(|major| !major.versions.is_empty());
 }
 
 /// Whether the binary has the versions of the lock; true without a lock.

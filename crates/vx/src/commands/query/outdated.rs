@@ -1,4 +1,4 @@
-use velox_query::{AvailableVersions, NewerGeneration, ROADRUNNER, available_versions};
+use velox_query::{AvailableVersions, NewerGeneration, ROADRUNNER, available_versions, failed_listings};
 
 use crate::{
     cli::{OutputFormat, query::OutdatedCommand},
@@ -16,7 +16,14 @@ pub(crate) async fn outdated(settings: Settings, arguments: OutdatedCommand) -> 
     let session = &editing.session;
     let mut names = vec![ROADRUNNER.to_owned()];
     names.extend(editing.editor.names().into_iter().filter(|name| name != ROADRUNNER));
-    let rows = available_versions(&session.request, &names, session.reporter(), session.cancel.clone()).await;
+    let rows = available_versions(
+        &session.request,
+        &names,
+        arguments.pre,
+        session.reporter(),
+        session.cancel.clone(),
+    )
+    .await;
     let rows = rows.map_err(|error| session.failed(&error))?;
     session.print(&match session.format {
         OutputFormat::Json => json(&rows),
@@ -39,8 +46,9 @@ fn render(rows: &[AvailableVersions], all: bool) -> String {
         let verb = if current == 1 { "is" } else { "are" };
         parts.push(format!("{} {verb} up to date (--all to show)\n", count(current as u64, "plugin")));
     }
-    let unknown = rows.iter().filter_map(|row| Some((&row.name, row.versions.error.as_ref()?)));
-    let unknown: String = unknown.map(|(name, cause)| format!("  {name}: {}\n", clean(cause))).collect();
+    let unknown = failed_listings(rows.iter()).into_iter();
+    let unknown: String =
+        unknown.map(|(names, cause)| format!("  {}: {}\n", names.join(", "), clean(cause))).collect();
     if !unknown.is_empty() {
         parts.push(format!("failed to list the versions of\n{unknown}"));
     }

@@ -86,8 +86,8 @@ fn shells_complete_commands_options_and_values() {
             };
             let kept = if shell == "bash" { typed.rsplit(' ').next().unwrap().len() - word.len() } else { 0 };
             let has = |text: &&str| offered.iter().any(|line| line.split('\t').next() == text.get(kept..));
-            assert!(expected.iter().all(|text| has(text)), "{shell}: {typed:?}: {offered:?}");
-            assert!(!other.iter().any(|text| has(text)), "{shell}: {typed:?}: {offered:?}");
+            assert!(expected.iter().all(&has), "{shell}: {typed:?}: {offered:?}");
+            assert!(!other.iter().any(has), "{shell}: {typed:?}: {offered:?}");
         }
     }
 }

@@ -45,13 +45,14 @@ book: ## write the generated pages of docs/ anew, and make the website target/bo
 	@INSTA_UPDATE=always cargo test --locked --quiet -p vx --bin vx reference::the_page
 	@scripts/book
 
+# The same packages and kinds of targets each time: cargo then checks every dependency once. There are no examples; asking
+# for them lets `cargo doc` see the features that the tests need.
 .PHONY: lint
 lint: ## formatting, lints, cycles between modules, documentation, scripts and Dockerfiles, licences
 	@cargo fmt --all --check
-	@cargo clippy --locked --workspace --all-targets -- -D warnings
-	@cargo clippy --locked -p vx --no-default-features --all-targets -- -D warnings
-	@cargo check --locked --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
-	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	@cargo clippy --locked --workspace --features velox-fuzz/targets --all-targets -- -D warnings
+	@cargo clippy --locked --workspace --no-default-features --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --lib --bins --examples
 	@scripts/module-cycles
 	@scripts/lint-packaging
 	@scripts/book
@@ -64,9 +65,10 @@ FUZZ_SECONDS ?= 60
 
 .PHONY: fuzz
 fuzz: ## feed every parser of foreign input with garbage, FUZZ_SECONDS=60 for each
-	@cd fuzz && for target in $$(sed -n 's/^name = "\(.*\)"/\1/p' Cargo.toml | tail -n +2); do \
-		mkdir -p corpus/$$target; \
-		RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --release --quiet --target-dir target --bin $$target \
+	@for target in $$(sed -n 's/^name = "\(.*\)"/\1/p' fuzz/Cargo.toml | tail -n +2); do \
+		mkdir -p fuzz/corpus/$$target; \
+		RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --locked --release --quiet --target-dir target/fuzz \
+			-p velox-fuzz --features engine --bin $$target \
 			--target "$$(rustc -vV | sed -n 's/^host: //p')" -- \
-			corpus/$$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$$target-; \
+			fuzz/corpus/$$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=fuzz/$$target-; \
 	done

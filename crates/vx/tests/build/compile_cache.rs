@@ -39,7 +39,7 @@ fn remote_cache_spares_other_machines_the_compile() {
     let gocache = other.at("gocache");
     let other = other.env("GOCACHE", &gocache).env("VX_REMOTE_CACHE_READ_ONLY", "1");
     let used = cache_report(&other.vx("build -o out --format json"));
-    assert!(used["remote_hits"].as_u64() > Some(100) && used["bytes_down"].as_u64() > Some(0), "{used}");
+    assert!(used["remote_hits"].as_u64() > Some(50) && used["bytes_down"].as_u64() > Some(0), "{used}");
     assert_eq!((&used["bytes_up"], &used["trouble"]), (&Value::from(0), &Value::Null));
     assert!(first.bytes("out/rr") == other.bytes("out/rr"), "the two servers differ");
 

@@ -10,12 +10,14 @@ use velox_gomod::buildinfo::BuildInfo;
 use velox_testkit::{ModuleProxy, plugin};
 
 use crate::support::{
-    sandbox::{Sandbox, acme_proxy},
+    sandbox::{RELEASE, Sandbox, acme_proxy},
     small_disk::SmallDisk,
 };
 
 fn proxy() -> ModuleProxy {
     let proxy = acme_proxy();
+    // Its binary fills a small disk.
+    proxy.roadrunner(RELEASE);
     let module = "example.com/acme/hello";
     // Incompressible enough to fill a small disk.
     let mut noise = 1_u32;

@@ -2,14 +2,24 @@
 
 #![cfg(target_os = "linux")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use velox_testkit::ModuleProxy;
 
 use crate::support::{
     book::{pages, top},
     buildah::Buildah,
-    sandbox::{CommandOutput, RELEASE, Sandbox, VX, acme_proxy, assert_contains, skip},
+    release::stripped,
+    sandbox::{CommandOutput, RELEASE, Sandbox, acme_proxy, assert_contains, skip},
 };
 
 const CONFIGURATION: &str = r#"
@@ -47,33 +57,51 @@ const PROGRAMS: [(&str, &str); 5] = [
     ),
 ];
 
-/// A directory with a velox.toml and the base images: rust, golang, php and vx.
-struct Docker {
+/// The base images (rust, golang and php) and the image of vx.
+struct Images {
     buildah: Buildah,
+    proxy: ModuleProxy,
+}
+
+/// A directory with a velox.toml, and the images.
+struct Docker {
+    images: Arc<Images>,
     sandbox: Sandbox,
-    _proxy: ModuleProxy,
+    /// The name of the image that [`built_and_run`](Self::built_and_run) makes.
+    built: String,
 }
 
 /// `None`, with the reason printed, if this machine can't build images.
 fn docker(test: &str) -> Option<Docker> {
-    let mut buildah = match Buildah::new() {
-        Ok(buildah) => buildah,
-        Err(reason) => {
-            skip(test, &reason);
-            return None;
-        }
+    // Made once for all tests that run at the same time.
+    static SHARED: Mutex<Weak<Images>> = Mutex::new(Weak::new());
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let images = match shared.upgrade() {
+        Some(images) => images,
+        None => match Buildah::new() {
+            Ok(buildah) => Arc::new(images(buildah)),
+            Err(reason) => {
+                skip(test, &reason);
+                return None;
+            }
+        },
     };
+    *shared = Arc::downgrade(&images);
+    let sandbox = Sandbox::behind(&images.proxy).file("velox.toml", CONFIGURATION);
+    let built = format!("localhost/built-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    Some(Docker { images, sandbox, built })
+}
+
+fn images(mut buildah: Buildah) -> Images {
     let proxy = acme_proxy();
+    proxy.roadrunner(RELEASE);
     proxy.plugin("github.com/acme/hello", "v1.0.0");
-    let mut sandbox = Sandbox::behind(&proxy).file("velox.toml", CONFIGURATION);
+    let mut sandbox = Sandbox::behind(&proxy);
     for (name, script) in PROGRAMS {
         sandbox = sandbox.file(&format!("images/{name}"), format!("#!/bin/sh\n{script}"));
         fs::set_permissions(sandbox.at(format!("images/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let compiled = sandbox.at("images/vx");
-    // Each layer is a copy; stripping debug information keeps it small.
-    assert!(Command::new("strip").args(["-o"]).arg(&compiled).arg(VX).status().unwrap().success());
-
     // The Go image uses the test's proxies; directories are mounted.
     let mut proxies = Vec::new();
     for proxy in sandbox.value("GOPROXY").split(',') {
@@ -101,8 +129,12 @@ fn docker(test: &str) -> Option<Docker> {
         certificates.unwrap_or_default()
     );
     let file = |name: &str| (sandbox.at(format!("images/{name}")), format!("/usr/local/bin/{name}"));
-    let rust =
-        [file("cargo"), file("apt-get"), file("rustup"), (compiled, "/usr/local/bin/compiled".to_owned())];
+    let rust = [
+        file("cargo"),
+        file("apt-get"),
+        file("rustup"),
+        (stripped().to_owned(), "/usr/local/bin/compiled".to_owned()),
+    ];
     buildah.base("docker.io/library/rust:1.95-bookworm", &rust, "");
     for go in ["1.26", "1.27"] {
         buildah.base(
@@ -120,7 +152,7 @@ fn docker(test: &str) -> Option<Docker> {
         fs::copy(top().join(file), sources.path().join(file)).unwrap();
     }
     buildah.build("localhost/vx:latest", &dockerfile("packaging/Dockerfile"), sources.path(), &[]);
-    Some(Docker { buildah, sandbox, _proxy: proxy })
+    Images { buildah, proxy }
 }
 
 impl Docker {
@@ -129,8 +161,8 @@ impl Docker {
         // buildah 1.28 (Debian 12) lacks this flag; without a network interface and a proxy a step is offline
         // too.
         let dockerfile = dockerfile.replace("RUN --network=none ", "RUN GOPROXY=off unshare --net ");
-        self.buildah.build("localhost/built", &dockerfile, &self.sandbox.path(), arguments);
-        self.buildah.run("localhost/built", command)
+        self.images.buildah.build(&self.built, &dockerfile, &self.sandbox.path(), arguments);
+        self.images.buildah.run(&self.built, command)
     }
 }
 
@@ -155,24 +187,28 @@ fn vx_image_runs_as_root_and_keeps_what_derived_images_write() {
     }
 
     let Some(docker) = docker("the image of vx") else { return };
-    let version = docker.buildah.run("vx", "vx version && /usr/bin/vx version && /usr/local/bin/vx version");
+    let version =
+        docker.images.buildah.run("vx", "vx version && /usr/bin/vx version && /usr/local/bin/vx version");
     assert!(version.starts_with("vx ") && version.lines().count() == 3, "{version}");
-    let environment = docker.buildah.setting_of("vx", "Env");
+    let environment = docker.images.buildah.setting_of("vx", "Env");
     assert!(environment.contains("GOTOOLCHAIN=auto"), "{environment}");
-    assert_eq!(docker.buildah.run("vx", "cat /etc/velox.toml"), dockerfile("examples/http-server.toml"));
+    assert_eq!(
+        docker.images.buildah.run("vx", "cat /etc/velox.toml"),
+        dockerfile("examples/http-server.toml")
+    );
 }
 
 /// The image is a command, as that of Velox; programs that are no command of vx start as they are.
 #[test]
 fn vx_image_takes_the_arguments_of_vx_and_runs_other_programs() {
     let Some(docker) = docker("the image of vx as a command") else { return };
-    docker.buildah.build(
+    docker.images.buildah.build(
         "localhost/sampled",
         "FROM vx\nCOPY velox.toml /etc/velox.toml\n",
         &docker.sandbox.path(),
         &[],
     );
-    let container = docker.buildah.container("localhost/sampled");
+    let container = docker.images.buildah.container("localhost/sampled");
     let run = |arguments: &[&str]| -> CommandOutput { CommandOutput(container.run(arguments)) };
 
     // docker-compose.yml of Velox: `command: "build -c=/etc/velox.toml -o=/tmp/"`.
@@ -186,13 +222,13 @@ fn vx_image_takes_the_arguments_of_vx_and_runs_other_programs() {
         assert_contains(&run(arguments).ok(), &[version]);
     }
     // A command of vx comes before a program of the same name, and its exit code is the container's.
-    docker.buildah.build(
+    docker.images.buildah.build(
         "localhost/programs",
         "FROM localhost/sampled\nRUN cp /usr/bin/ls /usr/local/bin/list && cp /usr/bin/ls /usr/local/bin/init\n",
         &docker.sandbox.path(),
         &[],
     );
-    let container = docker.buildah.container("localhost/programs");
+    let container = docker.images.buildah.container("localhost/programs");
     let listed = CommandOutput(container.run(&["list", "--help"])).ok();
     assert_contains(&listed, &["Usage: vx list"]);
     assert_eq!(run(&["build", "-c", "missing.toml"]).0.status.code(), Some(2));
@@ -207,7 +243,7 @@ fn vx_image_takes_the_arguments_of_vx_and_runs_other_programs() {
 #[test]
 fn image_with_a_release_builds_its_plugins_offline() {
     let Some(docker) = docker("the image of vx with a RoadRunner release") else { return };
-    let Docker { buildah, sandbox, .. } = &docker;
+    let (buildah, sandbox) = (&docker.images.buildah, &docker.sandbox);
     let release = format!("ROADRUNNER={RELEASE}");
     let text = dockerfile("packaging/Dockerfile.roadrunner");
     buildah.build(
@@ -260,7 +296,7 @@ fn manual_dockerfile_builds_with_another_image_name() {
     let arguments = ["APP_VERSION=1.2.3", "BUILD_TIME=2026-01-02T03:04:05+0000"];
     let version = docker.built_and_run(manual, &arguments, "/usr/bin/rr --version");
     assert!(version.starts_with("rr version 1.2.3 (build time: 2026-01-02T03:04:05+0000"), "{version}");
-    assert_eq!(docker.buildah.setting_of("built", "Cmd"), "[/usr/bin/rr]");
+    assert_eq!(docker.images.buildah.setting_of(&docker.built, "Cmd"), "[/usr/bin/rr]");
 
     // Without build arguments the values are "undefined", which counts as unset.
     let version = docker.built_and_run(manual, &[], "/usr/bin/rr --version");

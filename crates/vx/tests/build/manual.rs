@@ -1,12 +1,14 @@
 //! The manual, statement by statement: tables, hint boxes and the full example.
 //!
 //! github.com and gitlab.com are the testkit's forge, redirected by HTTPS_PROXY and a certificate authority,
-//! so that vx needs no test hooks. RoadRunner is the testkit's small one; plugins are real or generated.
+//! so that vx needs no test hooks. RoadRunner is one that compiles in a second; plugins are real or generated.
 
 use std::{fs, path::PathBuf, process::Command};
 
 use velox_gomod::buildinfo::BuildInfo;
-use velox_testkit::{Internet, Repo, Sshd, TestForge, plugin, roadrunner};
+use velox_testkit::{
+    Internet, ModuleProxy, Repo, RoadRunnerTree, Sshd, TestForge, plugin, roadrunner, roadrunner_with,
+};
 
 use crate::support::sandbox::{RELEASE, Sandbox, assert_contains, exclusive, module_tree, skip};
 
@@ -14,17 +16,33 @@ struct Company {
     forge: TestForge,
     roadrunner: Repo,
     _internet: Internet,
+    _proxy: ModuleProxy,
     sandbox: Sandbox,
+}
+
+/// The plugins of every RoadRunner, which the company's module proxy has.
+const BUILT_IN: [(&str, &str); 2] = [
+    ("github.com/roadrunner-server/informer/v5", "v5.0.77"),
+    ("github.com/roadrunner-server/resetter/v5", "v5.0.77"),
+];
+
+/// A RoadRunner that only prints its version.
+fn small(major: &str) -> RoadRunnerTree {
+    roadrunner_with(major, &BUILT_IN)
 }
 
 /// A machine behind a company proxy, with RoadRunner at `RELEASE` and on `master`.
 fn company() -> Company {
     let forge = TestForge::start();
     let repository = forge.github("roadrunner-server/roadrunner");
-    roadrunner("v2025").commit_to(&repository).tag(RELEASE).branch("master").default_branch("master");
+    small("v2025").commit_to(&repository).tag(RELEASE).branch("master").default_branch("master");
     let internet = Internet::start(&forge);
-    let sandbox = Sandbox::new().own_module_cache().envs(internet.environment());
-    Company { forge, roadrunner: repository, _internet: internet, sandbox }
+    let proxy = ModuleProxy::start();
+    for (path, version) in BUILT_IN {
+        proxy.plugin(path, version);
+    }
+    let sandbox = Sandbox::behind(&proxy).envs(internet.environment());
+    Company { forge, roadrunner: repository, _internet: internet, _proxy: proxy, sandbox }
 }
 
 impl Company {
@@ -100,7 +118,7 @@ fn manual_example_builds_verbatim() {
     let newer = String::from_utf8(tree["go.mod"].clone()).unwrap();
     let (direct, _indirect) = newer.split_once("\n)\n").unwrap();
     let older = direct.replace("fileserver/v5 v5.1.9", "fileserver/v5 v5.0.1").replace("v5.1.9", "v5.0.2");
-    company.roadrunner.file("go.mod", format!("{older}\n)\n")).commit("as it was in July 2024");
+    company.roadrunner.files(tree).file("go.mod", format!("{older}\n)\n")).commit("as it was in July 2024");
     company.forge.github_token("a-github-token");
     for (id, name) in [(36_405_203, "test_plugin_1"), (36_405_235, "test_plugin_2")] {
         let project =
@@ -160,7 +178,7 @@ fn module_path_of_roadrunner_follows_its_go_mod() {
     let mut sandbox = company.sandbox;
     // Each release's go.mod has its own module path, which the version stamp must follow.
     for (major, tag) in [("v2", "v2.99.1"), ("v2023", "v2023.99.1"), ("v3", "v3.99.1")] {
-        roadrunner(major).commit_to(&company.roadrunner).tag(tag);
+        small(major).commit_to(&company.roadrunner).tag(tag);
         sandbox = sandbox.file("velox.toml", with(tag, HELLO));
         sandbox.vx("build -c velox.toml -o out").ok();
         let binary = sandbox.at("out/rr");

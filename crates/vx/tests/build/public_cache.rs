@@ -56,7 +56,7 @@ fn published_packages_spare_strangers_the_compile() {
     // Pinned by its digest.
     let pinning = stranger(&proxy, &format!("remote = \"{pinned}\""));
     let report = cache_report(&pinning.vx("build -o out --format json"));
-    assert!(report["remote_hits"].as_u64() > Some(100) && report["trouble"].is_null(), "{report}");
+    assert!(report["remote_hits"].as_u64() > Some(50) && report["trouble"].is_null(), "{report}");
     assert_eq!((&report["bytes_up"], &report["binaries"]), (&json!(0), &json!(0)), "{report}");
     pinning.run("out/rr --version");
 
@@ -79,7 +79,7 @@ fn published_packages_spare_strangers_the_compile() {
     let another = chained.at("another");
     let chained = chained.env("GOCACHE", another);
     let report = cache_report(&chained.vx("build -o out --no-cache --remote-cache own --format json"));
-    assert!(report["remote_hits"].as_u64() > Some(100), "{report}");
+    assert!(report["remote_hits"].as_u64() > Some(50), "{report}");
 
     // Publishing the same again sends nothing.
     let ran = machine.vx(&format!("cache publish --for {RELEASE} --format json {location}"));
@@ -215,7 +215,7 @@ fn two_publishers_leave_one_whole_cache() {
     let machine = stranger(&proxy, &format!("remote = \"{location}\"\ntrusted_key = \"key.pub\""))
         .file("key.pub", one.read("key.pub"));
     let report = cache_report(&machine.vx("build -o out --format json"));
-    assert!(report["remote_hits"].as_u64() > Some(100) && report["trouble"].is_null(), "{report}");
+    assert!(report["remote_hits"].as_u64() > Some(50) && report["trouble"].is_null(), "{report}");
 }
 
 #[test]

@@ -7,10 +7,11 @@ use std::{
 
 use velox_testkit::{ModuleProxy, plugin};
 
-use crate::support::sandbox::{Sandbox, acme_proxy, configuration};
+use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy, configuration};
 
 fn machine() -> (Sandbox, ModuleProxy) {
     let proxy = acme_proxy();
+    proxy.roadrunner(RELEASE);
     let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0").file(".rr.yaml", "version: \"3\"\n");
     (sandbox, proxy)
 }

@@ -184,7 +184,7 @@ fn several_caches_are_asked_in_order_and_the_first_is_written() {
     let gocache = other.at("gocache");
     let other = other.env("GOCACHE", gocache);
     let report = cache_report(&other.vx("build -o out --stamp-version other --format json"));
-    assert!(report["remote_hits"].as_u64() > Some(100) && report["trouble"].is_null(), "{report}");
+    assert!(report["remote_hits"].as_u64() > Some(50) && report["trouble"].is_null(), "{report}");
     assert_eq!(count(team), filled, "only the first cache is written");
     assert_eq!(stored(own).len(), 1);
 
@@ -194,7 +194,7 @@ fn several_caches_are_asked_in_order_and_the_first_is_written() {
     let gocache = third.at("gocache");
     let third = third.env("GOCACHE", gocache);
     let report = cache_report(&third.vx("build -o out --stamp-version third --format json"));
-    assert!(report["remote_hits"].as_u64() > Some(100), "{report}");
+    assert!(report["remote_hits"].as_u64() > Some(50), "{report}");
 
     let both = with_cache("remote = \"a\"\nremotes = [\"b\"]");
     machine(&proxy, &both)

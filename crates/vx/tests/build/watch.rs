@@ -66,6 +66,7 @@ impl Running {
 /// A velox.toml whose plugin is a local directory.
 fn machine() -> (Sandbox, ModuleProxy) {
     let proxy = acme_proxy();
+    proxy.roadrunner(RELEASE);
     let configuration = format!(
         "[roadrunner]\nref = \"{RELEASE}\"\n\n[plugins.hello]\nmodule_name = \"{HELLO}\"\ntag = \"v1.0.0\"\n\
          replace = \"./hello\"\n"

@@ -14,7 +14,10 @@ const MINE: &str = "example.com/me/mine => ./replace/example.com_me_mine (devel)
 fn proxy() -> ModuleProxy {
     let proxy = acme_proxy();
     let fork = plugin("example.com/acme/hello", "hello").says("a fork");
-    proxy.roadrunner("v2025.0.78").module("example.com/other/hello", "v1.2.0", fork.files());
+    for release in [RELEASE, "v2025.0.78"] {
+        proxy.release(release, "logger rpc", "v5.1.9");
+    }
+    proxy.module("example.com/other/hello", "v1.2.0", fork.files());
     proxy
 }
 

@@ -22,7 +22,7 @@ fn licensed(mut files: Files, text: &str) -> Files {
 /// hello v1.1.0 imports a newer library with another license, and one more module.
 fn proxy() -> ModuleProxy {
     let proxy = acme_proxy();
-    proxy.roadrunner(NEW_RELEASE);
+    proxy.release(NEW_RELEASE, "", "v5.0.77");
     proxy.module(LIB, "v1.2.0", licensed(library(), MIT));
     proxy.module(LIB, "v1.3.0", licensed(library(), GPL));
     let extra = "example.com/acme/extra";

@@ -79,7 +79,7 @@ impl Buildah {
 
     /// Runs `docker build -t NAME`, with build arguments as `NAME=VALUE`.
     pub fn build(&self, name: &str, dockerfile: &str, context: &Path, arguments: &[&str]) {
-        let file = self.directory.path().join("Dockerfile");
+        let file = tempfile::NamedTempFile::new_in(&self.directory).unwrap();
         fs::write(&file, dockerfile).unwrap();
         let mut command = self.command("build");
         // Required by `unshare --net`.
@@ -88,7 +88,7 @@ impl Buildah {
         for argument in arguments {
             command.args(["--build-arg", argument]);
         }
-        run(command.arg("--file").arg(file).arg(context));
+        run(command.arg("--file").arg(file.path()).arg(context));
     }
 
     /// Copies an image to another place, such as `oci:DIRECTORY:TAG`.

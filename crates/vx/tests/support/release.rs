@@ -10,21 +10,29 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::LazyLock,
 };
 
-use tempfile::TempDir;
+/// The vx under test without debug information, which would make every copy and archive three times as large.
+pub fn stripped() -> &'static Path {
+    static STRIPPED: LazyLock<PathBuf> = LazyLock::new(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vx");
+        let mut strip = Command::new("strip");
+        assert!(strip.arg("-o").arg(&path).arg(env!("CARGO_BIN_EXE_vx")).status().unwrap().success());
+        path
+    });
+    &STRIPPED
+}
 
 /// A release of the vx under test.
 pub fn release() -> &'static Path {
-    static RELEASE: OnceLock<TempDir> = OnceLock::new();
-    RELEASE
-        .get_or_init(|| {
-            let directory = tempfile::tempdir().unwrap();
-            pack(directory.path(), &[target()], Path::new(env!("CARGO_BIN_EXE_vx")));
-            directory
-        })
-        .path()
+    static RELEASE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("release");
+        let _ = fs::remove_dir_all(&directory);
+        pack(&directory, &[target()], stripped());
+        directory
+    });
+    &RELEASE
 }
 
 /// The target of this machine, as releases name it.

@@ -26,11 +26,14 @@ pub const VX: &str = env!("CARGO_BIN_EXE_vx");
 /// A RoadRunner release that exists only in the tests' proxies.
 pub const RELEASE: &str = "v2025.0.77";
 
-/// A module proxy with the testkit's small RoadRunner, and with `example.com/acme/hello` and
+/// A module proxy with a RoadRunner that compiles in a second, and with `example.com/acme/hello` and
 /// `example.com/acme/bye` at v1.0.0 and v1.1.0; the branch main of bye is at v1.0.0.
+///
+/// That RoadRunner only prints its version. Tests that start a server add the one that serves:
+/// `proxy.roadrunner(RELEASE)`.
 pub fn acme_proxy() -> ModuleProxy {
     let proxy = ModuleProxy::start();
-    proxy.roadrunner(RELEASE);
+    proxy.release(RELEASE, "", "v5.0.77");
     for name in ["hello", "bye"] {
         let module = format!("example.com/acme/{name}");
         for version in ["v1.0.0", "v1.1.0"] {

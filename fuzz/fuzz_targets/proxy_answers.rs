@@ -13,11 +13,14 @@ fuzz_target!(|answer: (&str, &str, &[u8])| {
     let module = ModuleVersion { path: "example.com/m".to_owned(), version: "v1.0.0".to_owned() };
     let Ok(place) = tempfile::tempdir() else { return };
     let cache = ModCache::new(place.path());
-    let (Ok(lock), Ok(mut file)) = (cache.lock(&module), cache.new_file(&module, CacheFile::Zip)) else { return };
+    let (Ok(lock), Ok(mut file)) = (cache.lock(&module), cache.new_file(&module, CacheFile::Zip)) else {
+        return;
+    };
     if file.write_all(zip).is_err() {
         return;
     }
-    let kept = cache.store_verified(&lock, &module, Some(info), go_mod, file, &mut |_| Ok::<(), ModCacheError>(()));
+    let kept =
+        cache.store_verified(&lock, &module, Some(info), go_mod, file, &mut |_| Ok::<(), ModCacheError>(()));
     assert_eq!(kept.is_ok(), cache.contains(&module));
     let folder = place.path().join("cache/download/example.com/m/@v");
     let left = std::fs::read_dir(folder).map(Iterator::count).unwrap_or_default();

@@ -3,7 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use velox_fetch::{proxy::{Netrc, ProxyList}, sumdb::SumDbConfig};
+use velox_fetch::{
+    proxy::{Netrc, ProxyList},
+    sumdb::SumDbConfig,
+};
 
 fuzz_target!(|text: &str| {
     let list = format!("https://proxy.example,ftp://me:velox-secret@{text}");

@@ -11,7 +11,9 @@ use velox_query::{CompiledPlugins, RrConfig};
 fuzz_target!(|text: &str| {
     let environment = BTreeMap::from([("NAME".to_owned(), "value".to_owned())]);
     let read = |_: &Path| Ok::<_, Diagnostic>(text.to_owned());
-    let Ok(config) = RrConfig::read(".rr.yaml", Path::new("/app/.rr.yaml"), &environment, &read) else { return };
+    let Ok(config) = RrConfig::read(".rr.yaml", Path::new("/app/.rr.yaml"), &environment, &read) else {
+        return;
+    };
     let modules = [("http".to_owned(), "github.com/roadrunner-server/http/v6".to_owned())];
     let checked = config.check(CompiledPlugins::Modules(&modules), Some(6));
     for report in checked.reports.into_iter().chain(config.plugins().reports) {

@@ -70,5 +70,5 @@ fuzz: ## feed every parser of foreign input with garbage, FUZZ_SECONDS=60 for ea
 		RUSTFLAGS="$(FUZZ_FLAGS)" cargo run --locked --release --quiet --target-dir target/fuzz \
 			-p velox-fuzz --features engine --bin $$target \
 			--target "$$(rustc -vV | sed -n 's/^host: //p')" -- \
-			fuzz/corpus/$$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=fuzz/$$target-; \
+			fuzz/corpus/$$target $$(ls -d fuzz/seeds/$$target 2>/dev/null) -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=fuzz/$$target-; \
 	done

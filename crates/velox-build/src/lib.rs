@@ -101,3 +101,4 @@ pub use sbom::{Sbom, SbomModule, hex_of_sum, package_url};
 pub use sbom_format::SbomFormat;
 pub use session::{LockStatus, QuerySession, ResolvedModules, VersionSubject};
 pub use stamp::{Stamp, StampSource};
+pub use workspace::scratch::ScratchDirectory;

@@ -37,6 +37,15 @@ impl BuildRequest {
     pub fn targets(&self) -> Result<Vec<GoTarget>, Error> {
         BuildSettings::new(&self.manifest, &self.options, &self.environment).map(|settings| settings.targets)
     }
+
+    /// The Go variables that decide about the binaries.
+    ///
+    /// # Errors
+    /// An invalid Go variable.
+    pub fn go_variables(&self) -> Result<Vec<GoVariable>, Error> {
+        BuildSettings::new(&self.manifest, &self.options, &self.environment)
+            .map(|settings| settings.variables)
+    }
 }
 
 impl BuildSettings {

@@ -153,7 +153,7 @@ async fn push_namespace(
         let digest: BlobDigest = format!("sha256:{}", pack.name).parse().map_err(Error::from)?;
         let layer = Descriptor::new(PACK_TYPE, digest, size);
         layers.push(layer.clone());
-        uploads.push((layer, BlobContent::File(path)));
+        uploads.push((layer, BlobContent::File { path, offset: 0 }));
     }
     (published.packs, published.bytes) =
         (published.packs + packs.len(), published.bytes + layers.iter().map(|layer| layer.size).sum::<u64>());
@@ -167,7 +167,7 @@ async fn push_namespace(
 
     let pushed: Vec<u64> = stream::iter(&uploads)
         .map(async |(blob, content)| {
-            let push = repository.push_blob(blob, content, None).await?;
+            let push = repository.push_blob(blob, content).await?;
             Ok::<_, Error>(if push == BlobPush::Uploaded { blob.size } else { 0 })
         })
         .buffer_unordered(MAX_CONCURRENT_UPLOADS)
@@ -180,12 +180,8 @@ async fn push_namespace(
     descriptor.artifact_type = Some(ARTIFACT_TYPE.to_owned());
     descriptor.annotations.insert(NAMESPACE.to_owned(), namespace.to_owned());
     if let [arch, os, ..] = namespace.rsplit('-').collect::<Vec<_>>()[..] {
-        descriptor.platform = Some(Platform {
-            architecture: arch.to_owned(),
-            os: os.to_owned(),
-            variant: None,
-            os_version: None,
-        });
+        descriptor.platform =
+            Some(Platform { architecture: arch.to_owned(), os: os.to_owned(), variant: None });
     }
     Ok(descriptor)
 }
@@ -204,8 +200,8 @@ async fn push_signature(
         b"{\"architecture\":\"\",\"os\":\"\",\"config\":{},\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[]}}";
     let config = Bytes::from_static(config);
     let descriptor = Descriptor::of(media_type::CONFIG, &config);
-    repository.push_blob(&descriptor, &BlobContent::Bytes(config), None).await?;
-    repository.push_blob(&layer, &BlobContent::Bytes(payload.into()), None).await?;
+    repository.push_blob(&descriptor, &BlobContent::Bytes(config)).await?;
+    repository.push_blob(&layer, &BlobContent::Bytes(payload.into())).await?;
     let manifest = json(&ImageManifest::new(descriptor, vec![layer]))?;
     repository.push_manifest(Some(&signature_tag(digest)), media_type::MANIFEST, &manifest).await?;
     Ok(())

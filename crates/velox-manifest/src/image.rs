@@ -5,6 +5,7 @@ use crate::{
     reader::{Field, Section},
 };
 
+/// Without `compression`.
 pub(crate) fn image(root: &Section<'_>) -> ImageConfig {
     let Some(section) = root.section("image") else { return ImageConfig::default() };
     let labels = section.section("labels").map(|labels| labels.fields()).unwrap_or_default();
@@ -18,6 +19,7 @@ pub(crate) fn image(root: &Section<'_>) -> ImageConfig {
         user: section.text("user").map(|user| user.value),
         labels: labels.into_iter().filter_map(label).collect(),
         add: texts(&section, "add").unwrap_or_default(),
+        compression: None,
     }
 }
 

@@ -33,8 +33,9 @@ pub use document::{ConfigEntry, ConfigNode, ConfigValue, parse_yaml};
 pub use flags::{ManifestOverrides, PluginOverride};
 pub use manifest::{
     Architecture, BuildArgs, CacheConfig, DebugConfig, Dependencies, ExcludeDirective, Forge, ForgeKind,
-    GoSelection, GoTarget, ImageConfig, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin,
-    Plugin, Project, ReplaceDirective, Replacement, RequireDirective, RoadRunnerConfig, Spanned,
+    GoSelection, GoTarget, ImageCompression, ImageConfig, LogConfig, LogLevel, LogMode, Manifest,
+    ManifestFormat, Origin, Plugin, Project, ReplaceDirective, Replacement, RequireDirective,
+    RoadRunnerConfig, Spanned,
 };
 pub use reference::{KeySpec, TABLES, TableSpec, ValueKind};
 pub use refs::go_selection;

@@ -285,6 +285,16 @@ pub struct ImageConfig {
     pub labels: BTreeMap<String, String>,
     /// Added files and directories, `SRC:DST`.
     pub add: Vec<Spanned<String>>,
+    /// The compression of the new layers.
+    pub compression: Option<ImageCompression>,
+}
+
+/// `[image] compression`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum ImageCompression {
+    Gzip,
+    Zstd,
 }
 
 /// `[log]`.

@@ -3,8 +3,8 @@ use std::{collections::HashMap, ops::Range};
 use secrecy::ExposeSecret;
 
 use crate::{
-    BuildArgs, DebugConfig, Diagnostic, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, Origin,
-    Plugin, RoadRunnerConfig, SourceFile, Spanned, build_args, catalogue,
+    BuildArgs, DebugConfig, Diagnostic, ImageConfig, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat,
+    Origin, Plugin, RoadRunnerConfig, SourceFile, Spanned, build_args, catalogue,
     check::can_be_token,
     document::{self, ConfigNode, ConfigValue},
     findings::DiagnosticSink,
@@ -98,7 +98,12 @@ fn assemble(root: &Section<'_>) -> Manifest {
         go: modules::go(root),
         targets: modules::targets(root),
         cache: modules::cache(root),
-        image: image::image(root),
+        image: ImageConfig {
+            compression: root
+                .section("image")
+                .and_then(|section| choice(&section, "compression", reference::IMAGE_COMPRESSIONS, None)),
+            ..image::image(root)
+        },
         github,
         gitlab,
         log: log(root),

@@ -1,6 +1,6 @@
 //! All keys of velox.toml, for the parser, the JSON Schema and docs/configuration.md.
 
-use crate::manifest::{Dependencies, LogLevel, LogMode};
+use crate::manifest::{Dependencies, ImageCompression, LogLevel, LogMode};
 
 /// A table of velox.toml.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +94,10 @@ const TARGET: &[KeySpec] = &[
 /// The values of `[roadrunner] dependencies`.
 pub(crate) const DEPENDENCIES: &[(&str, Dependencies)] =
     &[("release", Dependencies::Release), ("minimal", Dependencies::Minimal)];
+
+/// The values of `[image] compression`.
+pub(crate) const IMAGE_COMPRESSIONS: &[(&str, ImageCompression)] =
+    &[("gzip", ImageCompression::Gzip), ("zstd", ImageCompression::Zstd)];
 
 /// The values of `[log] level`.
 pub(crate) const LOG_LEVELS: &[(&str, LogLevel)] = &[
@@ -330,6 +334,11 @@ pub const TABLES: &[TableSpec] = &[
                 "add",
                 "none",
                 "Added files and directories, `SRC:DST`, each in a layer of its own; more can be added with `--image-add`.",
+            ),
+            key(
+                "compression",
+                Some("`gzip`"),
+                "The compression of the new layers, `gzip` or `zstd`; the same as `--image-compression`.",
             ),
         ],
     ),

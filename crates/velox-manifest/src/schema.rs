@@ -4,7 +4,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    reference::{DEPENDENCIES, KeySpec, LOG_LEVELS, LOG_MODES, TABLES, TableSpec, ValueKind, is_in},
+    reference::{
+        DEPENDENCIES, IMAGE_COMPRESSIONS, KeySpec, LOG_LEVELS, LOG_MODES, TABLES, TableSpec, ValueKind, is_in,
+    },
     target::TARGETS,
 };
 
@@ -75,6 +77,7 @@ fn table(name: &str) -> Value {
 fn value(table: &str, KeySpec { name, kind, about, .. }: &KeySpec) -> Value {
     let mut schema = match (*name, kind) {
         ("dependencies", _) => choice(DEPENDENCIES),
+        ("compression", _) => choice(IMAGE_COMPRESSIONS),
         ("level", _) => choice(LOG_LEVELS),
         ("mode", _) => choice(LOG_MODES),
         ("os", _) => words(TARGETS.iter().map(|(os, _)| *os).collect()),

@@ -1,35 +1,105 @@
-//! The client and its repositories.
+//! The client, and what it knows about each registry.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use reqwest::redirect::Policy;
+use reqwest::{Client, redirect::Policy};
+use secrecy::SecretString;
 use tokio::sync::OnceCell;
-use url::Url;
-use velox_fetch::http::{HttpOptions, ProxySettings};
+use url::{Host, Url};
+use velox_fetch::http::HttpOptions;
 
 use crate::{
-    Error, ImageReference,
-    registry::{ClientState, Registry, RegistryOptions, Tokens},
-    transport::{Request, plain_send},
+    BlobDigest, CredentialError, DockerCredentials, Error, ImageReference, credentials::RegistryLogin,
 };
 
+const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(300);
 const MAX_REDIRECTS: usize = 10;
-/// reqwest measures the read timeout of a request while its body is still being sent; uploads have their own timeout.
+/// reqwest measures the read timeout of a request while its body is still being sent: `transport.rs` has its own.
 const NO_READ_TIMEOUT: Duration = Duration::from_secs(86400);
-/// <https://github.com/distribution/reference/blob/main/normalize.go>
-const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
+/// Proxies don't reach this machine's loopback addresses.
+const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
+
+/// A callback for the progress of transfers. It is called from any thread.
+pub type OnRegistryEvent = Arc<dyn Fn(RegistryEvent<'_>) + Send + Sync>;
+
+/// What happens during a request.
+#[derive(Debug, Clone, Copy)]
+pub enum RegistryEvent<'a> {
+    /// Bytes of a blob arrived or were sent.
+    Transferred {
+        /// The blob.
+        digest: &'a BlobDigest,
+        /// New bytes, not the sum.
+        bytes: u64,
+    },
+    /// The registry limits requests; this one is repeated after the time that it asked for.
+    RateLimited {
+        /// The registry.
+        host: &'a str,
+        /// The wait in seconds.
+        seconds: u64,
+    },
+}
+
+/// The settings of a [`RegistryClient`].
+#[derive(Clone, Default)]
+pub struct RegistryOptions {
+    /// Proxies, certificates and timeouts. `max_wait` is the longest wait of a request for rate limits.
+    pub http: HttpOptions,
+    /// The logins.
+    pub credentials: DockerCredentials,
+    /// Called for progress.
+    pub on_event: Option<OnRegistryEvent>,
+}
+
+impl RegistryOptions {
+    /// The options of an environment: proxies, SSL_CERT_FILE, and the credentials of
+    /// [`DockerCredentials::from_environment`].
+    ///
+    /// # Errors
+    /// A credential file is unreadable.
+    pub fn from_environment(environment: &BTreeMap<String, String>) -> Result<Self, CredentialError> {
+        let http =
+            HttpOptions { max_wait: MAX_RATE_LIMIT_WAIT, ..HttpOptions::from_environment(environment) };
+        Ok(Self { http, credentials: DockerCredentials::from_environment(environment)?, on_event: None })
+    }
+}
 
 /// A client for container registries. Clones share connections and tokens.
 #[derive(Clone)]
 pub struct RegistryClient(Arc<ClientState>);
 
+struct ClientState {
+    options: RegistryOptions,
+    http: Client,
+    registries: Mutex<HashMap<String, Arc<Registry>>>,
+}
+
+pub(crate) struct Registry {
+    pub(crate) host: String,
+    pub(crate) base: OnceCell<Url>,
+    pub(crate) authorizations: tokio::sync::Mutex<Authorizations>,
+}
+
+/// The value of an `Authorization` header.
+pub(crate) type AuthorizationValue = Arc<SecretString>;
+
+/// The authorizations that a registry has accepted, by their scopes.
+#[derive(Default)]
+pub(crate) struct Authorizations {
+    pub(crate) by_scopes: HashMap<Vec<String>, AuthorizationValue>,
+    /// Read once, when the registry first asks for it.
+    pub(crate) login: Option<Option<RegistryLogin>>,
+}
+
 /// A repository of a registry: [`RegistryClient::repository`].
 #[derive(Clone)]
 pub struct RegistryRepository {
-    pub(crate) client: RegistryClient,
+    client: RegistryClient,
     pub(crate) registry: Arc<Registry>,
     pub(crate) name: String,
 }
@@ -40,19 +110,11 @@ impl RegistryClient {
     /// # Errors
     /// Invalid proxies or certificates.
     pub fn new(options: RegistryOptions) -> Result<Self, Error> {
-        let direct = HttpOptions { proxy: ProxySettings::default(), ..options.http.clone() };
-        let download = |http: &HttpOptions| http.client(redirects());
-        let upload = |http: &HttpOptions| {
-            HttpOptions { read_timeout: NO_READ_TIMEOUT, ..http.clone() }.client(redirects())
-        };
-        Ok(Self(Arc::new(ClientState {
-            download: download(&options.http)?,
-            upload: upload(&options.http)?,
-            local_download: download(&direct)?,
-            local_upload: upload(&direct)?,
-            options,
-            registries: Mutex::default(),
-        })))
+        let mut http = HttpOptions { read_timeout: NO_READ_TIMEOUT, ..options.http.clone() };
+        let no_proxy = http.proxy.no_proxy.iter().map(String::as_str).chain([LOOPBACK]);
+        http.proxy.no_proxy = Some(no_proxy.collect::<Vec<_>>().join(","));
+        let http = http.client(redirects())?;
+        Ok(Self(Arc::new(ClientState { options, http, registries: Mutex::default() })))
     }
 
     /// The repository of a reference; its tag and digest don't matter.
@@ -61,44 +123,14 @@ impl RegistryClient {
         let host = reference.registry();
         let mut registries = self.0.registries.lock().unwrap_or_else(PoisonError::into_inner);
         let registry = registries.entry(host.to_owned()).or_insert_with(|| {
-            Arc::new(Registry { host: host.to_owned(), base: OnceCell::new(), tokens: Tokens::default() })
+            let (base, authorizations) = Default::default();
+            Arc::new(Registry { host: host.to_owned(), base, authorizations })
         });
         RegistryRepository {
             client: self.clone(),
             registry: Arc::clone(registry),
             name: reference.repository().to_owned(),
         }
-    }
-
-    pub(crate) fn state(&self) -> &ClientState {
-        &self.0
-    }
-}
-
-impl Registry {
-    /// The URL of the registry. One on this machine is asked whether it speaks TLS.
-    pub(crate) async fn base(&self, client: &ClientState) -> Result<&Url, Error> {
-        self.base
-            .get_or_try_init(async || {
-                let host = if self.host == "docker.io" { DOCKER_HUB_HOST } else { &self.host };
-                let url = |scheme: &str| {
-                    Url::parse(&format!("{scheme}://{host}/v2/")).map_err(|error| Error::InvalidResponse {
-                        host: self.host.clone(),
-                        reason: error.to_string(),
-                    })
-                };
-                let secure = url("https")?;
-                if !self.is_loopback() {
-                    return Ok(secure);
-                }
-                let request = Request::get(secure.clone());
-                match plain_send(self, client, &request, None).await {
-                    Ok(_) => Ok(secure),
-                    Err(failure) if failure.is_certificate => Err(failure.error),
-                    Err(_) => url("http"),
-                }
-            })
-            .await
     }
 }
 
@@ -109,10 +141,24 @@ impl RegistryRepository {
         format!("{}/{}", self.registry.host, self.name)
     }
 
-    /// A URL below `/v2/REPOSITORY/`.
-    pub(crate) async fn url(&self, path: &str) -> Result<Url, Error> {
-        let base = self.registry.base(self.client.state()).await?;
-        base.join(&format!("{}/{path}", self.name)).map_err(|error| self.invalid(error.to_string()))
+    /// `HOST/REPOSITORY:TAG` or `HOST/REPOSITORY@DIGEST`.
+    pub(crate) fn what(&self, version: &str) -> String {
+        let separator = if version.contains(':') { '@' } else { ':' };
+        format!("{}{separator}{version}", self.name())
+    }
+
+    pub(crate) fn options(&self) -> &RegistryOptions {
+        &self.client.0.options
+    }
+
+    pub(crate) fn http(&self) -> &Client {
+        &self.client.0.http
+    }
+
+    pub(crate) fn report(&self, event: RegistryEvent<'_>) {
+        if let Some(on_event) = &self.options().on_event {
+            on_event(event);
+        }
     }
 
     pub(crate) fn invalid(&self, reason: impl Into<String>) -> Error {
@@ -126,23 +172,49 @@ impl std::fmt::Debug for RegistryRepository {
     }
 }
 
-impl std::fmt::Debug for RegistryClient {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RegistryClient").finish_non_exhaustive()
+/// Whether a URL that another one led to is acceptable: HTTPS, or HTTP from this machine to itself.
+pub(crate) fn is_acceptable(url: &Url, from: &Url) -> bool {
+    url.scheme() == "https" || (url.scheme() == "http" && from.scheme() == "http" && is_loopback(url))
+}
+
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 
 /// Registries redirect to object stores. reqwest drops credentials when the host changes.
 fn redirects() -> Policy {
     Policy::custom(|attempt| {
-        let is_downgrade = attempt.url().scheme() != "https"
-            && attempt.previous().last().is_some_and(|previous| previous.scheme() == "https");
-        if is_downgrade {
-            attempt.error("redirect from HTTPS to another scheme")
+        if attempt.previous().last().is_some_and(|from| !is_acceptable(attempt.url(), from)) {
+            attempt.error("redirect to an address without HTTPS")
         } else if attempt.previous().len() > MAX_REDIRECTS {
             attempt.error("too many redirects")
         } else {
             attempt.follow()
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        for (from, to, expected) in [
+            ("https://ghcr.io/v2/", "https://storage.test/x", true),
+            ("https://ghcr.io/v2/", "http://ghcr.io/x", false),
+            ("https://ghcr.io/v2/", "http://127.0.0.1/x", false),
+            ("http://localhost:5000/v2/", "http://[::1]:5001/token", true),
+            ("http://localhost:5000/v2/", "http://auth.test/token", false),
+            ("http://127.0.0.1/v2/", "file:///etc/passwd", false),
+        ] {
+            assert_eq!(is_acceptable(&url(to), &url(from)), expected, "{from} {to}");
+        }
+    }
 }

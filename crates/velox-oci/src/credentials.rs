@@ -66,25 +66,14 @@ pub(crate) enum RegistryLogin {
 /// An error reading credentials.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum CredentialError {
     /// A configuration file is unreadable.
     #[error("failed to read the registry credentials in `{}`: {reason}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        reason: String,
-    },
-    /// A helper program failed.
+    File { path: PathBuf, reason: String },
+    /// A helper program failed. `helper` is its name without `docker-credential-`.
     #[error("credential helper `docker-credential-{helper}` failed for {registry}: {reason}")]
-    Helper {
-        /// The name without `docker-credential-`.
-        helper: String,
-        /// The registry.
-        registry: String,
-        /// The cause.
-        reason: String,
-    },
+    Helper { helper: String, registry: String, reason: String },
 }
 
 impl DockerCredentials {
@@ -166,16 +155,16 @@ impl DockerCredentials {
             .map_err(|_| failed(format!("no answer within {} s", HELPER_TIMEOUT.as_secs())))?
             .map_err(|error| failed(error.to_string()))?;
         if !output.status.success() {
-            // Helpers print errors to stdout.
-            let text =
-                [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned());
-            let message = text.iter().find(|text| !text.is_empty()).map_or("", |text| text.as_str());
+            // Helpers print errors to stdout. JSON could be a login.
+            let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+            let mut lines = text.iter().flat_map(|text| text.lines()).map(str::trim);
+            let message = lines.find(|line| !line.is_empty() && !line.starts_with('{')).unwrap_or_default();
             if message.contains("credentials not found") {
                 return Ok(None);
             }
-            return Err(failed(match message.lines().next() {
-                Some(line) => line.to_owned(),
-                None => output.status.to_string(),
+            return Err(failed(match message {
+                "" => output.status.to_string(),
+                line => line.chars().filter(|c| !c.is_control()).collect(),
             }));
         }
         let answer: HelperAnswer = serde_json::from_slice(&output.stdout)
@@ -277,7 +266,7 @@ mod tests {
         let helper = home.path().join("docker-credential-test");
         let script = "#!/bin/sh\nread -r key || true\ncase $key in\n\
             missing.test) echo 'credentials not found in native keychain'; exit 1;;\n\
-            locked.test) echo 'the keychain is locked'; exit 1;;\n\
+            locked.test) echo '{\"Username\":\"\",\"Secret\":\"hidden\"}'; echo 'the keychain is locked' >&2; exit 1;;\n\
             token.test) echo '{\"ServerURL\":\"\",\"Username\":\"<token>\",\"Secret\":\"refresh\"}';;\n\
             *) echo \"{\\\"ServerURL\\\":\\\"\\\",\\\"Username\\\":\\\"$key\\\",\\\"Secret\\\":\\\"hidden\\\"}\";;\nesac\n";
         fs::write(&helper, script).unwrap();

@@ -13,9 +13,11 @@ pub enum RegistryAccess {
     Push,
 }
 
-/// A failed request to a registry, or an invalid image.
+/// A failed request to a registry, or an invalid image. `host` is the registry, `what` the manifest or blob that was
+/// requested, `name` that of an image.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the fields are described once, above")]
 pub enum Error {
     /// The HTTP client can't be created.
     #[error(transparent)]
@@ -28,139 +30,51 @@ pub enum Error {
     Credentials(#[from] CredentialError),
     /// No connection, a timeout, or a response that ended early.
     #[error("request to registry {host} failed: {reason}")]
-    Network {
-        /// The registry.
-        host: String,
-        /// The cause.
-        reason: String,
-    },
+    Network { host: String, reason: String },
+    /// The certificate of the registry isn't trusted.
+    #[error("request to registry {host} failed: {reason}")]
+    Certificate { host: String, reason: String },
     /// The credentials are missing or not sufficient.
-    #[error("{}", unauthorized(host, repository, *access, *had_credentials))]
-    Unauthorized {
-        /// The registry.
-        host: String,
-        /// The repository.
-        repository: String,
-        /// The access that was denied.
-        access: RegistryAccess,
-        /// Whether credentials were sent.
-        had_credentials: bool,
-    },
+    #[error("access denied: {}", denied(host, repository, *access, *had_credentials))]
+    Unauthorized { host: String, repository: String, access: RegistryAccess, had_credentials: bool },
     /// The registry doesn't have it.
     #[error("{what} not found in registry {host}")]
-    NotFound {
-        /// The registry.
-        host: String,
-        /// What was requested.
-        what: String,
-    },
-    /// The registry limits requests and asks for a longer wait than is allowed.
+    NotFound { host: String, what: String },
+    /// The registry limits requests and asks for a longer wait than is allowed. `retry_after`: seconds.
     #[error("rate limit exceeded for registry {host}{}", retry_after.map(|seconds| format!("; it asks to wait {seconds} s")).unwrap_or_default())]
-    RateLimited {
-        /// The registry.
-        host: String,
-        /// Seconds, if the registry told.
-        retry_after: Option<u64>,
-    },
-    /// Another HTTP status.
+    RateLimited { host: String, retry_after: Option<u64> },
+    /// Another HTTP status, with the registry's own message.
     #[error("registry {host} answered {what} with status {status}{}", message.as_ref().map(|message| format!(": {message}")).unwrap_or_default())]
-    Status {
-        /// The registry.
-        host: String,
-        /// What was requested.
-        what: String,
-        /// The HTTP status.
-        status: u16,
-        /// The registry's own message.
-        message: Option<String>,
-    },
+    Status { host: String, what: String, status: u16, message: Option<String> },
     /// The content isn't what its digest says.
     #[error(
         "verification failed: registry {host} sent other content for {what}: expected {expected}, got {actual}"
     )]
-    DigestMismatch {
-        /// The registry.
-        host: String,
-        /// What was requested.
-        what: String,
-        /// The requested digest.
-        expected: BlobDigest,
-        /// The digest of the content.
-        actual: BlobDigest,
-    },
-    /// The content is larger than allowed.
-    #[error("registry {host} sent more than {limit} bytes for {what}")]
-    TooLarge {
-        /// The registry.
-        host: String,
-        /// What was requested.
-        what: String,
-        /// The limit in bytes.
-        limit: u64,
-    },
-    /// The response doesn't follow the protocol.
+    DigestMismatch { host: String, what: String, expected: BlobDigest, actual: BlobDigest },
+    /// The response doesn't follow the protocol, or is too large.
     #[error("invalid response of registry {host}: {reason}")]
-    InvalidResponse {
-        /// The registry.
-        host: String,
-        /// What is wrong.
-        reason: String,
-    },
+    InvalidResponse { host: String, reason: String },
     /// An image or an archive is invalid.
     #[error("invalid image {name}: {reason}")]
-    InvalidImage {
-        /// Its name.
-        name: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// An image has no variant for a platform.
+    InvalidImage { name: String, reason: String },
+    /// An image isn't for a platform, but for others.
     #[error("{name} has no image for {platform}")]
-    NoPlatform {
-        /// The image.
-        name: String,
-        /// The platform.
-        platform: String,
-        /// The platforms that it has.
-        available: Vec<String>,
-    },
-    /// An image is for another platform.
-    #[error("{name} is an image for {actual}, not for {platform}")]
-    OtherPlatform {
-        /// The image.
-        name: String,
-        /// The wanted platform.
-        platform: String,
-        /// The platform that it is for.
-        actual: String,
-    },
+    NoPlatform { name: String, platform: String, available: Vec<String> },
     /// A path can't be added to an image.
     #[error("failed to add `{}` to the image: {reason}", path.display())]
-    Addition {
-        /// The path.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
+    Addition { path: PathBuf, reason: String },
     /// A local file can't be read or written.
     #[error("failed to access `{}`: {error}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        error: io::Error,
-    },
+    Io { path: PathBuf, error: io::Error },
 }
 
-fn unauthorized(host: &str, repository: &str, access: RegistryAccess, had_credentials: bool) -> String {
+fn denied(host: &str, repository: &str, access: RegistryAccess, had_credentials: bool) -> String {
     let verb = match access {
         RegistryAccess::Pull => "pull from",
         RegistryAccess::Push => "push to",
     };
     match had_credentials {
-        true => {
-            format!("access denied: the credentials for {host} don't allow to {verb} {host}/{repository}")
-        }
-        false => format!("access denied: no credentials for {host} to {verb} {host}/{repository}"),
+        true => format!("the credentials for {host} don't allow to {verb} {host}/{repository}"),
+        false => format!("no credentials for {host} to {verb} {host}/{repository}"),
     }
 }

@@ -2,7 +2,7 @@
 //! defines them.
 //!
 //! [`RegistryClient::repository`] opens the repository of an [`ImageReference`]; [`RegistryRepository`] pulls and
-//! pushes manifests and blobs, and lists referrers. What it returns is verified: content has the digest and the size
+//! pushes manifests and blobs. What it returns is verified: content has the digest and the size
 //! of its [`Descriptor`]. Requests that fail temporarily are repeated, transfers continue where they stopped, rate
 //! limits are waited for, and credentials come from Docker's configuration ([`DockerCredentials`]). [`image`] makes
 //! images and pushes them, or writes them to files.
@@ -28,15 +28,14 @@ mod model;
 mod pull;
 mod push;
 mod reference;
-mod registry;
-mod send;
 mod transport;
 
-pub use client::{RegistryClient, RegistryRepository};
+#[doc(hidden)]
+pub use authorization::is_known_challenge;
+pub use client::{OnRegistryEvent, RegistryClient, RegistryEvent, RegistryOptions, RegistryRepository};
 pub use credentials::{CredentialError, DockerCredentials};
 pub use error::{Error, RegistryAccess};
-pub use model::{Descriptor, ImageIndex, ImageManifest, Platform, media_type};
+pub use model::{BlobContent, Descriptor, ImageIndex, ImageManifest, Platform, media_type};
 pub use pull::PulledManifest;
-pub use push::{BlobContent, BlobPush};
+pub use push::BlobPush;
 pub use reference::{BlobDigest, ImageReference, InvalidReference};
-pub use registry::{OnRegistryEvent, RegistryEvent, RegistryOptions};

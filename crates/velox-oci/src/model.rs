@@ -1,7 +1,8 @@
 //! Manifests and indexes: <https://github.com/opencontainers/image-spec>.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::BlobDigest;
@@ -21,7 +22,6 @@ pub mod media_type {
     pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
     pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-    pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 }
 
 /// What a blob or a manifest is, and how to verify it.
@@ -64,6 +64,26 @@ impl Descriptor {
             annotations: BTreeMap::new(),
         }
     }
+
+    /// Whether it is an index of manifests, such as those of one image for several platforms.
+    #[must_use]
+    pub fn is_index(&self) -> bool {
+        [media_type::INDEX, media_type::DOCKER_INDEX].contains(&self.media_type.as_str())
+    }
+}
+
+/// The content of a blob.
+#[derive(Debug, Clone)]
+pub enum BlobContent {
+    /// In memory.
+    Bytes(Bytes),
+    /// In a file, from this position; the descriptor has the size.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Bytes before the content.
+        offset: u64,
+    },
 }
 
 /// The operating system and the architecture of an image, in Go's names.
@@ -76,9 +96,6 @@ pub struct Platform {
     /// The version of the architecture, such as `v7` of `arm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    /// The version of the operating system (Windows).
-    #[serde(default, rename = "os.version", skip_serializing_if = "Option::is_none")]
-    pub os_version: Option<String>,
 }
 
 impl std::fmt::Display for Platform {
@@ -97,7 +114,7 @@ impl Platform {
     pub fn of_go(os: &str, arch: &str, arm: Option<&str>) -> Self {
         let variant =
             (arch == "arm").then(|| format!("v{}", arm.and_then(|arm| arm.get(..1)).unwrap_or("7")));
-        Self { architecture: arch.to_owned(), os: os.to_owned(), variant, os_version: None }
+        Self { architecture: arch.to_owned(), os: os.to_owned(), variant }
     }
 }
 
@@ -116,7 +133,7 @@ pub struct ImageManifest {
     /// The configuration.
     pub config: Descriptor,
     /// The layers, or the content of an artifact.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub layers: Vec<Descriptor>,
     /// The manifest that this one refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,31 +1,25 @@
 //! Writing to a repository.
 
-use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::{
     Method, Response, StatusCode,
-    header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, LOCATION, RANGE},
+    header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE},
 };
 use url::Url;
 
 use crate::{
-    BlobDigest, Descriptor, Error, ImageIndex, ImageManifest, RegistryAccess, RegistryRepository, media_type,
-    pull::referrers_tag,
-    transport::{BlobPart, Request, RequestBody},
+    BlobContent, BlobDigest, Descriptor, Error, ImageIndex, ImageManifest, RegistryAccess,
+    RegistryRepository,
+    client::is_acceptable,
+    media_type,
+    transport::{Request, RequestBody},
 };
 
 /// How often the upload of a blob may be interrupted.
 const MAX_INTERRUPTIONS: u32 = 5;
-
-/// The content of a blob.
-#[derive(Debug, Clone)]
-pub enum BlobContent {
-    /// In memory.
-    Bytes(Bytes),
-    /// A file of exactly this blob.
-    File(PathBuf),
-}
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// How a blob came into a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,21 +33,15 @@ pub enum BlobPush {
 }
 
 impl RegistryRepository {
-    /// Brings a blob into the repository. If the repository doesn't have it, the registry takes it from `mount_from`,
-    /// another repository of the same registry, if it can; else it is sent. An interrupted upload is continued.
+    /// Brings a blob into the repository, unless the repository has it. An interrupted upload is continued.
     ///
     /// # Errors
     /// Access is denied, the registry is unreachable or refuses the blob, or the content can't be read.
-    pub async fn push_blob(
-        &self,
-        blob: &Descriptor,
-        content: &BlobContent,
-        mount_from: Option<&str>,
-    ) -> Result<BlobPush, Error> {
-        if let Some(push) = self.push_without_content(blob, mount_from).await? {
+    pub async fn push_blob(&self, blob: &Descriptor, content: &BlobContent) -> Result<BlobPush, Error> {
+        if let Some(push) = self.push_without_content(blob, None).await? {
             return Ok(push);
         }
-        let session = self.start_upload(blob).await?;
+        let session = self.start_upload().await?;
         self.upload(blob, content, session).await?;
         Ok(BlobPush::Uploaded)
     }
@@ -68,32 +56,22 @@ impl RegistryRepository {
         blob: &Descriptor,
         mount_from: Option<&str>,
     ) -> Result<Option<BlobPush>, Error> {
-        let what = self.what(blob.digest.as_str());
-        if self.exists(&format!("blobs/{}", blob.digest), &what, RegistryAccess::Push).await? {
+        if self.has_blob(&blob.digest, RegistryAccess::Push).await? {
             return Ok(Some(BlobPush::Present));
         }
         let Some(from) = mount_from.filter(|from| *from != self.name) else { return Ok(None) };
         let mut url = self.url("blobs/uploads/").await?;
         url.query_pairs_mut().append_pair("mount", blob.digest.as_str()).append_pair("from", from);
-        let request = Request::new(Method::POST, url);
-        let response = match self.send(&request, RegistryAccess::Push, Some(from)).await {
-            Ok(response) => response,
-            // The credentials may allow to push, but not to pull from the other repository.
-            Err(Error::Unauthorized { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        match response.status() {
-            StatusCode::CREATED => Ok(Some(BlobPush::Mounted)),
-            // The registry has started an upload, since it can't mount the blob. It ends this one by itself.
-            StatusCode::ACCEPTED => {
-                if let Ok(session) = self.location(&response) {
-                    let _ = self
-                        .send(&Request::new(Method::DELETE, session).once(), RegistryAccess::Push, None)
-                        .await;
-                }
+        match self.send(&Request::new(Method::POST, url), RegistryAccess::Push, Some(from)).await {
+            Ok(response) if response.status() == StatusCode::CREATED => Ok(Some(BlobPush::Mounted)),
+            Ok(response) => {
+                // The registry may have started an upload, since it can't mount the blob.
+                self.cancel(&response).await;
                 Ok(None)
             }
-            _ => Ok(None),
+            // The credentials may allow to push, but not to pull from the other repository.
+            Err(Error::Unauthorized { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -102,48 +80,43 @@ impl RegistryRepository {
     /// # Errors
     /// Access is denied, or the registry is unreachable.
     pub async fn check_push(&self) -> Result<(), Error> {
-        let request = Request::new(Method::POST, self.url("blobs/uploads/").await?);
-        let response = self.send(&request, RegistryAccess::Push, None).await?;
-        if response.status() != StatusCode::ACCEPTED {
-            return Err(self.failed(response, &self.name(), RegistryAccess::Push).await);
-        }
-        if let Ok(session) = self.location(&response) {
-            // The registry forgets it anyway after some time.
-            let _ =
-                self.send(&Request::new(Method::DELETE, session).once(), RegistryAccess::Push, None).await;
-        }
+        let response = self.new_upload().await?;
+        self.cancel(&response).await;
         Ok(())
     }
 
-    async fn start_upload(&self, blob: &Descriptor) -> Result<Url, Error> {
+    async fn new_upload(&self) -> Result<Response, Error> {
         let request = Request::new(Method::POST, self.url("blobs/uploads/").await?);
         let response = self.send(&request, RegistryAccess::Push, None).await?;
         match response.status() {
-            StatusCode::ACCEPTED => self.location(&response),
-            _ => Err(self.failed(response, &self.what(blob.digest.as_str()), RegistryAccess::Push).await),
+            StatusCode::ACCEPTED => Ok(response),
+            _ => Err(self.failed(response, &self.name(), RegistryAccess::Push).await),
+        }
+    }
+
+    async fn start_upload(&self) -> Result<Url, Error> {
+        self.location(&self.new_upload().await?)
+    }
+
+    /// Cancels an upload. If that fails, the registry forgets it after some time.
+    async fn cancel(&self, started: &Response) {
+        if let Ok(session) = self.location(started) {
+            let _ = self.send(&Request::new(Method::DELETE, session), RegistryAccess::Push, None).await;
         }
     }
 
     /// Sends the whole content in one request, as Docker does, and what is missing after an interruption.
     async fn upload(&self, blob: &Descriptor, content: &BlobContent, mut session: Url) -> Result<(), Error> {
         let what = self.what(blob.digest.as_str());
-        let mut offset = 0;
+        let mut start = 0;
         let mut interruptions = 0;
-        while offset < blob.size {
-            let content = match content {
-                BlobContent::Bytes(bytes) => BlobPart::Bytes(
-                    bytes.slice(usize::try_from(offset).unwrap_or(bytes.len()).min(bytes.len())..),
-                ),
-                BlobContent::File(path) => {
-                    BlobPart::File { path: path.clone(), offset, length: blob.size - offset }
-                }
-            };
+        while start < blob.size {
+            let (digest, content, length) = (blob.digest.clone(), content.clone(), blob.size - start);
             let mut request = Request::new(Method::PATCH, session.clone())
                 .header(CONTENT_TYPE, "application/octet-stream")
-                .body(RequestBody::Blob { digest: blob.digest.clone(), content })
-                .once();
-            if offset > 0 {
-                request = request.header(CONTENT_RANGE, &format!("{offset}-{}", blob.size - 1));
+                .body(RequestBody::Blob { digest, content, start, length });
+            if start > 0 {
+                request = request.header(CONTENT_RANGE, &format!("{start}-{}", blob.size - 1));
             }
             let failure = match self.send(&request, RegistryAccess::Push, None).await {
                 Ok(response) if response.status() == StatusCode::ACCEPTED => {
@@ -160,11 +133,11 @@ impl RegistryRepository {
             if !is_temporary || interruptions == MAX_INTERRUPTIONS {
                 return Err(failure);
             }
-            tokio::time::sleep(std::time::Duration::from_millis(200) * 2u32.pow(interruptions)).await;
+            tokio::time::sleep(FIRST_RETRY_DELAY * 2u32.pow(interruptions)).await;
             interruptions += 1;
-            (session, offset) = match self.upload_state(&session).await {
-                Some((session, offset)) if offset <= blob.size => (session, offset),
-                _ => (self.start_upload(blob).await?, 0),
+            (session, start) = match self.upload_state(&session).await {
+                Some((session, start)) if start <= blob.size => (session, start),
+                _ => (self.start_upload().await?, 0),
             };
         }
         session.query_pairs_mut().append_pair("digest", blob.digest.as_str());
@@ -173,7 +146,7 @@ impl RegistryRepository {
         // After a repeated request the upload may be closed already.
         let is_stored = response.status().is_success()
             || (response.status() == StatusCode::NOT_FOUND
-                && self.exists(&format!("blobs/{}", blob.digest), &what, RegistryAccess::Push).await?);
+                && self.has_blob(&blob.digest, RegistryAccess::Push).await?);
         if is_stored { Ok(()) } else { Err(self.failed(response, &what, RegistryAccess::Push).await) }
     }
 
@@ -187,16 +160,16 @@ impl RegistryRepository {
         let range = response.headers().get(RANGE)?.to_str().ok()?;
         let last: u64 = range.trim_start_matches("bytes=").split_once('-')?.1.trim().parse().ok()?;
         // `0-0` means nothing or one byte: https://github.com/opencontainers/distribution-spec/issues/580
-        Some((session, if last == 0 { 0 } else { last + 1 }))
+        Some((session, if last == 0 { 0 } else { last.checked_add(1)? }))
     }
 
     fn location(&self, response: &Response) -> Result<Url, Error> {
         let header = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let url = header.and_then(|location| response.url().join(location).ok());
         let url = url.ok_or_else(|| self.invalid("it sent no address for the upload"))?;
-        match (response.url().scheme(), url.scheme()) {
-            (_, "https") | ("http", "http") => Ok(url),
-            _ => Err(self.invalid("it sent an address without HTTPS for the upload")),
+        match is_acceptable(&url, response.url()) {
+            true => Ok(url),
+            false => Err(self.invalid("it sent an address without HTTPS for the upload")),
         }
     }
 
@@ -220,20 +193,13 @@ impl RegistryRepository {
         if !response.status().is_success() {
             return Err(self.failed(response, &self.what(version), RegistryAccess::Push).await);
         }
-        let header = |name: &'static str| response.headers().get(HeaderName::from_static(name));
-        let stored = header("docker-content-digest").and_then(|value| value.to_str().ok()?.parse().ok());
-        if let Some(actual) = stored.filter(|stored| *stored != digest) {
-            return Err(Error::DigestMismatch {
-                host: self.registry.host.clone(),
-                what: self.what(version),
-                expected: digest,
-                actual,
-            });
+        let header = |name: &str| response.headers().get(name)?.to_str().ok();
+        if let Some(stored) = header("docker-content-digest").and_then(|value| value.parse().ok()) {
+            self.verify(&self.what(version), &digest, stored)?;
         }
-        let is_indexed = header("oci-subject").is_some();
-        if let Ok(ImageManifest { subject: Some(subject), artifact_type, config, annotations, .. }) =
-            serde_json::from_slice(manifest)
-            && !is_indexed
+        if header("oci-subject").is_none()
+            && let Ok(ImageManifest { subject: Some(subject), artifact_type, config, annotations, .. }) =
+                serde_json::from_slice(manifest)
         {
             let mut descriptor = Descriptor::new(media_type, digest.clone(), manifest.len() as u64);
             descriptor.artifact_type = artifact_type.or(Some(config.media_type));
@@ -243,16 +209,22 @@ impl RegistryRepository {
         Ok(digest)
     }
 
-    /// Adds a referrer to the index that stands in for the referrers API.
+    /// Adds a referrer to the index that stands in for the
+    /// [referrers API](https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema).
     async fn tag_referrer(&self, subject: &BlobDigest, referrer: Descriptor) -> Result<(), Error> {
-        let mut referrers = self.tagged_referrers(subject).await?;
-        if referrers.iter().any(|known| known.digest == referrer.digest) {
+        let tag = format!("sha256-{}", subject.hex());
+        let mut index = match self.pull_manifest(&tag).await {
+            Ok(index) => index.parse::<ImageIndex>().map_err(|error| {
+                self.invalid(format!("the referrers of {subject} are not an index: {error}"))
+            })?,
+            Err(Error::NotFound { .. }) => ImageIndex::new(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        if index.manifests.iter().any(|known| known.digest == referrer.digest) {
             return Ok(());
         }
-        referrers.push(referrer);
-        let index = serde_json::to_vec(&ImageIndex::new(referrers))
-            .map_err(|error| self.invalid(error.to_string()))?;
-        let tag = referrers_tag(subject);
+        index.manifests.push(referrer);
+        let index = serde_json::to_vec(&index).map_err(|error| self.invalid(error.to_string()))?;
         Box::pin(self.push_manifest(Some(&tag), media_type::INDEX, &index)).await.map(drop)
     }
 }

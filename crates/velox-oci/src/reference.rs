@@ -11,7 +11,7 @@ const MAX_TAG_CHARS: usize = 128;
 const MAX_REPOSITORY_CHARS: usize = 255;
 
 /// The SHA-256 of a blob or a manifest: `sha256:` and 64 lowercase hexadecimal digits.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BlobDigest(String);
 
@@ -73,12 +73,6 @@ impl fmt::Display for BlobDigest {
     }
 }
 
-impl fmt::Debug for BlobDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`, with Docker's defaults: `php:8.4-cli` is `docker.io/library/php:8.4-cli`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ImageReference {
@@ -105,7 +99,13 @@ impl InvalidReference {
 }
 
 fn invalid(text: &str, reason: impl Into<String>) -> InvalidReference {
-    InvalidReference { text: text.to_owned(), reason: reason.into() }
+    // What is before a host may be a password; what is before a wrong digest is a name.
+    let name = text.split("@sha256:").next().unwrap_or(text);
+    let text = match name.rsplit_once('@').map(|(before, _)| text.split_at(before.len())) {
+        Some((before, rest)) if before.contains(':') || !before.contains('/') => format!("…{rest}"),
+        _ => text.to_owned(),
+    };
+    InvalidReference { text, reason: reason.into() }
 }
 
 impl ImageReference {
@@ -146,12 +146,6 @@ impl ImageReference {
     pub fn with_tag(&self, tag: &str) -> Result<Self, InvalidReference> {
         check_tag(tag, tag)?;
         Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
-    }
-
-    /// The same repository with this digest and without a tag.
-    #[must_use]
-    pub fn with_digest(&self, digest: BlobDigest) -> Self {
-        Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 }
 
@@ -292,13 +286,17 @@ mod tests {
             ("acme//app", "expected `[REGISTRY/]"),
             ("acme/a..b", "expected `[REGISTRY/]"),
             ("acme/../b", "expected `[REGISTRY/]"),
-            ("user@ghcr.io/acme/app", "expected a digest"),
+            ("user:s3cret@ghcr.io/acme/app", "`…@ghcr.io/acme/app`: expected a digest"),
+            ("user:s3cret@ghcr.io/acme/app@sha256:12", "`…@ghcr.io/acme/app@sha256:12`: expected a digest"),
+            ("s3cret@ghcr.io/acme/app", "`…@ghcr.io/acme/app`: expected a digest"),
+            ("ghcr.io/acme/app@1.4", "`ghcr.io/acme/app@1.4`: expected a digest"),
+            ("https://user:s3cret@ghcr.io/acme/app", "`…@ghcr.io/acme/app`: remove `https://`"),
             ("acme/app@sha256:12", "64 lowercase hexadecimal digits"),
             ("acme/app@sha512:12", "expected a digest `sha256:…`"),
             ("ghcr.io:port/app", "is not a host name"),
         ] {
             let error = text.parse::<ImageReference>().unwrap_err().to_string();
-            assert!(error.contains(reason), "{text}: {error}");
+            assert!(error.contains(reason) && !error.contains("s3cret"), "{text}: {error}");
         }
         assert!("a".repeat(300).parse::<ImageReference>().is_err());
         assert!(format!("a:{}", "t".repeat(129)).parse::<ImageReference>().is_err());

@@ -47,7 +47,7 @@ fn large() -> Vec<u8> {
 async fn push(repository: &RegistryRepository, bytes: &[u8]) -> Result<(Descriptor, BlobPush), Error> {
     let blob = Descriptor::of(media_type::LAYER_TAR, bytes);
     let content = BlobContent::Bytes(Bytes::copy_from_slice(bytes));
-    let push = repository.push_blob(&blob, &content, None).await?;
+    let push = repository.push_blob(&blob, &content).await?;
     Ok((blob, push))
 }
 
@@ -65,25 +65,23 @@ async fn what_is_pushed_can_be_pulled() {
     let registry = TestRegistry::start();
     let repository = anonymous(&registry);
     let directory = tempfile::tempdir().unwrap();
-    let (source, copy) = (directory.path().join("source"), directory.path().join("copy"));
-    fs::write(&source, large()).unwrap();
+    let path = directory.path().join("source");
+    fs::write(&path, [&b"before"[..], &large()[..], b"after"].concat()).unwrap();
     let blob = Descriptor::of(media_type::LAYER_TAR, &large());
-    let content = BlobContent::File(source);
-    assert_eq!(repository.push_blob(&blob, &content, None).await.unwrap(), BlobPush::Uploaded);
-    assert_eq!(repository.push_blob(&blob, &content, None).await.unwrap(), BlobPush::Present);
-    assert!(repository.has_blob(&blob.digest).await.unwrap());
-    repository.download_blob(&blob, &copy).await.unwrap();
-    assert!(fs::read(&copy).unwrap() == large());
+    let content = BlobContent::File { path, offset: 6 };
+    assert_eq!(repository.push_blob(&blob, &content).await.unwrap(), BlobPush::Uploaded);
+    assert_eq!(repository.push_blob(&blob, &content).await.unwrap(), BlobPush::Present);
+    assert!(repository.read_blob(&blob, blob.size).await.unwrap() == large());
 
     let image = push_image(&repository).await.unwrap();
     for version in ["1", image.digest.as_str()] {
         let pulled = repository.pull_manifest(version).await.unwrap();
-        assert_eq!((&pulled.descriptor, pulled.is_index()), (&image, false));
+        assert_eq!((&pulled.descriptor, pulled.descriptor.is_index()), (&image, false));
         assert_eq!(pulled.parse::<ImageManifest>().unwrap().layers.len(), 1);
     }
     let index = serde_json::to_vec(&ImageIndex::new(vec![image])).unwrap();
     repository.push_manifest(Some("all"), media_type::INDEX, &index).await.unwrap();
-    assert!(repository.pull_manifest("all").await.unwrap().is_index());
+    assert!(repository.pull_manifest("all").await.unwrap().descriptor.is_index());
     let missing = repository.pull_manifest("2").await.unwrap_err().to_string();
     assert_eq!(missing, format!("{}/acme/app:2 not found in registry {}", registry.host(), registry.host()));
 }
@@ -95,17 +93,15 @@ async fn blobs_are_mounted_from_other_repositories() {
     let repository = logged_in(&registry, LOGIN);
     let blob = Descriptor::of(media_type::LAYER_TAR, b"base");
     registry.put_blob("library/php", b"base");
-    let content = BlobContent::Bytes(Bytes::from_static(b"base"));
-    let pushed = repository.push_blob(&blob, &content, Some("library/php")).await.unwrap();
-    assert_eq!(pushed, BlobPush::Mounted);
-    assert!(!registry.requests().iter().any(|request| request.starts_with("PATCH")));
-    let (other, bytes) =
-        (Descriptor::of(media_type::LAYER_TAR, b"x"), BlobContent::Bytes(Bytes::from_static(b"x")));
-    assert_eq!(repository.push_blob(&other, &bytes, Some("library/php")).await.unwrap(), BlobPush::Uploaded);
+    let mounted = repository.push_without_content(&blob, Some("library/php")).await.unwrap();
+    assert_eq!(mounted, Some(BlobPush::Mounted));
+    let other = Descriptor::of(media_type::LAYER_TAR, b"x");
+    assert_eq!(repository.push_without_content(&other, Some("library/php")).await.unwrap(), None);
+    assert!(registry.requests().last().unwrap().starts_with("DELETE "), "the upload is canceled");
 }
 
 #[tokio::test]
-async fn referrers_are_listed_with_and_without_the_api() {
+async fn referrers_have_a_tagged_index_without_the_api() {
     for has_api in [true, false] {
         let registry = TestRegistry::start();
         if !has_api {
@@ -113,7 +109,6 @@ async fn referrers_are_listed_with_and_without_the_api() {
         }
         let repository = anonymous(&registry);
         let image = push_image(&repository).await.unwrap();
-        assert_eq!(repository.referrers(&image.digest, None).await.unwrap(), []);
         push(&repository, ImageManifest::EMPTY_CONFIG).await.unwrap();
         for kind in ["application/spdx+json", "application/vnd.in-toto+json"] {
             let (content, _) = push(&repository, kind.as_bytes()).await.unwrap();
@@ -124,11 +119,13 @@ async fn referrers_are_listed_with_and_without_the_api() {
                 repository.push_manifest(None, media_type::MANIFEST, &manifest).await.unwrap();
             }
         }
-        assert_eq!(repository.referrers(&image.digest, None).await.unwrap().len(), 2);
-        let sboms = repository.referrers(&image.digest, Some("application/spdx+json")).await.unwrap();
-        let [sbom] = sboms.as_slice() else { panic!("{sboms:?}") };
-        assert_eq!(sbom.artifact_type.as_deref(), Some("application/spdx+json"));
-        assert_eq!(registry.tags("acme/app").len(), if has_api { 1 } else { 2 });
+        let index = registry.manifest("acme/app", &image.digest.to_string().replace(':', "-"));
+        assert_eq!(index.is_none(), has_api);
+        if let Some(index) = index {
+            let kind = |at: usize| index["manifests"][at]["artifactType"].as_str().unwrap().to_owned();
+            assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
+            assert_eq!([kind(0), kind(1)], ["application/spdx+json", "application/vnd.in-toto+json"]);
+        }
     }
 }
 
@@ -179,12 +176,11 @@ async fn lies_are_detected() {
     registry.put_lie("acme/app", blob.digest.as_str(), b"lies");
     let lie = repository.read_blob(&blob, 100).await.unwrap_err();
     assert!(matches!(lie, Error::DigestMismatch { .. }), "{lie}");
-    let directory = tempfile::tempdir().unwrap();
-    assert!(repository.download_blob(&blob, &directory.path().join("file")).await.is_err());
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing half written");
     registry.put_lie("acme/app", blob.digest.as_str(), b"longer than true");
-    assert!(matches!(repository.read_blob(&blob, 100).await.unwrap_err(), Error::TooLarge { limit: 4, .. }));
-    assert!(matches!(repository.read_blob(&blob, 3).await.unwrap_err(), Error::TooLarge { limit: 3, .. }));
+    for (limit, most) in [(100, 4), (3, 3)] {
+        let error = repository.read_blob(&blob, limit).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("more than {most} bytes")), "{error}");
+    }
     registry.put_lie("acme/app", blob.digest.as_str(), b"tru");
     assert!(matches!(repository.read_blob(&blob, 100).await.unwrap_err(), Error::InvalidResponse { .. }));
 
@@ -196,7 +192,35 @@ async fn lies_are_detected() {
     registry.fault(Fault::Oversized(5 << 20)).on("GET", "/v2/acme/other/manifests/*");
     let reference: ImageReference = format!("{}/acme/other", registry.host()).parse().unwrap();
     let other = RegistryClient::new(RegistryOptions::default()).unwrap().repository(&reference);
-    assert!(matches!(other.pull_manifest("1").await.unwrap_err(), Error::TooLarge { .. }));
+    let error = other.pull_manifest("1").await.unwrap_err().to_string();
+    assert!(error.contains("more than 4194304 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn another_host_gets_no_credentials() {
+    let (registry, other) = (TestRegistry::start(), TestRegistry::start());
+    registry.password("s3cret");
+    let repository = logged_in(&registry, LOGIN);
+    let (blob, _) = push(&repository, b"blob").await.unwrap();
+    let redirect =
+        |to: String| registry.fault(Fault::Redirect(to)).on("GET", "/v2/acme/app/blobs/*").times(1);
+    let path = format!("/v2/acme/app/blobs/{}", blob.digest);
+    for is_token in [false, true] {
+        if is_token {
+            other.token_service("s3cret", false)
+        } else {
+            other.password("s3cret")
+        };
+        redirect(format!("http://{}{path}", other.host()));
+        let denied = repository.read_blob(&blob, 100).await.unwrap_err();
+        assert!(matches!(denied, Error::Unauthorized { .. }), "{denied}");
+        assert_eq!(other.requests(), [format!("GET {path}")]);
+        other.clear_requests();
+    }
+    // Plain HTTP stays on this machine.
+    redirect("http://registry.test/blob".to_owned());
+    let error = repository.read_blob(&blob, 100).await.unwrap_err().to_string();
+    assert!(error.ends_with("redirect to an address without HTTPS"), "{error}");
 }
 
 #[tokio::test]
@@ -259,7 +283,12 @@ async fn rate_limits_are_waited_for() {
     registry.fault(Fault::TooManyRequests { retry_after: 1 }).on("*", "/v2/acme/app/*").times(1);
     push_image(&repository).await.unwrap();
     assert_eq!(*events.lock().unwrap(), [1]);
-    registry.fault(Fault::TooManyRequests { retry_after: 100 }).on("*", "/v2/acme/app/*");
+    registry.fault(Fault::TooManyRequests { retry_after: 100 }).on("*", "/v2/acme/app/*").times(1);
     let error = repository.pull_manifest("1").await.unwrap_err();
     assert!(matches!(error, Error::RateLimited { retry_after: Some(100), .. }), "{error}");
+    // The sum of the waits counts.
+    registry.fault(Fault::TooManyRequests { retry_after: 1 }).on("*", "/v2/acme/app/blobs/*");
+    let error = push(&repository, b"x").await.unwrap_err();
+    assert!(matches!(error, Error::RateLimited { retry_after: Some(1), .. }), "{error}");
+    assert_eq!(*events.lock().unwrap(), [1, 1, 1]);
 }

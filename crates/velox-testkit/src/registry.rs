@@ -331,7 +331,7 @@ impl RegistryState {
         let Some(path) = request.path.strip_prefix("/v2/") else {
             return failure(404, "NOT_FOUND", "no such path");
         };
-        let Some((name, kind, rest)) = ["/blobs/uploads/", "/blobs/", "/manifests/", "/referrers/"]
+        let Some((name, kind, rest)) = ["/blobs/uploads/", "/blobs/", "/manifests/"]
             .iter()
             .find_map(|kind| path.split_once(kind).map(|(name, rest)| (name, *kind, rest)))
         else {
@@ -361,10 +361,6 @@ impl RegistryState {
             ("/manifests/", false) if request.method == Method::PUT => {
                 put_manifest(&mut content, request, name, rest)
             }
-            ("/referrers/", true) if !content.has_no_referrers => {
-                referrers(&mut content, request, name, rest)
-            }
-            ("/referrers/", true) => failure(404, "NOT_FOUND", "no such path"),
             _ => failure(405, "UNSUPPORTED", "unsupported"),
         }
     }
@@ -471,26 +467,6 @@ fn put_manifest(
         Some(subject) if !content.has_no_referrers => reply.header("oci-subject", subject),
         _ => reply,
     }
-}
-
-fn referrers(content: &mut RegistryContent, request: &HttpRequest, name: &str, subject: &str) -> HttpReply {
-    let wanted = request.parameter("artifactType");
-    let found: Vec<Value> = content
-        .images(name)
-        .manifests
-        .iter()
-        .filter_map(|(digest, (kind, bytes))| {
-            let manifest: Value = serde_json::from_slice(bytes).ok()?;
-            let artifact = manifest["artifactType"].as_str().or(manifest["config"]["mediaType"].as_str())?;
-            let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted == artifact);
-            (manifest["subject"]["digest"] == subject && is_wanted).then(|| {
-                json!({"mediaType": kind, "digest": digest, "size": bytes.len(), "artifactType": artifact,
-                    "annotations": manifest["annotations"]})
-            })
-        })
-        .collect();
-    let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": found});
-    HttpReply::new(200, "application/vnd.oci.image.index.v1+json", index.to_string())
 }
 
 /// The part of a blob that `Range: bytes=N-` asks for.

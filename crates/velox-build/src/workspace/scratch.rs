@@ -14,7 +14,7 @@ use crate::error::Error;
 ///   build-AbC123.lock     locked as long as its build runs
 ///   kept-AbC123/          of a build with --keep-workspace; never removed
 /// ```
-pub(crate) struct ScratchDirectory {
+pub struct ScratchDirectory {
     path: PathBuf,
     lock_path: PathBuf,
     _lock: File,
@@ -22,7 +22,11 @@ pub(crate) struct ScratchDirectory {
 }
 
 impl ScratchDirectory {
-    pub(crate) fn create(cache: &Path, keep: bool) -> Result<Self, Error> {
+    /// Creates a directory in the cache directory `cache`. With `keep`, it stays.
+    ///
+    /// # Errors
+    /// The cache directory isn't writable.
+    pub fn create(cache: &Path, keep: bool) -> Result<Self, Error> {
         let parent = cache.join("workspaces-v0");
         let failed = |error: io::Error| {
             Error::file("create a workspace in", &parent, &error)
@@ -41,7 +45,9 @@ impl ScratchDirectory {
         Ok(Self { path, lock_path, _lock: lock, keep })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -169,6 +169,7 @@ tags = ["1.4", "${TAG:-latest}"]
 entrypoint = ["/usr/bin/rr", "serve"]
 user = "www-data"
 add = [".rr.yaml:/etc/rr.yaml"]
+compression = "zstd"
 
 [image.labels]
 "org.opencontainers.image.vendor" = "${VENDOR}"

@@ -1,17 +1,18 @@
 //! Archives for `docker load`, which are OCI layouts, too.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
-    io::{self, Write as _},
+    io::{BufWriter, Write as _},
     path::Path,
 };
 
 use serde_json::json;
-use tar::{EntryType, Header};
 
 use super::{
-    assemble::{AssembledImage, ImageSet, json as to_json},
-    layout::{LAYOUT_FILE, entries, persist},
+    assemble::{ImageSet, blocking, json as to_json},
+    layer::header,
+    layout::{LAYOUT_FILE, entries, persist, temporary, write_layout},
     source::blob_path,
 };
 use crate::{Descriptor, Error, ImageIndex, ImageReference};
@@ -29,83 +30,47 @@ pub async fn write_archive(
     on_blob: &(dyn Fn(&Descriptor) + Sync),
 ) -> Result<(), Error> {
     let [image] = set.images.as_slice() else {
-        return Err(Error::InvalidImage {
-            name: archive.display().to_string(),
-            reason: "`docker load` takes the image of one platform".to_owned(),
-        });
+        let (name, reason) =
+            (archive.display().to_string(), "`docker load` takes the image of one platform".to_owned());
+        return Err(Error::InvalidImage { name, reason });
     };
     let layout =
         tempfile::tempdir_in(directory).map_err(|error| Error::Io { path: directory.to_owned(), error })?;
-    super::layout::write_layout(set, layout.path(), names, on_blob).await?;
-    let (image, names, archive) = (image.clone(), names.to_vec(), archive.to_owned());
-    let index = ImageIndex::new(entries(set, &names));
-    let shown = archive.clone();
-    let work = tokio::task::spawn_blocking(move || write(&image, &index, &names, layout.path(), &archive));
-    work.await.map_err(|error| Error::Io { path: shown, error: error.into() })?
-}
-
-fn write(
-    image: &AssembledImage,
-    index: &ImageIndex,
-    names: &[ImageReference],
-    layout: &Path,
-    archive: &Path,
-) -> Result<(), Error> {
-    let failed = |error| Error::Io { path: archive.to_owned(), error };
-    let directory = archive.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(directory).map_err(failed)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    let mut tar = tar::Builder::new(io::BufWriter::new(file.as_file_mut()));
-    let mut digests: Vec<_> =
-        image.layers.iter().chain([&image.config]).map(|it| &it.descriptor.digest).collect();
-    digests.push(&image.descriptor.digest);
-    digests.sort();
-    digests.dedup();
-    for digest in digests {
-        let path = blob_path(digest);
-        let source = File::open(layout.join(&path)).map_err(failed)?;
-        let size = source.metadata().map_err(failed)?.len();
-        tar.append_data(&mut header(size), &path, source).map_err(failed)?;
-    }
-    // docker's full names: without them, it loads the image without a name.
-    let tags: Vec<String> = names
-        .iter()
-        .map(|name| {
-            let registry =
-                if name.registry() == "docker.io" { String::new() } else { format!("{}/", name.registry()) };
-            let repository = name.repository();
-            let repository = match registry.as_str() {
-                "" => repository.strip_prefix("library/").unwrap_or(repository),
-                _ => repository,
-            };
-            format!("{registry}{repository}:{}", name.tag().unwrap_or("latest"))
-        })
-        .collect();
+    write_layout(set, layout.path(), names, on_blob).await?;
     let manifest = json!([{
         "Config": blob_path(&image.config.descriptor.digest),
-        "RepoTags": tags,
+        "RepoTags": names.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "Layers": image.layers.iter().map(|it| blob_path(&it.descriptor.digest)).collect::<Vec<_>>(),
     }]);
-    for (name, content) in [
-        ("index.json", to_json(index)?),
+    let files = [
+        ("index.json", to_json(&ImageIndex::new(entries(set, names)))?),
         ("manifest.json", to_json(&manifest)?),
         ("oci-layout", LAYOUT_FILE.to_vec()),
-    ] {
-        tar.append_data(&mut header(content.len() as u64), name, content.as_slice()).map_err(failed)?;
-    }
-    let mut out = tar.into_inner().map_err(failed)?;
-    out.flush().map_err(failed)?;
-    drop(out);
-    persist(file, archive)
-}
-
-fn header(size: u64) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(EntryType::Regular);
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(size);
-    header
+    ];
+    let blobs: BTreeSet<String> = set
+        .blobs()
+        .into_iter()
+        .map(|blob| &blob.descriptor)
+        .chain([&image.descriptor])
+        .map(|blob| blob_path(&blob.digest))
+        .collect();
+    let path = archive.to_owned();
+    let write = move || {
+        let failed = |error| Error::Io { path: path.clone(), error };
+        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
+        let mut file = temporary(&path)?;
+        let mut tar = tar::Builder::new(BufWriter::new(file.as_file_mut()));
+        for blob in &blobs {
+            let source = File::open(layout.path().join(blob)).map_err(failed)?;
+            let size = source.metadata().map_err(failed)?.len();
+            tar.append_data(&mut header(size, 0), blob, source).map_err(failed)?;
+        }
+        for (name, content) in &files {
+            let header = &mut header(content.len() as u64, 0);
+            tar.append_data(header, name, content.as_slice()).map_err(failed)?;
+        }
+        tar.into_inner().and_then(|mut out| out.flush()).map_err(failed)?;
+        persist(file, &path)
+    };
+    blocking(archive, write).await
 }

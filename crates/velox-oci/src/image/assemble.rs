@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    base::{OpenedBase, PlatformBase},
-    config::{HistoryLayer, ImageSettings},
-    files::{EntryKind, ImageAddition, LayerEntry, with_parents},
+    base::PlatformBase,
+    config::{ImageConfigFile, ImageSettings},
+    files::{ImageAddition, LayerEntry, LayerFiles, with_parents},
     layer::{BuiltLayer, write_layer},
     source::{BlobOrigin, ImageContent},
 };
@@ -20,10 +20,8 @@ const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 /// What an image is made from.
 #[derive(Debug)]
 pub struct ImageInput<'a> {
-    /// The base.
-    pub base: &'a OpenedBase,
-    /// The binary of each platform.
-    pub binaries: Vec<(Platform, PathBuf)>,
+    /// The platforms, each with its binary and its base.
+    pub targets: Vec<(&'a Platform, PathBuf, Option<&'a PlatformBase>)>,
     /// The files of the further layers.
     pub additions: &'a [ImageAddition],
     /// The properties.
@@ -33,35 +31,26 @@ pub struct ImageInput<'a> {
 }
 
 /// An image for one platform.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct AssembledImage {
     /// The manifest, with its platform.
     pub descriptor: Descriptor,
-    pub(crate) manifest: Vec<u8>,
     pub(crate) config: ImageContent,
     pub(crate) layers: Vec<ImageContent>,
 }
 
 /// The images of one tag.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ImageSet {
     /// The manifest of the only image, or the index of all.
     pub descriptor: Descriptor,
     /// One image for each platform.
     pub images: Vec<AssembledImage>,
-    pub(crate) index: Option<Vec<u8>>,
+    /// The manifests of the images, and the index if there are several.
+    pub(crate) manifests: Vec<(Descriptor, Vec<u8>)>,
 }
 
 impl ImageSet {
-    /// The bytes of the manifest or the index that [`descriptor`](Self::descriptor) describes.
-    pub(crate) fn top(&self) -> &[u8] {
-        match (&self.index, self.images.first()) {
-            (Some(index), _) => index,
-            (None, Some(image)) => &image.manifest,
-            (None, None) => &[],
-        }
-    }
-
     /// All blobs, each once.
     pub(crate) fn blobs(&self) -> Vec<&ImageContent> {
         let all = self.images.iter().flat_map(|image| image.layers.iter().chain([&image.config]));
@@ -86,78 +75,65 @@ impl ImageInput<'_> {
     /// Makes the layers and the manifests.
     ///
     /// # Errors
-    /// The base is invalid or for another platform, or a file can't be read or written.
+    /// A file can't be read or written, or a layer of the base is invalid.
     pub async fn assemble(&self) -> Result<ImageSet, Error> {
-        let mut shared: BTreeMap<bool, Vec<BuiltLayer>> = BTreeMap::new();
-        let mut images = Vec::new();
-        for (platform, binary) in &self.binaries {
-            let base = self.base.for_platform(platform, self.directory).await?;
-            let has_base = base.is_some();
-            let binary = LayerEntry {
-                path: self.settings.binary_path.trim_start_matches('/').to_owned(),
-                kind: EntryKind::File { source: binary.clone(), is_executable: true },
-            };
-            let mut layers = vec![self.layer(vec![binary], has_base).await?];
-            // Added files are the same on every platform.
-            if let Some(layers_of_files) = shared.get(&has_base) {
-                layers.extend(layers_of_files.iter().cloned());
-            } else {
-                let mut added = Vec::new();
-                for addition in self.additions {
-                    added.push(self.layer(addition.entries()?, has_base).await?);
-                }
-                layers.extend(added.iter().cloned());
-                shared.insert(has_base, added);
-            }
-            images.push(self.image(platform, base, layers)?);
+        // Added files are the same on every platform.
+        let has_base = self.targets.iter().any(|(_, _, base)| base.is_some());
+        let mut added = Vec::new();
+        for addition in self.additions {
+            added.push(self.layer(addition.files()?, has_base).await?);
         }
-        let (descriptor, index) = match images.as_slice() {
-            [one] => (one.descriptor.clone(), None),
-            all => {
-                let mut index = ImageIndex::new(all.iter().map(|image| image.descriptor.clone()).collect());
-                index.annotations = self.settings.labels.clone();
-                let index = json(&index)?;
-                (Descriptor::of(media_type::INDEX, &index), Some(index))
-            }
-        };
-        Ok(ImageSet { descriptor, images, index })
+        let (mut images, mut manifests) = (Vec::new(), Vec::new());
+        for (platform, binary, base) in &self.targets {
+            let path = self.settings.binary_path.trim_start_matches('/').to_owned();
+            let entry = LayerEntry::File { source: binary.clone(), is_executable: true };
+            let mut layers = vec![self.layer(LayerFiles::from([(path, entry)]), has_base).await?];
+            layers.extend(added.iter().cloned());
+            let (image, manifest) = self.image(platform, *base, layers)?;
+            manifests.push((image.descriptor.clone(), manifest));
+            images.push(image);
+        }
+        if manifests.len() > 1 {
+            let mut index = ImageIndex::new(manifests.iter().map(|(manifest, _)| manifest.clone()).collect());
+            index.annotations = self.settings.labels.clone();
+            let index = json(&index)?;
+            manifests.push((Descriptor::of(media_type::INDEX, &index), index));
+        }
+        let top = manifests.last().map(|(descriptor, _)| descriptor.clone());
+        let none =
+            || Error::InvalidImage { name: "the image".to_owned(), reason: "it has no target".to_owned() };
+        Ok(ImageSet { descriptor: top.ok_or_else(none)?, images, manifests })
     }
 
-    async fn layer(&self, entries: Vec<LayerEntry>, has_base: bool) -> Result<BuiltLayer, Error> {
-        let (directory, time) = (self.directory.to_owned(), self.settings.file_time);
-        let entries = with_parents(entries, has_base);
-        let work = tokio::task::spawn_blocking(move || write_layer(&directory, &entries, time));
-        work.await.map_err(|error| Error::Io { path: self.directory.to_owned(), error: error.into() })?
+    async fn layer(&self, files: LayerFiles, has_base: bool) -> Result<BuiltLayer, Error> {
+        let ImageSettings { file_time, compression, .. } = *self.settings;
+        let (directory, files) = (self.directory.to_owned(), with_parents(files, has_base));
+        blocking(self.directory, move || write_layer(&directory, &files, file_time, compression)).await
     }
 
     fn image(
         &self,
         platform: &Platform,
-        base: Option<PlatformBase>,
+        base: Option<&PlatformBase>,
         layers: Vec<BuiltLayer>,
-    ) -> Result<AssembledImage, Error> {
+    ) -> Result<(AssembledImage, Vec<u8>), Error> {
         let mut settings = self.settings.clone();
-        let base_config = base.as_ref().map(|base| base.config.clone());
-        let mut contents = Vec::new();
+        let (mut config, mut contents) = (ImageConfigFile::default(), Vec::new());
         if let Some(base) = base {
-            contents = base.layers;
-            if let Some((name, digest)) = base.origin {
-                settings.labels.entry(BASE_NAME.to_owned()).or_insert(name);
-                settings.labels.entry(BASE_DIGEST.to_owned()).or_insert(digest.to_string());
+            config = base.config.clone();
+            contents = base.layers(self.directory)?;
+            let digest = base.digest.as_ref().map(ToString::to_string);
+            for (label, value) in [(BASE_NAME, base.name.clone()), (BASE_DIGEST, digest)] {
+                if let Some(value) = value {
+                    settings.labels.entry(label.to_owned()).or_insert(value);
+                }
             }
         }
-        let added = self.additions.iter().map(|addition| format!("COPY {}", addition.destination));
-        let commands = std::iter::once(format!("COPY {}", self.settings.binary_path)).chain(added);
-        let history: Vec<HistoryLayer> = layers
-            .iter()
-            .zip(commands)
-            .map(|(layer, created_by)| HistoryLayer { diff_id: layer.diff_id.clone(), created_by })
-            .collect();
-        contents.extend(layers.into_iter().map(|layer| ImageContent {
-            descriptor: layer.descriptor,
-            origin: BlobOrigin::Content(BlobContent::File(layer.path)),
-        }));
-        let config = settings.merged(base_config.as_ref(), platform, &history)?;
+        let added = self.additions.iter().map(|addition| &addition.destination);
+        let commands = [&settings.binary_path].into_iter().chain(added).map(|path| format!("COPY {path}"));
+        let made: Vec<_> = layers.iter().map(|layer| layer.diff_id.clone()).zip(commands).collect();
+        contents.extend(layers.into_iter().map(|layer| layer.content));
+        let config = json(&config.merged(&settings, platform, &made))?;
         let config = ImageContent {
             descriptor: Descriptor::of(media_type::CONFIG, &config),
             origin: BlobOrigin::Content(BlobContent::Bytes(config.into())),
@@ -170,11 +146,20 @@ impl ImageInput<'_> {
         let manifest = json(&manifest)?;
         let mut descriptor = Descriptor::of(media_type::MANIFEST, &manifest);
         descriptor.platform = Some(platform.clone());
-        Ok(AssembledImage { descriptor, manifest, config, layers: contents })
+        Ok((AssembledImage { descriptor, config, layers: contents }, manifest))
     }
 }
 
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value)
         .map_err(|error| Error::InvalidImage { name: "the image".to_owned(), reason: error.to_string() })
+}
+
+/// Runs work on files outside the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.map_err(|error| Error::Io { path: path.to_owned(), error: error.into() })?
 }

@@ -1,29 +1,22 @@
 //! The image that a new one is based on.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    layer::compress_layer,
-    source::{BlobOrigin, ImageContent, ImageSource, TarIndex},
+    config::ImageConfigFile,
+    layer::recompress_layer,
+    source::{FileSet, ImageContent, ImageSource},
 };
 use crate::{
-    BlobContent, BlobDigest, Descriptor, Error, ImageIndex, ImageManifest, ImageReference, InvalidReference,
-    Platform, RegistryClient, media_type,
+    BlobDigest, Descriptor, Error, ImageIndex, ImageManifest, ImageReference, InvalidReference, Platform,
+    RegistryClient, media_type, pull::MAX_MANIFEST_BYTES,
 };
 
-const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
 /// The annotation of a tag in an OCI layout.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
-const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 /// Where a base is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,27 +31,21 @@ pub enum BaseImage {
     Archive(PathBuf),
 }
 
-/// A base whose manifest or index was read: [`BaseImage::open`].
+/// The base of an image for one platform: [`BaseImage::open`].
 #[derive(Debug)]
-pub struct OpenedBase(Option<OpenedImage>);
-
-#[derive(Debug)]
-struct OpenedImage {
-    name: String,
-    source: ImageSource,
-    /// The index or the manifest; `None`: the archive has neither.
-    top: Option<Descriptor>,
-    /// The images for the platforms; one without a platform if there is no index.
-    manifests: Vec<Descriptor>,
+pub struct PlatformBase {
+    pub(crate) config: ImageConfigFile,
+    layers: BaseLayers,
+    /// The name in a registry, and the digest of the base for all platforms.
+    pub(crate) name: Option<String>,
+    pub(crate) digest: Option<BlobDigest>,
 }
 
-/// A base for one platform.
 #[derive(Debug)]
-pub(crate) struct PlatformBase {
-    pub(crate) config: Value,
-    pub(crate) layers: Vec<ImageContent>,
-    /// The name and the digest of the whole base.
-    pub(crate) origin: Option<(String, BlobDigest)>,
+enum BaseLayers {
+    Blobs(Vec<ImageContent>),
+    /// The layers of an archive of `docker save` without an OCI layout; they have no digests of their own.
+    Saved(FileSet, Vec<String>),
 }
 
 /// `manifest.json` of `docker save`.
@@ -94,250 +81,202 @@ impl BaseImage {
         }
     }
 
-    /// Reads the manifest or the index.
+    /// Reads the manifests and the configurations for these platforms. `None` for each of them: there is no base.
     ///
     /// # Errors
-    /// The base is missing or invalid, or the registry fails.
-    pub async fn open(&self, client: &RegistryClient) -> Result<OpenedBase, Error> {
-        let (source, top) = match self {
-            Self::Scratch => return Ok(OpenedBase(None)),
+    /// The base is missing or invalid, lacks a platform ([`Error::NoPlatform`]), or the registry fails.
+    pub async fn open(
+        &self,
+        client: &RegistryClient,
+        platforms: &[Platform],
+    ) -> Result<Vec<Option<PlatformBase>>, Error> {
+        let (mut name, mut tag) = (None, None);
+        let mut top = None;
+        let source = match self {
+            Self::Scratch => return Ok(platforms.iter().map(|_| None).collect()),
             Self::Registry(reference) => {
                 let repository = client.repository(reference);
-                let manifest = repository.pull_manifest(reference.version()).await?;
-                (ImageSource::Registry(repository), Some(manifest.descriptor))
+                top = Some(repository.pull_manifest(reference.version()).await?.descriptor);
+                name = Some(reference.to_string());
+                ImageSource::Registry(repository)
             }
-            Self::Layout(directory, tag) => {
-                let index = directory.join("index.json");
-                let text = fs::read(&index).map_err(|error| Error::Io { path: index, error })?;
-                let name = directory.display().to_string();
-                (ImageSource::Layout(directory.clone()), Some(selected(&name, &text, tag.as_deref())?))
+            Self::Layout(directory, selected) => {
+                tag = selected.as_deref();
+                ImageSource::Files(FileSet::directory(directory)?)
             }
-            Self::Archive(path) => {
-                let index = TarIndex::open(path)?;
-                let name = path.display().to_string();
-                let layout = index.read("index.json", MAX_MANIFEST_BYTES)?;
-                let top = layout.map(|text| selected(&name, &text, None)).transpose()?;
-                (ImageSource::Archive(Arc::new(index)), top)
-            }
+            Self::Archive(path) => ImageSource::Files(FileSet::archive(path)?),
         };
-        let name = match self {
-            Self::Registry(reference) => reference.to_string(),
-            _ => source.name(),
+        if let ImageSource::Files(files) = &source {
+            let index = files.read("index.json", MAX_MANIFEST_BYTES as u64)?;
+            top = index.map(|index| selected(&source.name(), &index, tag)).transpose()?;
+        }
+        let opened = OpenedImage { name: name.clone().unwrap_or_else(|| source.name()), source };
+        let Some(top) = top else { return platforms.iter().map(|it| opened.saved(it).map(Some)).collect() };
+        let index: Option<ImageIndex> = match top.is_index() {
+            true => Some(opened.parsed(&top, MAX_MANIFEST_BYTES as u64).await?),
+            false => None,
         };
-        let manifests = match &top {
-            Some(top) if is_index(top) => {
-                let text = source.read(top, MAX_MANIFEST_BYTES).await?;
-                parsed::<ImageIndex>(&name, &text)?.manifests
-            }
-            Some(top) => vec![top.clone()],
-            None => Vec::new(),
-        };
-        Ok(OpenedBase(Some(OpenedImage { name, source, top, manifests })))
+        let mut bases = Vec::new();
+        for platform in platforms {
+            let manifest = match &index {
+                Some(index) => opened.manifest_for(index, platform)?,
+                None => &top,
+            };
+            let (config, layers) = opened.image(manifest, platform).await?;
+            let (name, digest) = (name.clone(), Some(top.digest.clone()));
+            bases.push(Some(PlatformBase { config, layers, name, digest }));
+        }
+        Ok(bases)
     }
 }
 
-impl OpenedBase {
-    /// The base for a platform. Layers that aren't compressed yet are compressed into `directory`.
-    pub(crate) async fn for_platform(
-        &self,
-        platform: &Platform,
-        directory: &Path,
-    ) -> Result<Option<PlatformBase>, Error> {
-        let Some(image) = &self.0 else { return Ok(None) };
-        let Some(descriptor) = image.manifest_for(platform)? else {
-            return image.saved(platform, directory).map(Some);
-        };
-        let text = image.source.read(&descriptor, MAX_MANIFEST_BYTES).await?;
-        let manifest: ImageManifest = parsed(&image.name, &text)?;
-        let config = image.source.read(&manifest.config, MAX_CONFIG_BYTES).await?;
-        let config = image.checked(parsed(&image.name, &config)?, platform, manifest.layers.len())?;
-        let layers = manifest.layers.into_iter().map(|layer| {
-            let origin = image.source.layer(&layer)?;
-            Ok(ImageContent { descriptor: with_oci_type(layer), origin })
-        });
-        let origin = image.top.clone().map(|top| (image.name.clone(), top.digest));
-        Ok(Some(PlatformBase { config, layers: layers.collect::<Result<_, Error>>()?, origin }))
-    }
-
-    /// Fails if the base is not for this platform.
-    ///
-    /// # Errors
-    /// [`Error::NoPlatform`] or [`Error::OtherPlatform`], or the configuration of the base is unreadable.
-    pub async fn check(&self, platform: &Platform) -> Result<(), Error> {
-        let Some(image) = &self.0 else { return Ok(()) };
-        let config = match image.manifest_for(platform)? {
-            Some(descriptor) => {
-                let text = image.source.read(&descriptor, MAX_MANIFEST_BYTES).await?;
-                let manifest: ImageManifest = parsed(&image.name, &text)?;
-                image.source.read(&manifest.config, MAX_CONFIG_BYTES).await?
-            }
-            None => image.saved_config()?.2,
-        };
-        image.checked_platform(&parsed(&image.name, &config)?, platform)
-    }
+struct OpenedImage {
+    name: String,
+    source: ImageSource,
 }
 
 impl OpenedImage {
-    /// The manifest for a platform; `None`: the archive has no manifests.
-    fn manifest_for(&self, platform: &Platform) -> Result<Option<Descriptor>, Error> {
-        let Some(top) = &self.top else { return Ok(None) };
-        if !is_index(top) {
-            return Ok(Some(top.clone()));
-        }
-        let fits = |it: &&Descriptor| {
-            it.platform
-                .as_ref()
-                .is_some_and(|it| it.os == platform.os && it.architecture == platform.architecture)
-        };
-        let fitting: Vec<&Descriptor> = self.manifests.iter().filter(fits).collect();
-        let variant = |it: &Descriptor| it.platform.as_ref().and_then(|it| it.variant.clone());
+    async fn parsed<T: DeserializeOwned>(&self, blob: &Descriptor, limit: u64) -> Result<T, Error> {
+        parsed(&self.name, &self.source.read(blob, limit).await?)
+    }
+
+    fn manifest_for<'a>(&self, index: &'a ImageIndex, wanted: &Platform) -> Result<&'a Descriptor, Error> {
+        let platforms = || index.manifests.iter().filter_map(|it| Some((it.platform.as_ref()?, it)));
+        let fitting: Vec<_> = platforms()
+            .filter(|(it, _)| it.os == wanted.os && it.architecture == wanted.architecture)
+            .collect();
         // `v8` of arm64 is its only one, and often left out.
-        let exact = fitting.iter().find(|it| variant(it) == platform.variant);
-        let found = exact.copied().or_else(|| match platform.architecture.as_str() {
-            "arm" => fitting.iter().find(|it| variant(it) <= platform.variant).copied(),
-            _ => fitting.first().copied(),
+        let exact = fitting.iter().find(|(it, _)| it.variant == wanted.variant);
+        let found = exact.or_else(|| match wanted.architecture.as_str() {
+            "arm" => {
+                let older = fitting.iter().filter(|(it, _)| it.variant <= wanted.variant);
+                older.max_by_key(|(it, _)| &it.variant)
+            }
+            _ => fitting.first(),
         });
-        found.cloned().map(Some).ok_or_else(|| Error::NoPlatform {
+        found.map(|(_, manifest)| *manifest).ok_or_else(|| Error::NoPlatform {
             name: self.name.clone(),
-            platform: platform.to_string(),
-            available: self
-                .manifests
-                .iter()
-                .filter_map(|it| it.platform.as_ref())
-                .filter(|it| it.os != "unknown")
-                .map(ToString::to_string)
+            platform: wanted.to_string(),
+            // Those of attestations are unknown.
+            available: platforms()
+                .filter(|(it, _)| it.os != "unknown")
+                .map(|(it, _)| it.to_string())
                 .collect(),
         })
     }
 
-    /// Checks that the configuration is for this platform, and describes these layers.
-    fn checked(&self, config: Value, platform: &Platform, layers: usize) -> Result<Value, Error> {
-        self.checked_platform(&config, platform)?;
-        let diff_ids = config.pointer("/rootfs/diff_ids").and_then(Value::as_array).map_or(0, Vec::len);
-        match diff_ids == layers {
-            true => Ok(config),
-            false => Err(Error::InvalidImage {
-                name: self.name.clone(),
-                reason: format!("it has {layers} layers, but its configuration describes {diff_ids}"),
-            }),
-        }
+    async fn image(
+        &self,
+        manifest: &Descriptor,
+        platform: &Platform,
+    ) -> Result<(ImageConfigFile, BaseLayers), Error> {
+        let manifest: ImageManifest = self.parsed(manifest, MAX_MANIFEST_BYTES as u64).await?;
+        let config = self.parsed(&manifest.config, MAX_CONFIG_BYTES).await?;
+        self.check(&config, platform, manifest.layers.len())?;
+        let layers = manifest.layers.into_iter().map(|layer| {
+            let origin = self.source.layer(&layer)?;
+            Ok(ImageContent { descriptor: with_oci_type(layer), origin })
+        });
+        Ok((config, BaseLayers::Blobs(layers.collect::<Result<_, Error>>()?)))
     }
 
-    fn checked_platform(&self, config: &Value, platform: &Platform) -> Result<(), Error> {
-        let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (os, architecture) = (text("os"), text("architecture"));
-        let is_same = (os == platform.os || os.is_empty())
-            && (architecture == platform.architecture || architecture.is_empty());
-        match is_same {
-            true => Ok(()),
-            false => Err(Error::OtherPlatform {
+    /// Checks that the configuration is for this platform, and describes these layers.
+    fn check(&self, config: &ImageConfigFile, platform: &Platform, layers: usize) -> Result<(), Error> {
+        let ImageConfigFile { os, architecture, rootfs, .. } = config;
+        let is = |text: &str, wanted: &str| text == wanted || text.is_empty();
+        if !is(os, &platform.os) || !is(architecture, &platform.architecture) {
+            let available = vec![format!("{os}/{architecture}")];
+            return Err(Error::NoPlatform {
                 name: self.name.clone(),
                 platform: platform.to_string(),
-                actual: format!("{os}/{architecture}"),
-            }),
+                available,
+            });
+        }
+        match rootfs.diff_ids.len() {
+            described if described == layers => Ok(()),
+            described => {
+                let reason = format!("it has {layers} layers, but its configuration describes {described}");
+                Err(Error::InvalidImage { name: self.name.clone(), reason })
+            }
         }
     }
 
-    /// The archive of `docker save`, the names of its layers, and the configuration.
-    fn saved_config(&self) -> Result<(&TarIndex, Vec<String>, Vec<u8>), Error> {
+    /// An archive of `docker save` without an index.
+    fn saved(&self, platform: &Platform) -> Result<PlatformBase, Error> {
         let invalid = |reason: String| Error::InvalidImage { name: self.name.clone(), reason };
-        let ImageSource::Archive(index) = &self.source else {
+        let ImageSource::Files(files) = &self.source else {
             return Err(invalid("it has no image".to_owned()));
         };
-        let text = index.read("manifest.json", MAX_MANIFEST_BYTES)?;
+        let text = files.read("manifest.json", MAX_MANIFEST_BYTES as u64)?;
         let text = text.ok_or_else(|| invalid("it has neither index.json nor manifest.json".to_owned()))?;
         let saved: Vec<SavedImage> = parsed(&self.name, &text)?;
         let [image] = <[SavedImage; 1]>::try_from(saved)
             .map_err(|all| invalid(format!("expected one image, found {}", all.len())))?;
-        let config = index.read(&image.config, MAX_CONFIG_BYTES)?;
+        let config = files.read(&image.config, MAX_CONFIG_BYTES)?;
         let config = config.ok_or_else(|| invalid(format!("it lacks `{}`", image.config)))?;
-        Ok((index, image.layers, config))
-    }
-
-    /// Reads an archive of `docker save` without an index.
-    fn saved(&self, platform: &Platform, directory: &Path) -> Result<PlatformBase, Error> {
-        let (index, names, config) = self.saved_config()?;
-        let config = self.checked(parsed(&self.name, &config)?, platform, names.len())?;
-        let mut layers = Vec::new();
-        for name in &names {
-            layers.push(self.saved_layer(index, name, directory)?);
-        }
-        Ok(PlatformBase { config, layers, origin: None })
-    }
-
-    fn saved_layer(&self, index: &TarIndex, name: &str, directory: &Path) -> Result<ImageContent, Error> {
-        use std::io::{Read as _, Seek as _, SeekFrom};
-        let failed = |error| Error::Io { path: index.path.clone(), error };
-        let (offset, size) = index.find(name).ok_or_else(|| Error::InvalidImage {
-            name: self.name.clone(),
-            reason: format!("it lacks `{name}`"),
-        })?;
-        let mut file = fs::File::open(&index.path).map_err(failed)?;
-        file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-        let mut start = Vec::new();
-        (&mut file).take(4).read_to_end(&mut start).map_err(failed)?;
-        file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-        let media_type = match start.as_slice() {
-            start if start.starts_with(GZIP_MAGIC) => media_type::LAYER_GZIP,
-            start if start.starts_with(ZSTD_MAGIC) => media_type::LAYER_ZSTD,
-            _ => {
-                let layer = compress_layer(directory, &mut file.take(size))?;
-                let origin = BlobOrigin::Content(BlobContent::File(layer.path));
-                return Ok(ImageContent { descriptor: layer.descriptor, origin });
-            }
-        };
-        let mut hash = super::layer::HashingWriter::new(std::io::sink());
-        std::io::copy(&mut file.take(size), &mut hash).map_err(failed)?;
-        let (_, digest, size) = hash.finish();
-        let origin = BlobOrigin::Part { path: index.path.clone(), offset };
-        Ok(ImageContent { descriptor: Descriptor::new(media_type, digest, size), origin })
+        let config = parsed(&self.name, &config)?;
+        self.check(&config, platform, image.layers.len())?;
+        Ok(PlatformBase {
+            config,
+            layers: BaseLayers::Saved(files.clone(), image.layers),
+            name: None,
+            digest: None,
+        })
     }
 }
 
-fn is_index(descriptor: &Descriptor) -> bool {
-    [media_type::INDEX, media_type::DOCKER_INDEX].contains(&descriptor.media_type.as_str())
+impl PlatformBase {
+    /// The layers. Those of `docker save` are compressed into `directory`, and compared with the configuration.
+    pub(crate) fn layers(&self, directory: &Path) -> Result<Vec<ImageContent>, Error> {
+        let (files, names) = match &self.layers {
+            BaseLayers::Blobs(layers) => return Ok(layers.clone()),
+            BaseLayers::Saved(files, names) => (files, names),
+        };
+        let mut layers = Vec::new();
+        for (name, diff_id) in names.iter().zip(&self.config.rootfs.diff_ids) {
+            let part = files.find(name)?.ok_or_else(|| files.invalid(format!("it lacks `{name}`")))?;
+            let layer = recompress_layer(directory, &part)?;
+            if layer.diff_id != *diff_id {
+                return Err(files.invalid(format!("`{name}` has another content than {diff_id}")));
+            }
+            layers.push(layer.content);
+        }
+        Ok(layers)
+    }
 }
 
 /// The image of an OCI layout: the tagged one, else the only one.
 fn selected(name: &str, index: &[u8], tag: Option<&str>) -> Result<Descriptor, Error> {
-    let invalid = |reason: String| Error::InvalidImage { name: name.to_owned(), reason };
     let manifests = parsed::<ImageIndex>(name, index)?.manifests;
     let tag_of = |it: &Descriptor| it.annotations.get(REF_NAME).cloned();
-    let tags: Vec<String> = manifests.iter().filter_map(tag_of).collect();
-    match (tag, manifests.as_slice()) {
-        (Some(tag), _) => {
-            let found = manifests.iter().find(|it| tag_of(it).as_deref() == Some(tag));
-            found
-                .cloned()
-                .ok_or_else(|| invalid(format!("it has no tag `{tag}`; its tags are: {}", tags.join(", "))))
+    let tags = manifests.iter().filter_map(tag_of).collect::<Vec<_>>().join(", ");
+    let reason = match (tag, manifests.as_slice()) {
+        (Some(tag), _) => match manifests.iter().find(|it| tag_of(it).as_deref() == Some(tag)) {
+            Some(found) => return Ok(found.clone()),
+            None => format!("it has no tag `{tag}`; its tags are: {tags}"),
+        },
+        (None, []) => "it has no image".to_owned(),
+        (None, [first, rest @ ..]) if rest.iter().all(|it| it.digest == first.digest) => {
+            return Ok(first.clone());
         }
-        (None, [one]) => Ok(one.clone()),
-        (None, []) => Err(invalid("it has no image".to_owned())),
-        (None, [first, rest @ ..]) if rest.iter().all(|it| it.digest == first.digest) => Ok(first.clone()),
-        (None, _) => Err(invalid(format!(
-            "it has several images; select one with oci:DIRECTORY:TAG: {}",
-            tags.join(", ")
-        ))),
-    }
+        (None, _) => format!("it has several images; select one with oci:DIRECTORY:TAG: {tags}"),
+    };
+    Err(Error::InvalidImage { name: name.to_owned(), reason })
 }
 
 /// The same layer in an OCI manifest.
-fn with_oci_type(layer: Descriptor) -> Descriptor {
-    match layer.media_type.as_str() {
-        media_type::DOCKER_LAYER_GZIP => {
-            Descriptor { media_type: media_type::LAYER_GZIP.to_owned(), ..layer }
-        }
-        "application/vnd.docker.image.rootfs.diff.tar" => {
-            Descriptor { media_type: media_type::LAYER_TAR.to_owned(), ..layer }
-        }
-        "application/vnd.docker.image.rootfs.diff.tar.zstd" => {
-            Descriptor { media_type: media_type::LAYER_ZSTD.to_owned(), ..layer }
-        }
-        _ => layer,
-    }
+fn with_oci_type(mut layer: Descriptor) -> Descriptor {
+    let oci = match layer.media_type.strip_prefix("application/vnd.docker.image.rootfs.diff.tar") {
+        Some("") => media_type::LAYER_TAR,
+        Some(".gzip") => media_type::LAYER_GZIP,
+        Some(".zstd") => media_type::LAYER_ZSTD,
+        _ => return layer,
+    };
+    oci.clone_into(&mut layer.media_type);
+    layer
 }
 
-pub(crate) fn parsed<T: serde::de::DeserializeOwned>(name: &str, text: &[u8]) -> Result<T, Error> {
+pub(crate) fn parsed<T: DeserializeOwned>(name: &str, text: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(text)
         .map_err(|error| Error::InvalidImage { name: name.to_owned(), reason: error.to_string() })
 }

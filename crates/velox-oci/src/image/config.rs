@@ -3,9 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{BlobDigest, Error, Platform};
+use crate::{BlobDigest, Platform, model::null_is_default};
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Identifiers of the base's own build.
+const BUILD_KEYS: [&str; 6] =
+    ["container", "container_config", "docker_version", "id", "parent", "moby.buildkit.buildinfo.v1"];
 
 /// The properties of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,97 +28,95 @@ pub struct ImageSettings {
     pub user: Option<String>,
     /// The annotations of the manifests, and the labels of the configuration.
     pub labels: BTreeMap<String, String>,
+    /// The compression of the new layers.
+    pub compression: LayerCompression,
 }
 
-/// A layer in the history of an image.
-pub(crate) struct HistoryLayer {
-    pub(crate) diff_id: BlobDigest,
-    pub(crate) created_by: String,
+/// The compression of a layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LayerCompression {
+    /// Every program reads it.
+    #[default]
+    Gzip,
+    /// Smaller and faster; Docker 23, containerd 1.5, Podman 2 and later read it.
+    Zstd,
 }
 
-impl ImageSettings {
-    /// The configuration as JSON. `base` is the configuration of the base.
+/// A configuration. Unknown keys are kept.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct ImageConfigFile {
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(crate) architecture: String,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(crate) os: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    variant: Option<String>,
+    #[serde(default)]
+    created: Option<String>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    config: RunConfig,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(crate) rootfs: RootFileSystem,
+    #[serde(default, deserialize_with = "null_is_default")]
+    history: Vec<Value>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RunConfig {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    labels: BTreeMap<String, String>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct RootFileSystem {
+    #[serde(default, rename = "type", deserialize_with = "null_is_default")]
+    kind: String,
+    /// The digests of the uncompressed layers.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(crate) diff_ids: Vec<BlobDigest>,
+}
+
+impl ImageConfigFile {
+    /// The configuration with further layers, each with the command that made it.
     pub(crate) fn merged(
-        &self,
-        base: Option<&Value>,
+        mut self,
+        settings: &ImageSettings,
         platform: &Platform,
-        layers: &[HistoryLayer],
-    ) -> Result<Vec<u8>, Error> {
-        let mut config = match base {
-            Some(Value::Object(config)) => config.clone(),
-            _ => Map::new(),
-        };
-        // Identifiers of the base's own build.
-        for key in
-            ["container", "container_config", "docker_version", "id", "parent", "moby.buildkit.buildinfo.v1"]
-        {
-            config.remove(key);
+        layers: &[(BlobDigest, String)],
+    ) -> Self {
+        self.other.retain(|key, _| !BUILD_KEYS.contains(&key.as_str()));
+        self.created = Some(settings.created.clone());
+        self.architecture.clone_from(&platform.architecture);
+        self.os.clone_from(&platform.os);
+        self.variant = platform.variant.clone().or(self.variant);
+        let run = &mut self.config;
+        run.other.remove("Image");
+        let binary = std::slice::from_ref(&settings.binary_path);
+        let entrypoint = settings.entrypoint.as_deref().unwrap_or(binary);
+        if !entrypoint.is_empty() {
+            // The arguments of the base's command are not for another one.
+            run.other.remove("Cmd");
+            run.other.insert("Entrypoint".to_owned(), json!(entrypoint));
         }
-        config.insert("created".to_owned(), json!(self.created));
-        config.insert("architecture".to_owned(), json!(platform.architecture));
-        config.insert("os".to_owned(), json!(platform.os));
-        if let Some(variant) = &platform.variant {
-            config.insert("variant".to_owned(), json!(variant));
+        if let Some(user) = &settings.user {
+            run.other.insert("User".to_owned(), json!(user));
         }
-        let run = object(&mut config, "config");
-        run.remove("Image");
-        match self.entrypoint.as_deref() {
-            Some([]) => {}
-            Some(words) => set_entrypoint(run, words),
-            None => set_entrypoint(run, std::slice::from_ref(&self.binary_path)),
-        }
-        if let Some(user) = &self.user {
-            run.insert("User".to_owned(), json!(user));
-        }
-        run.entry("Env")
-            .or_insert_with(|| json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]));
-        if !self.labels.is_empty() {
-            let labels = object(run, "Labels");
-            labels.extend(self.labels.iter().map(|(key, value)| (key.clone(), json!(value))));
-        }
-        let rootfs = object(&mut config, "rootfs");
-        rootfs.insert("type".to_owned(), json!("layers"));
-        let diff_ids = array(rootfs, "diff_ids");
-        let had_layers = !diff_ids.is_empty();
-        diff_ids.extend(layers.iter().map(|layer| json!(layer.diff_id)));
+        run.other.entry("Env").or_insert_with(|| json!([PATH]));
+        run.labels.extend(settings.labels.clone());
         // A history must be complete.
-        let has_history = config.get("history").and_then(Value::as_array).is_some_and(|it| !it.is_empty());
-        if has_history || !had_layers {
-            array(&mut config, "history").extend(layers.iter().map(
-                |layer| json!({ "created": self.created, "created_by": layer.created_by, "comment": "vx" }),
+        if !self.history.is_empty() || self.rootfs.diff_ids.is_empty() {
+            self.history.extend(layers.iter().map(
+                |(_, command)| json!({ "created": settings.created, "created_by": command, "comment": "vx" }),
             ));
         }
-        serde_json::to_vec(&config)
-            .map_err(|error| Error::InvalidImage { name: "the image".to_owned(), reason: error.to_string() })
-    }
-}
-
-/// The arguments of the base's command are not for another one.
-fn set_entrypoint(run: &mut Map<String, Value>, words: &[String]) {
-    run.remove("Cmd");
-    run.insert("Entrypoint".to_owned(), json!(words));
-}
-
-/// The object at a key, which replaces `null`.
-fn object<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
-    let value = parent.entry(key).or_insert_with(|| json!({}));
-    if !value.is_object() {
-        *value = json!({});
-    }
-    match value {
-        Value::Object(object) => object,
-        _ => unreachable!("an object was just inserted"),
-    }
-}
-
-fn array<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
-    let value = parent.entry(key).or_insert_with(|| json!([]));
-    if !value.is_array() {
-        *value = json!([]);
-    }
-    match value {
-        Value::Array(array) => array,
-        _ => unreachable!("an array was just inserted"),
+        "layers".clone_into(&mut self.rootfs.kind);
+        self.rootfs.diff_ids.extend(layers.iter().map(|(diff_id, _)| diff_id.clone()));
+        self
     }
 }
 
@@ -120,15 +124,11 @@ fn array<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value
 mod tests {
     use super::*;
 
-    fn merged(settings: &ImageSettings, base: Option<&Value>) -> Value {
-        let platform = Platform {
-            architecture: "arm64".to_owned(),
-            os: "linux".to_owned(),
-            variant: None,
-            os_version: None,
-        };
-        let layer = HistoryLayer { diff_id: BlobDigest::of(b"new"), created_by: "COPY rr".to_owned() };
-        serde_json::from_slice(&settings.merged(base, &platform, &[layer]).unwrap()).unwrap()
+    fn merged(settings: &ImageSettings, base: Value) -> Value {
+        let platform = Platform::of_go("linux", "arm64", None);
+        let base: ImageConfigFile = serde_json::from_value(base).unwrap();
+        let layer = (BlobDigest::of(b"new"), "COPY rr".to_owned());
+        serde_json::to_value(base.merged(settings, &platform, &[layer])).unwrap()
     }
 
     fn settings() -> ImageSettings {
@@ -143,39 +143,35 @@ mod tests {
     #[test]
     fn the_base_is_kept_where_nothing_else_is_said() {
         let base = json!({
-            "architecture": "arm64", "os": "linux", "created": "2020-01-01T00:00:00Z", "container": "x",
+            "architecture": "arm64", "os": "linux", "variant": "v8", "created": "2020-01-01T00:00:00Z", "container": "x",
             "config": { "Env": ["PHP_VERSION=8.4"], "Cmd": ["php", "-a"], "Entrypoint": ["docker-php-entrypoint"],
                 "WorkingDir": "/app", "User": "www-data", "Labels": { "a": "old", "b": "old" } },
             "rootfs": { "type": "layers", "diff_ids": [BlobDigest::of(b"old")] },
             "history": [{ "created_by": "php" }],
         });
-        let config = merged(&settings(), Some(&base));
-        let run = &config["config"];
-        assert_eq!(run["Entrypoint"], json!(["/usr/bin/rr"]));
-        assert_eq!(run["Cmd"], Value::Null);
-        assert_eq!((&run["WorkingDir"], &run["User"]), (&json!("/app"), &json!("www-data")));
-        assert_eq!(run["Env"], json!(["PHP_VERSION=8.4"]));
-        assert_eq!(run["Labels"], json!({ "a": "new", "b": "old" }));
-        assert_eq!(config["rootfs"]["diff_ids"], json!([BlobDigest::of(b"old"), BlobDigest::of(b"new")]));
-        assert_eq!(config["history"].as_array().unwrap().len(), 2);
-        assert_eq!(
-            (&config["created"], &config["container"]),
-            (&json!("2026-01-02T03:04:05Z"), &Value::Null)
-        );
-
+        let mut expected = base.clone();
+        expected.as_object_mut().unwrap().remove("container");
+        expected["created"] = json!("2026-01-02T03:04:05Z");
+        expected["config"]["Labels"] = json!({ "a": "new", "b": "old" });
+        expected["config"]["User"] = json!("rr");
+        expected["rootfs"]["diff_ids"] = json!([BlobDigest::of(b"old"), BlobDigest::of(b"new")]);
+        expected["history"] = json!([
+            { "created_by": "php" },
+            { "created": "2026-01-02T03:04:05Z", "created_by": "COPY rr", "comment": "vx" },
+        ]);
         let kept = ImageSettings { entrypoint: Some(Vec::new()), user: Some("rr".to_owned()), ..settings() };
-        let config = merged(&kept, Some(&base));
-        assert_eq!(config["config"]["Entrypoint"], json!(["docker-php-entrypoint"]));
-        assert_eq!(
-            (&config["config"]["Cmd"], &config["config"]["User"]),
-            (&json!(["php", "-a"]), &json!("rr"))
-        );
+        assert_eq!(merged(&kept, base.clone()), expected);
+
+        expected["config"]["User"] = json!("www-data");
+        expected["config"]["Entrypoint"] = json!(["/usr/bin/rr"]);
+        expected["config"].as_object_mut().unwrap().remove("Cmd");
+        assert_eq!(merged(&settings(), base), expected);
     }
 
     #[test]
     fn scratch_and_odd_bases_are_completed() {
-        for base in [None, Some(json!({ "config": null, "rootfs": { "diff_ids": null }, "history": null }))] {
-            let config = merged(&settings(), base.as_ref());
+        for base in [json!({}), json!({ "config": null, "rootfs": { "diff_ids": null }, "history": null })] {
+            let config = merged(&settings(), base);
             assert_eq!(config["config"]["Entrypoint"], json!(["/usr/bin/rr"]));
             assert_eq!(config["rootfs"], json!({ "type": "layers", "diff_ids": [BlobDigest::of(b"new")] }));
             assert_eq!((&config["os"], &config["architecture"]), (&json!("linux"), &json!("arm64")));

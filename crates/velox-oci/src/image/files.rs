@@ -1,6 +1,7 @@
 //! The files of a layer.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -16,55 +17,37 @@ pub struct ImageAddition {
     pub destination: String,
 }
 
-/// An entry of a layer, with its path relative to the root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LayerEntry {
-    pub(crate) path: String,
-    pub(crate) kind: EntryKind,
-}
+/// The entries of a layer by their paths, relative to the root: a directory comes before its content.
+pub(crate) type LayerFiles = BTreeMap<String, LayerEntry>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum EntryKind {
+pub(crate) enum LayerEntry {
     Directory,
     File { source: PathBuf, is_executable: bool },
     Link { target: String },
 }
 
 /// Directories that bases have, often as symbolic links or with special permissions: no layer replaces them.
-const STANDARD_DIRECTORIES: [&str; 26] = [
-    "bin",
-    "dev",
-    "etc",
-    "home",
-    "lib",
-    "lib64",
-    "media",
-    "mnt",
-    "opt",
-    "proc",
-    "root",
-    "run",
-    "sbin",
-    "srv",
-    "sys",
-    "tmp",
-    "usr",
-    "usr/bin",
-    "usr/lib",
-    "usr/local",
-    "usr/local/bin",
-    "usr/sbin",
-    "usr/share",
-    "var",
-    "var/lib",
-    "var/log",
-];
+const STANDARD_DIRECTORIES: &str = "bin dev etc home lib lib64 media mnt opt proc root run sbin srv sys tmp usr \
+    usr/bin usr/lib usr/local usr/local/bin usr/sbin usr/share var var/lib var/log";
 
-/// Normalizes an absolute path in an image: `/usr/bin/rr`.
+fn is_standard(path: &str) -> bool {
+    STANDARD_DIRECTORIES.split(' ').any(|directory| directory == path)
+}
+
+/// Normalizes the absolute path of a file in an image: `/usr/bin/rr`.
 ///
 /// # Errors
 /// What is wrong with the path.
 pub fn image_path(path: &str) -> Result<String, String> {
+    let normalized = normalized(path)?;
+    if path.ends_with('/') {
+        return Err(format!("expected the path of a file, found `{path}`"));
+    }
+    check_file(&normalized).map(|()| normalized)
+}
+
+fn normalized(path: &str) -> Result<String, String> {
     if !path.starts_with('/') {
         return Err(format!("expected an absolute path in the image, found `{path}`"));
     }
@@ -78,72 +61,73 @@ pub fn image_path(path: &str) -> Result<String, String> {
     Ok(format!("/{}", parts.join("/")))
 }
 
+/// Fails for a file in place of a directory that images have.
+fn check_file(path: &str) -> Result<(), String> {
+    let relative = path.trim_start_matches('/');
+    match relative.is_empty() || is_standard(relative) {
+        true => Err(format!("`/{relative}` is a directory in the image; use the path of a file")),
+        false => Ok(()),
+    }
+}
+
 impl ImageAddition {
     /// Parses `SRC:DST`, with `SRC` relative to `directory`.
     ///
     /// # Errors
     /// What is wrong with the text.
     pub fn parse(text: &str, directory: &Path) -> Result<Self, String> {
-        let (source, destination) =
-            text.rsplit_once(':').ok_or_else(|| format!("expected SRC:DST, found `{text}`"))?;
-        if source.is_empty() {
-            return Err(format!("expected SRC:DST, found `{text}`"));
-        }
-        let is_directory = destination.ends_with('/');
-        let path = image_path(destination)?;
-        let destination = if is_directory && path != "/" { format!("{path}/") } else { path };
+        let (source, destination) = text
+            .rsplit_once(':')
+            .filter(|(source, _)| !source.is_empty())
+            .ok_or_else(|| format!("expected SRC:DST, found `{text}`"))?;
+        let path = normalized(destination)?;
+        let is_directory = destination.ends_with('/') && path != "/";
+        let destination = if is_directory { format!("{path}/") } else { path };
         Ok(Self { source: directory.join(source), destination })
     }
 
-    /// The entries, sorted by path.
-    pub(crate) fn entries(&self) -> Result<Vec<LayerEntry>, Error> {
-        let failed = |error| Error::Io { path: self.source.clone(), error };
+    /// Fails if the files can't be read or added.
+    ///
+    /// # Errors
+    /// The first of them, and what is wrong.
+    pub fn check(&self) -> Result<(), Error> {
+        self.files().map(drop)
+    }
+
+    pub(crate) fn files(&self) -> Result<LayerFiles, Error> {
         let destination = self.destination.trim_matches('/');
-        let data = fs::metadata(&self.source).map_err(failed)?;
-        let mut entries = Vec::new();
+        let data = fs::metadata(&self.source).map_err(unreadable(&self.source))?;
+        let mut files = LayerFiles::new();
         if data.is_dir() {
             if !destination.is_empty() {
-                entries.push(LayerEntry { path: destination.to_owned(), kind: EntryKind::Directory });
+                files.insert(destination.to_owned(), LayerEntry::Directory);
             }
-            collect(&self.source, destination, &mut entries)?;
+            collect(&self.source, destination, &mut files)?;
         } else {
             let name = match self.destination.ends_with('/') {
                 true => join(destination, &file_name(&self.source)?),
                 false => destination.to_owned(),
             };
-            if name.is_empty() {
-                let reason = "the file has no name in the image".to_owned();
-                return Err(Error::Addition { path: self.source.clone(), reason });
-            }
-            entries.push(LayerEntry { path: name, kind: file(&self.source, &data)? });
+            check_file(&name).map_err(|reason| Error::Addition { path: self.source.clone(), reason })?;
+            files.insert(name, file(&self.source, &data)?);
         }
-        entries.sort_by(|one, other| one.path.cmp(&other.path));
-        Ok(entries)
+        Ok(files)
     }
 }
 
-/// The entries for the parents of `entries`, which come first. Those that every base has are left out, unless there is
-/// no base.
-pub(crate) fn with_parents(entries: Vec<LayerEntry>, has_base: bool) -> Vec<LayerEntry> {
-    let mut all: Vec<LayerEntry> = Vec::new();
-    let is_standard = |path: &str| STANDARD_DIRECTORIES.contains(&path);
-    for entry in entries {
-        let parents = entry.path.match_indices('/').filter_map(|(at, _)| entry.path.get(..at));
-        for parent in parents {
-            let is_there = all.iter().rev().any(|known| known.path == parent);
-            let is_left_out = has_base && is_standard(parent);
-            if !is_there && !is_left_out {
-                all.push(LayerEntry { path: parent.to_owned(), kind: EntryKind::Directory });
-            }
-        }
-        let is_left_out = entry.kind == EntryKind::Directory && has_base && is_standard(&entry.path);
-        if !is_left_out
-            && !all.iter().any(|known| known.kind == EntryKind::Directory && known.path == entry.path)
-        {
-            all.push(entry);
-        }
+/// The files with their parent directories. Directories that every base has are left out, unless there is no base.
+pub(crate) fn with_parents(mut files: LayerFiles, has_base: bool) -> LayerFiles {
+    let parents_of =
+        |path: &str| path.match_indices('/').map(|(at, _)| path.split_at(at).0.to_owned()).collect();
+    let parents: BTreeSet<String> =
+        files.keys().flat_map(|path| -> Vec<String> { parents_of(path) }).collect();
+    for parent in parents {
+        files.entry(parent).or_insert(LayerEntry::Directory);
     }
-    all
+    if has_base {
+        files.retain(|path, entry| *entry != LayerEntry::Directory || !is_standard(path));
+    }
+    files
 }
 
 /// The permissions that directories have everywhere.
@@ -155,38 +139,38 @@ pub(crate) fn directory_mode(path: &str) -> u32 {
     }
 }
 
-fn collect(directory: &Path, destination: &str, entries: &mut Vec<LayerEntry>) -> Result<(), Error> {
-    let failed = |error| Error::Io { path: directory.to_owned(), error };
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let source = entry.map_err(failed)?.path();
+fn collect(directory: &Path, destination: &str, files: &mut LayerFiles) -> Result<(), Error> {
+    for entry in fs::read_dir(directory).map_err(unreadable(directory))? {
+        let source = entry.map_err(unreadable(directory))?.path();
         let path = join(destination, &file_name(&source)?);
-        let data =
-            fs::symlink_metadata(&source).map_err(|error| Error::Io { path: source.clone(), error })?;
-        let kind = if data.is_dir() {
-            collect(&source, &path, entries)?;
-            EntryKind::Directory
+        let data = fs::symlink_metadata(&source).map_err(unreadable(&source))?;
+        let entry = if data.is_dir() {
+            collect(&source, &path, files)?;
+            LayerEntry::Directory
         } else if data.is_symlink() {
-            let target = fs::read_link(&source).map_err(|error| Error::Io { path: source.clone(), error })?;
-            match target.to_str() {
-                Some(target) => EntryKind::Link { target: target.to_owned() },
-                None => return Err(not_unicode(&source)),
-            }
+            let target = fs::read_link(&source).map_err(unreadable(&source))?;
+            let target = target.into_os_string().into_string().map_err(|_| not_unicode(&source))?;
+            LayerEntry::Link { target }
         } else {
             file(&source, &data)?
         };
-        entries.push(LayerEntry { path, kind });
+        files.insert(path, entry);
     }
     Ok(())
 }
 
-fn file(source: &Path, data: &fs::Metadata) -> Result<EntryKind, Error> {
+fn file(source: &Path, data: &fs::Metadata) -> Result<LayerEntry, Error> {
     if !data.is_file() {
         let reason = "it is neither a file nor a directory".to_owned();
         return Err(Error::Addition { path: source.to_owned(), reason });
     }
     // Unreadable files are found before anything is written.
-    fs::File::open(source).map_err(|error: io::Error| Error::Io { path: source.to_owned(), error })?;
-    Ok(EntryKind::File { source: source.to_owned(), is_executable: is_executable(data) })
+    fs::File::open(source).map_err(unreadable(source))?;
+    Ok(LayerEntry::File { source: source.to_owned(), is_executable: is_executable(data) })
+}
+
+fn unreadable(path: &Path) -> impl Fn(io::Error) -> Error {
+    |error| Error::Addition { path: path.to_owned(), reason: error.to_string() }
 }
 
 #[cfg(unix)]
@@ -201,14 +185,12 @@ fn is_executable(_: &fs::Metadata) -> bool {
 }
 
 fn file_name(path: &Path) -> Result<String, Error> {
-    let name = path.file_name().map(|name| name.to_str().map(str::to_owned));
-    match name {
-        Some(Some(name)) if !name.contains('\\') => Ok(name),
-        Some(Some(_)) => {
-            Err(Error::Addition { path: path.to_owned(), reason: "its name contains a backslash".to_owned() })
-        }
+    let refused = |reason: &str| Err(Error::Addition { path: path.to_owned(), reason: reason.to_owned() });
+    match path.file_name().map(|name| name.to_str()) {
+        Some(Some(name)) if name.contains('\\') => refused("its name contains a backslash"),
+        Some(Some(name)) => Ok(name.to_owned()),
         Some(None) => Err(not_unicode(path)),
-        None => Err(Error::Addition { path: path.to_owned(), reason: "it has no file name".to_owned() }),
+        None => refused("it has no file name"),
     }
 }
 
@@ -246,17 +228,18 @@ mod tests {
 
     #[test]
     fn standard_directories_belong_to_the_base() {
-        let file = |path: &str| LayerEntry {
-            path: path.to_owned(),
-            kind: EntryKind::File { source: "x".into(), is_executable: true },
-        };
         let paths = |has_base| {
-            let entries =
-                with_parents(vec![file("usr/bin/rr"), file("srv/app/x"), file("srv/app/y")], has_base);
-            entries.into_iter().map(|entry| entry.path).collect::<Vec<_>>().join(" ")
+            let file = LayerEntry::File { source: "x".into(), is_executable: true };
+            let files = ["usr/bin/rr", "srv/app/x", "srv/app/y"].map(|path| (path.to_owned(), file.clone()));
+            let files = with_parents(files.into_iter().collect(), has_base);
+            files.into_keys().collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(paths(true), "usr/bin/rr srv/app srv/app/x srv/app/y");
-        assert_eq!(paths(false), "usr usr/bin usr/bin/rr srv srv/app srv/app/x srv/app/y");
+        assert_eq!(paths(true), "srv/app srv/app/x srv/app/y usr/bin/rr");
+        assert_eq!(paths(false), "srv srv/app srv/app/x srv/app/y usr usr/bin usr/bin/rr");
+        assert_eq!(image_path("/opt//rr").as_deref(), Ok("/opt/rr"));
+        for path in ["/", "/usr/bin", "/usr/bin/", "/opt/"] {
+            assert!(image_path(path).is_err(), "{path}");
+        }
     }
 
     #[cfg(unix)]
@@ -268,13 +251,22 @@ mod tests {
         fs::write(at("z.php"), "z").unwrap();
         fs::write(at("sub/a"), "a").unwrap();
         std::os::unix::fs::symlink("../z.php", at("sub/link")).unwrap();
-        let addition = ImageAddition { source: directory.path().to_owned(), destination: "/app".to_owned() };
-        let entries = addition.entries().unwrap();
-        let paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
+        let add = |source: PathBuf, destination: &str| {
+            ImageAddition { source, destination: destination.to_owned() }.files()
+        };
+        let files = add(at(""), "/app").unwrap();
+        let paths: Vec<&String> = files.keys().collect();
         assert_eq!(paths, ["app", "app/sub", "app/sub/a", "app/sub/link", "app/z.php"]);
-        assert_eq!(entries[3].kind, EntryKind::Link { target: "../z.php".to_owned() });
+        assert_eq!(files["app/sub/link"], LayerEntry::Link { target: "../z.php".to_owned() });
 
+        assert!(add(at("z.php"), "/etc/").unwrap().contains_key("etc/z.php"));
+        let replaced = add(at("z.php"), "/etc").unwrap_err().to_string();
+        assert!(
+            replaced.ends_with("`/etc` is a directory in the image; use the path of a file"),
+            "{replaced}"
+        );
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
-        assert!(addition.entries().unwrap_err().to_string().contains("neither a file nor a directory"));
+        let refused = add(at(""), "/app").unwrap_err().to_string();
+        assert!(refused.contains("neither a file nor a directory"), "{refused}");
     }
 }

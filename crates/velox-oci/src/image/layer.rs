@@ -1,4 +1,4 @@
-//! Layers: gzip-compressed tar archives with fixed times, owners and order.
+//! Layers: compressed tar archives with fixed times, owners and order.
 
 use std::{
     fs::File,
@@ -6,103 +6,143 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use flate2::{Compression, GzBuilder, write::GzEncoder};
+use flate2::{Compression, GzBuilder, read::MultiGzDecoder};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
-use super::files::{EntryKind, LayerEntry, directory_mode};
-use crate::{BlobDigest, Descriptor, Error, media_type};
+use super::{
+    config::LayerCompression,
+    files::{LayerEntry, LayerFiles, directory_mode},
+    source::{BlobOrigin, FilePart, ImageContent},
+};
+use crate::{BlobContent, BlobDigest, Descriptor, Error, media_type};
 
 /// `unknown` in RFC 1952: the same on every system.
 const GZIP_OS: u8 = 255;
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+const ZSTD_LEVEL: i32 = 9;
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// A layer in a file.
 #[derive(Debug, Clone)]
 pub(crate) struct BuiltLayer {
-    pub(crate) descriptor: Descriptor,
+    pub(crate) content: ImageContent,
     /// The digest of the uncompressed archive.
     pub(crate) diff_id: BlobDigest,
-    pub(crate) path: PathBuf,
 }
 
-/// Writes a layer with these entries, in their order, to a new file in `directory`. `time`: seconds since 1970.
-pub(crate) fn write_layer(directory: &Path, entries: &[LayerEntry], time: u64) -> Result<BuiltLayer, Error> {
-    compress(directory, &mut |out| {
+/// Writes a layer with these files to a new file in `directory`. `time`: seconds since 1970.
+pub(crate) fn write_layer(
+    directory: &Path,
+    files: &LayerFiles,
+    time: u64,
+    compression: LayerCompression,
+) -> Result<BuiltLayer, Error> {
+    compress(directory, compression, &mut |out| {
         let mut tar = tar::Builder::new(out);
-        for entry in entries {
-            append(&mut tar, entry, time).map_err(|(path, error)| Error::Io { path, error })?;
+        for (path, entry) in files {
+            append(&mut tar, path, entry, time)?;
         }
         tar.finish().map_err(|error| Error::Io { path: directory.to_owned(), error })
     })
 }
 
-/// Compresses an existing uncompressed layer.
-pub(crate) fn compress_layer(directory: &Path, layer: &mut dyn Read) -> Result<BuiltLayer, Error> {
-    compress(directory, &mut |out| {
-        io::copy(layer, out).map(drop).map_err(|error| Error::Io { path: directory.to_owned(), error })
+/// Compresses an existing layer with gzip.
+pub(crate) fn recompress_layer(directory: &Path, layer: &FilePart) -> Result<BuiltLayer, Error> {
+    let failed = |error| Error::Io { path: layer.path.clone(), error };
+    let mut start = Vec::new();
+    layer.open()?.take(4).read_to_end(&mut start).map_err(failed)?;
+    let content = layer.open()?;
+    let mut content: Box<dyn Read> = match start.as_slice() {
+        start if start.starts_with(GZIP_MAGIC) => Box::new(MultiGzDecoder::new(content)),
+        start if start.starts_with(ZSTD_MAGIC) => Box::new(zstd::Decoder::new(content).map_err(failed)?),
+        _ => Box::new(content),
+    };
+    compress(directory, LayerCompression::Gzip, &mut |out| {
+        io::copy(&mut content, out).map(drop).map_err(failed)
     })
 }
 
 fn compress(
     directory: &Path,
+    compression: LayerCompression,
     write: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>,
 ) -> Result<BuiltLayer, Error> {
     let failed = |error| Error::Io { path: directory.to_owned(), error };
     let file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
     let (file, path) = file.keep().map_err(|error| failed(error.error))?;
-    let compressed = HashingWriter::new(BufWriter::new(file));
-    let gzip: GzEncoder<_> =
-        GzBuilder::new().mtime(0).operating_system(GZIP_OS).write(compressed, Compression::default());
-    let mut plain = HashingWriter::new(FixedChunks { inner: gzip, buffer: Vec::with_capacity(BUFFER_BYTES) });
-    write(&mut plain)?;
-    let (mut chunks, diff_id, _) = plain.finish();
-    chunks.flush().map_err(failed)?;
-    let gzip = chunks.inner;
-    let (mut file, digest, size) = gzip.finish().map_err(failed)?.finish();
+    let out = HashingWriter::new(BufWriter::new(file));
+    let mut fill = |compressor: &mut dyn Write| {
+        let buffer = Vec::with_capacity(BUFFER_BYTES);
+        let mut plain = HashingWriter::new(FixedChunks { inner: compressor, buffer });
+        write(&mut plain)?;
+        plain.flush().map_err(failed)?;
+        Ok::<_, Error>(plain.finish().1)
+    };
+    let (media_type, diff_id, out) = match compression {
+        LayerCompression::Gzip => {
+            let gzip = GzBuilder::new().mtime(0).operating_system(GZIP_OS);
+            let mut gzip = gzip.write(out, Compression::default());
+            (media_type::LAYER_GZIP, fill(&mut gzip)?, gzip.finish())
+        }
+        LayerCompression::Zstd => {
+            let mut zstd = zstd::Encoder::new(out, ZSTD_LEVEL).map_err(failed)?;
+            (media_type::LAYER_ZSTD, fill(&mut zstd)?, zstd.finish())
+        }
+    };
+    let (mut file, digest, size) = out.map_err(failed)?.finish();
     file.flush().map_err(failed)?;
-    Ok(BuiltLayer { descriptor: Descriptor::new(media_type::LAYER_GZIP, digest, size), diff_id, path })
+    let origin = BlobOrigin::Content(BlobContent::File { path, offset: 0 });
+    let content = ImageContent { descriptor: Descriptor::new(media_type, digest, size), origin };
+    Ok(BuiltLayer { content, diff_id })
 }
 
-/// On failure, the path that can't be read, or the path in the image.
 fn append(
     tar: &mut tar::Builder<&mut dyn Write>,
+    path: &str,
     entry: &LayerEntry,
     time: u64,
-) -> Result<(), (PathBuf, io::Error)> {
-    let mut header = Header::new_gnu();
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(time);
-    header.set_size(0);
-    let in_image = |error| (PathBuf::from(&entry.path), error);
-    match &entry.kind {
-        EntryKind::Directory => {
+) -> Result<(), Error> {
+    let mut header = header(0, time);
+    let in_image = |error| Error::Io { path: PathBuf::from(path), error };
+    match entry {
+        LayerEntry::Directory => {
             header.set_entry_type(EntryType::Directory);
-            header.set_mode(directory_mode(&entry.path));
-            tar.append_data(&mut header, format!("{}/", entry.path), io::empty()).map_err(in_image)
+            header.set_mode(directory_mode(path));
+            tar.append_data(&mut header, format!("{path}/"), io::empty()).map_err(in_image)
         }
-        EntryKind::Link { target } => {
+        LayerEntry::Link { target } => {
             header.set_entry_type(EntryType::Symlink);
             header.set_mode(0o777);
-            tar.append_link(&mut header, &entry.path, target).map_err(in_image)
+            tar.append_link(&mut header, path, target).map_err(in_image)
         }
-        EntryKind::File { source, is_executable } => {
-            let failed = |error| (source.clone(), error);
+        LayerEntry::File { source, is_executable } => {
+            let failed = |error| Error::Io { path: source.clone(), error };
             let file = File::open(source).map_err(failed)?;
             let size = file.metadata().map_err(failed)?.len();
-            header.set_entry_type(EntryType::Regular);
             header.set_mode(if *is_executable { 0o755 } else { 0o644 });
             header.set_size(size);
-            let mut content =
-                CountingReader { inner: BufReader::with_capacity(BUFFER_BYTES, file), count: 0 };
-            tar.append_data(&mut header, &entry.path, (&mut content).take(size)).map_err(failed)?;
-            match content.count == size {
-                true => Ok(()),
-                false => Err(failed(io::Error::other("the file changed while it was read"))),
+            let mut content = BufReader::with_capacity(BUFFER_BYTES, file).take(size);
+            tar.append_data(&mut header, path, &mut content).map_err(failed)?;
+            match content.limit() {
+                0 => Ok(()),
+                _ => Err(failed(io::Error::other("the file changed while it was read"))),
             }
         }
     }
+}
+
+/// The header of a file that belongs to root and is readable for everyone.
+pub(crate) fn header(size: u64, time: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(time);
+    header.set_size(size);
+    header
 }
 
 /// Hashes and counts what is written.
@@ -146,8 +186,7 @@ impl<W: Write> Write for FixedChunks<W> {
         let (taken, _) = bytes.split_at(bytes.len().min(BUFFER_BYTES - self.buffer.len()));
         self.buffer.extend_from_slice(taken);
         if self.buffer.len() == BUFFER_BYTES {
-            self.inner.write_all(&self.buffer)?;
-            self.buffer.clear();
+            self.flush()?;
         }
         Ok(taken.len())
     }
@@ -157,19 +196,6 @@ impl<W: Write> Write for FixedChunks<W> {
         self.inner.write_all(&self.buffer)?;
         self.buffer.clear();
         Ok(())
-    }
-}
-
-struct CountingReader<R> {
-    inner: R,
-    count: u64,
-}
-
-impl<R: Read> Read for CountingReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.count += read as u64;
-        Ok(read)
     }
 }
 
@@ -192,13 +218,30 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let content: Vec<u8> =
             (0..300_000u32).flat_map(|number| (number.wrapping_mul(number) >> 7).to_le_bytes()).collect();
-        let layers = [usize::MAX, 100_000, 4093]
-            .map(|size| compress_layer(directory.path(), &mut ShortReads(&content, size)).unwrap());
-        for layer in &layers {
-            assert_eq!(layer.diff_id, BlobDigest::of(&content));
-            assert_eq!(layer.descriptor, layers[0].descriptor);
-            let file = std::fs::read(&layer.path).unwrap();
-            assert_eq!(Descriptor::of(media_type::LAYER_GZIP, &file), layer.descriptor);
+        for (compression, kind) in [
+            (LayerCompression::Gzip, media_type::LAYER_GZIP),
+            (LayerCompression::Zstd, media_type::LAYER_ZSTD),
+        ] {
+            let layers = [usize::MAX, 100_000, 4093].map(|size| {
+                let mut reader = ShortReads(&content, size);
+                let mut copy = |out: &mut dyn Write| {
+                    io::copy(&mut reader, out).unwrap();
+                    Ok(())
+                };
+                compress(directory.path(), compression, &mut copy).unwrap()
+            });
+            for layer in layers {
+                let BlobOrigin::Content(BlobContent::File { path, .. }) = layer.content.origin else {
+                    panic!()
+                };
+                let size = layer.content.descriptor.size;
+                assert_eq!(Descriptor::of(kind, &std::fs::read(&path).unwrap()), layer.content.descriptor);
+                let part = FilePart { path, offset: 0, size };
+                let again = recompress_layer(directory.path(), &part).unwrap();
+                assert_eq!((&layer.diff_id, &again.diff_id), (&BlobDigest::of(&content), &layer.diff_id));
+                let is_same = again.content.descriptor == layer.content.descriptor;
+                assert_eq!(is_same, compression == LayerCompression::Gzip);
+            }
         }
     }
 }

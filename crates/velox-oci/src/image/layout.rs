@@ -1,19 +1,22 @@
 //! OCI layouts: <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>.
 
 use std::{
-    fs,
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
     path::Path,
 };
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde_json::Value;
+use tempfile::NamedTempFile;
 
 use super::{
-    assemble::{ImageSet, json},
+    assemble::{ImageSet, blocking, json},
     base::{REF_NAME, parsed},
-    source::{BlobOrigin, ImageContent, blob_path},
+    layer::HashingWriter,
+    source::{BlobOrigin, FilePart, FileSet, ImageContent, blob_path},
 };
-use crate::{BlobContent, BlobDigest, Descriptor, Error, ImageIndex, ImageReference};
+use crate::{BlobContent, Descriptor, Error, ImageIndex, ImageReference, pull::MAX_MANIFEST_BYTES};
 
 pub(crate) const LAYOUT_FILE: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The full name of an image, for containerd.
@@ -35,7 +38,7 @@ pub async fn write_layout(
     let failed = |error| Error::Io { path: directory.to_owned(), error };
     fs::create_dir_all(directory.join("blobs/sha256")).map_err(failed)?;
     // First: what a failure leaves is an OCI layout without an index, which the next attempt continues.
-    write_file(&directory.join("oci-layout"), LAYOUT_FILE)?;
+    drop(lock(directory).map_err(failed)?);
     stream::iter(set.blobs())
         .map(async |blob| {
             let path = directory.join(blob_path(&blob.descriptor.digest));
@@ -49,22 +52,39 @@ pub async fn write_layout(
         .buffer_unordered(MAX_CONCURRENT_BLOBS)
         .try_collect::<()>()
         .await?;
-    for image in &set.images {
-        write_file(&directory.join(blob_path(&image.descriptor.digest)), &image.manifest)?;
+    for (descriptor, manifest) in &set.manifests {
+        write_file(&directory.join(blob_path(&descriptor.digest)), manifest)?;
     }
-    if let Some(index) = &set.index {
-        write_file(&directory.join(blob_path(&set.descriptor.digest)), index)?;
-    }
-    let path = directory.join("index.json");
-    let mut index = match fs::read(&path) {
-        Ok(text) => parsed(&directory.display().to_string(), &text)?,
-        Err(_) => ImageIndex::new(Vec::new()),
+    let _lock = lock(directory).map_err(failed)?;
+    let name = directory.display().to_string();
+    let mut index = match FileSet::directory(directory)?.read("index.json", MAX_MANIFEST_BYTES as u64)? {
+        Some(text) => parsed::<Value>(&name, &text)?,
+        None => serde_json::json!(ImageIndex::new(Vec::new())),
+    };
+    let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
+        return Err(Error::InvalidImage { name, reason: "its index.json has no manifests".to_owned() });
     };
     for entry in entries(set, names) {
-        index.manifests.retain(|known| known.annotations.get(REF_NAME) != entry.annotations.get(REF_NAME));
-        index.manifests.push(entry);
+        let tag = |entry: &Value| entry.get("annotations").and_then(|it| it.get(REF_NAME)).cloned();
+        let entry = serde_json::json!(entry);
+        manifests.retain(|known| match tag(&entry) {
+            None => tag(known).is_some() || known.get("digest") != entry.get("digest"),
+            replaced => tag(known) != replaced,
+        });
+        manifests.push(entry);
     }
-    write_file(&path, &json(&index)?)
+    write_file(&directory.join("index.json"), &json(&index)?)
+}
+
+/// Other builds wait until the file is closed; the first writes its content.
+fn lock(layout: &Path) -> io::Result<File> {
+    let path = layout.join("oci-layout");
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    file.lock()?;
+    if file.metadata()?.len() == 0 {
+        file.write_all(LAYOUT_FILE)?;
+    }
+    Ok(file)
 }
 
 /// Fails if [`write_layout`] can't use the directory: it has files, but is no OCI layout.
@@ -87,75 +107,64 @@ pub fn check_layout(directory: &Path) -> Result<(), Error> {
 
 /// The entries of `index.json`: one for each tag.
 pub(crate) fn entries(set: &ImageSet, names: &[ImageReference]) -> Vec<Descriptor> {
+    if names.is_empty() {
+        return vec![set.descriptor.clone()];
+    }
     let tagged = names.iter().map(|name| {
         let tag = name.tag().unwrap_or("latest");
         let mut entry = set.descriptor.clone();
-        entry.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
-        entry
-            .annotations
-            .insert(FULL_NAME.to_owned(), format!("{}/{}:{tag}", name.registry(), name.repository()));
+        let full = format!("{}/{}:{tag}", name.registry(), name.repository());
+        entry.annotations.extend([(REF_NAME.to_owned(), tag.to_owned()), (FULL_NAME.to_owned(), full)]);
         entry
     });
-    let all: Vec<Descriptor> = tagged.collect();
-    if all.is_empty() { vec![set.descriptor.clone()] } else { all }
+    tagged.collect()
 }
 
 impl ImageContent {
     /// Writes the verified content to a file, which appears when it is complete.
     pub(crate) async fn write(&self, path: &Path) -> Result<(), Error> {
-        let (offset, source) = match &self.origin {
+        let failed = |error| Error::Io { path: path.to_owned(), error };
+        let new = temporary(path)?;
+        let mut out = new.reopen().map_err(failed)?;
+        match &self.origin {
             BlobOrigin::Registry(repository) => {
-                return repository.download_blob(&self.descriptor, path).await;
+                repository.pull_blob(&self.descriptor, &mut tokio::fs::File::from_std(out)).await?;
             }
-            BlobOrigin::Content(BlobContent::Bytes(bytes)) => return write_file(path, bytes),
-            BlobOrigin::Content(BlobContent::File(source)) => (0, source.clone()),
-            BlobOrigin::Part { path, offset } => (*offset, path.clone()),
-        };
-        let (path, descriptor) = (path.to_owned(), self.descriptor.clone());
-        let failed = {
-            let path = path.clone();
-            move |error| Error::Io { path: path.clone(), error }
-        };
-        let copy = move || {
-            use std::io::{Read as _, Seek as _, SeekFrom};
-            let unreadable = |error| Error::Io { path: source.clone(), error };
-            let mut file = fs::File::open(&source).map_err(unreadable)?;
-            file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
-            let directory = path.parent().unwrap_or(Path::new("."));
-            let mut temporary = tempfile::NamedTempFile::new_in(directory).map_err(&failed)?;
-            let mut out = super::layer::HashingWriter::new(temporary.as_file_mut());
-            io::copy(&mut file.take(descriptor.size), &mut out).map_err(&failed)?;
-            let (_, digest, _) = out.finish();
-            verified(&source, &descriptor.digest, &digest)?;
-            persist(temporary, &path)
-        };
-        let path = self.descriptor.digest.to_string();
-        let work = tokio::task::spawn_blocking(copy);
-        work.await.map_err(|error| Error::Io { path: path.into(), error: error.into() })?
-    }
-}
-
-pub(crate) fn verified(source: &Path, expected: &BlobDigest, actual: &BlobDigest) -> Result<(), Error> {
-    match expected == actual {
-        true => Ok(()),
-        false => Err(Error::InvalidImage {
-            name: source.display().to_string(),
-            reason: format!("the blob {expected} has another content"),
-        }),
+            BlobOrigin::Content(BlobContent::Bytes(bytes)) => out.write_all(bytes).map_err(failed)?,
+            BlobOrigin::Content(BlobContent::File { path: source, offset }) => {
+                let Descriptor { digest, size, .. } = self.descriptor.clone();
+                let part = FilePart { path: source.clone(), offset: *offset, size };
+                let copy = move || {
+                    let mut out = HashingWriter::new(out);
+                    let copied = io::copy(&mut part.open()?, &mut out);
+                    copied.map_err(|error| Error::Io { path: part.path.clone(), error })?;
+                    let (_, actual, _) = out.finish();
+                    let (name, reason) =
+                        (part.path.display().to_string(), format!("the blob {digest} has another content"));
+                    if actual == digest { Ok(()) } else { Err(Error::InvalidImage { name, reason }) }
+                };
+                blocking(path, copy).await?;
+            }
+        }
+        persist(new, path)
     }
 }
 
 /// Replaces a file by one with this content.
-pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let failed = |error| Error::Io { path: path.to_owned(), error };
-    let directory = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    file.write_all(content).map_err(failed)?;
+fn write_file(path: &Path, content: &[u8]) -> Result<(), Error> {
+    let mut file = temporary(path)?;
+    file.write_all(content).map_err(|error| Error::Io { path: path.to_owned(), error })?;
     persist(file, path)
 }
 
+/// A file that becomes `path` when it is complete.
+pub(crate) fn temporary(path: &Path) -> Result<NamedTempFile, Error> {
+    let directory = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    NamedTempFile::new_in(directory).map_err(|error| Error::Io { path: path.to_owned(), error })
+}
+
 /// Gives a complete file its name, readable for everyone.
-pub(crate) fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<(), Error> {
+pub(crate) fn persist(file: NamedTempFile, path: &Path) -> Result<(), Error> {
     let failed = |error| Error::Io { path: path.to_owned(), error };
     #[cfg(unix)]
     {

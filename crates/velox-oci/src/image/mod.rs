@@ -14,9 +14,8 @@ mod source;
 
 pub use archive::write_archive;
 pub use assemble::{AssembledImage, ImageInput, ImageSet};
-pub use base::{BaseImage, OpenedBase};
-pub use config::ImageSettings;
+pub use base::{BaseImage, PlatformBase};
+pub use config::{ImageSettings, LayerCompression};
 pub use files::{ImageAddition, image_path};
 pub use layout::{check_layout, write_layout};
 pub use publish::{Referrer, push_image, push_referrer};
-pub use source::ImageContent;

@@ -9,9 +9,7 @@ use super::{
     assemble::{ImageSet, json},
     source::{BlobOrigin, ImageContent},
 };
-use crate::{
-    BlobContent, BlobDigest, BlobPush, Descriptor, Error, ImageManifest, RegistryRepository, media_type,
-};
+use crate::{BlobContent, BlobDigest, Descriptor, Error, ImageManifest, RegistryRepository, media_type};
 
 const MAX_CONCURRENT_BLOBS: usize = 4;
 
@@ -39,24 +37,23 @@ pub async fn push_image(
     repository: &RegistryRepository,
     tags: &[&str],
     directory: &Path,
-    on_blob: &(dyn Fn(&Descriptor, BlobPush) + Sync),
+    on_blob: &(dyn Fn(&Descriptor) + Sync),
 ) -> Result<(), Error> {
     stream::iter(set.blobs())
         .map(async |blob| {
-            let push = push_content(blob, repository, directory).await?;
-            on_blob(&blob.descriptor, push);
+            push_content(blob, repository, directory).await?;
+            on_blob(&blob.descriptor);
             Ok::<_, Error>(())
         })
         .buffer_unordered(MAX_CONCURRENT_BLOBS)
         .try_collect::<()>()
         .await?;
-    if set.index.is_some() {
-        for image in &set.images {
-            repository.push_manifest(None, &image.descriptor.media_type, &image.manifest).await?;
-        }
+    let Some(((top, content), parts)) = set.manifests.split_last() else { return Ok(()) };
+    for (descriptor, manifest) in parts {
+        repository.push_manifest(None, &descriptor.media_type, manifest).await?;
     }
     for tag in tags {
-        repository.push_manifest(Some(tag), &set.descriptor.media_type, set.top()).await?;
+        repository.push_manifest(Some(tag), &top.media_type, content).await?;
     }
     Ok(())
 }
@@ -65,23 +62,21 @@ async fn push_content(
     blob: &ImageContent,
     repository: &RegistryRepository,
     directory: &Path,
-) -> Result<BlobPush, Error> {
+) -> Result<(), Error> {
     let descriptor = &blob.descriptor;
     let base = match &blob.origin {
-        BlobOrigin::Content(content) => return repository.push_blob(descriptor, content, None).await,
-        BlobOrigin::Registry(base) => Some(base),
-        BlobOrigin::Part { .. } => None,
+        BlobOrigin::Content(content) => return repository.push_blob(descriptor, content).await.map(drop),
+        BlobOrigin::Registry(base) => base,
     };
-    let mount_from =
-        base.filter(|base| base.registry.host == repository.registry.host).map(|base| base.name.as_str());
-    if let Some(push) = repository.push_without_content(descriptor, mount_from).await? {
-        return Ok(push);
+    let mount_from = (base.registry.host == repository.registry.host).then_some(base.name.as_str());
+    if repository.push_without_content(descriptor, mount_from).await?.is_some() {
+        return Ok(());
     }
-    let file = directory.join(descriptor.digest.hex());
-    blob.write(&file).await?;
-    let push = repository.push_blob(descriptor, &BlobContent::File(file.clone()), None).await;
-    let _ = std::fs::remove_file(file);
-    push
+    let path = directory.join(descriptor.digest.hex());
+    blob.write(&path).await?;
+    let push = repository.push_blob(descriptor, &BlobContent::File { path: path.clone(), offset: 0 }).await;
+    let _ = std::fs::remove_file(path);
+    push.map(drop)
 }
 
 /// Attaches a document to a manifest or an index of the repository. Returns the digest of its manifest.
@@ -98,8 +93,8 @@ pub async fn push_referrer(
     manifest.subject = Some(Descriptor::new(&subject.media_type, subject.digest.clone(), subject.size));
     manifest.annotations = referrer.annotations.clone();
     let bytes = BlobContent::Bytes(Bytes::copy_from_slice(&referrer.content));
-    repository.push_blob(&content, &bytes, None).await?;
+    repository.push_blob(&content, &bytes).await?;
     let empty = BlobContent::Bytes(Bytes::from_static(ImageManifest::EMPTY_CONFIG));
-    repository.push_blob(&manifest.config, &empty, None).await?;
+    repository.push_blob(&manifest.config, &empty).await?;
     repository.push_manifest(None, media_type::MANIFEST, &json(&manifest)?).await
 }

@@ -2,10 +2,13 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum, ValueHint, builder::NonEmptyStringValueParser};
+use clap::{
+    ArgGroup, Args, Subcommand, ValueEnum, ValueHint,
+    builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser},
+};
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use velox_build::SbomFormat;
-use velox_manifest::GoSelection;
+use velox_manifest::{GoSelection, ImageCompression};
 
 use super::{ProjectArgs, SbomFormatArg, SourceArgs, TargetArg, completion, edit::preset_parser, parse_size};
 
@@ -100,6 +103,7 @@ pub(crate) struct BuildCommand {
 /// The container image of a build.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Image options")]
+#[command(group = ArgGroup::new("wanted_image").args(["image", "push", "image_output"]).multiple(true))]
 pub(crate) struct ImageArgs {
     /// Make a container image of the binary, with this name: [REGISTRY/]REPOSITORY[:TAG]. Can be repeated [default:
     /// `repository` and `tags` of [image] in velox.toml, with --push or --image-output]
@@ -107,7 +111,7 @@ pub(crate) struct ImageArgs {
     pub(crate) image: Vec<String>,
     /// The base of the image: an image such as php:8.4-cli, `scratch`, oci:DIR[:TAG], docker-archive:FILE, or a path
     /// that begins with `.` or `/` [default: `base` of [image] in velox.toml, or scratch]
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, value_name = "IMAGE", requires = "wanted_image")]
     pub(crate) base: Option<String>,
     /// Push the image to its registry, after the build and its checks
     #[arg(long)]
@@ -116,11 +120,22 @@ pub(crate) struct ImageArgs {
     #[arg(long, value_name = "DIR|FILE.tar")]
     pub(crate) image_output: Option<PathBuf>,
     /// The path of the binary in the image
-    #[arg(long, value_name = "PATH", default_value = "/usr/bin/rr")]
+    #[arg(long, value_name = "PATH", default_value = "/usr/bin/rr", requires = "wanted_image")]
     pub(crate) image_path: String,
     /// Add a file or the content of a directory to the image, in a layer of its own. Can be repeated
-    #[arg(long, value_name = "SRC:DST")]
+    #[arg(long, value_name = "SRC:DST", requires = "wanted_image")]
     pub(crate) image_add: Vec<String>,
+    /// The compression of the new layers; zstd is smaller, but Docker before 23 can't read it [default: `compression` of
+    /// [image] in velox.toml, or gzip]
+    #[arg(long, value_name = "gzip|zstd", requires = "wanted_image", value_parser = image_compression())]
+    pub(crate) image_compression: Option<ImageCompression>,
+}
+
+fn image_compression() -> impl TypedValueParser<Value = ImageCompression> {
+    PossibleValuesParser::new(["gzip", "zstd"]).map(|word| match word.as_str() {
+        "zstd" => ImageCompression::Zstd,
+        _ => ImageCompression::Gzip,
+    })
 }
 
 impl ImageArgs {

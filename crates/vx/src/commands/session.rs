@@ -159,6 +159,19 @@ impl Session {
         paths.await.map_err(|error| self.failed(&error))
     }
 
+    /// Waits for work that a signal interrupts. Errors are reported.
+    pub(crate) async fn interruptible<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> CommandResult<T> {
+        let result = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(Error::interrupted()),
+            result = work => result,
+        };
+        result.map_err(|error| self.failed(&error))
+    }
+
     pub(crate) fn failed(&self, error: &Error) -> ExitStatus {
         let status = self.signals.received().map_or(error.kind.into(), ExitStatus::Interrupted);
         self.report.failed(status, &error.diagnostics, &error.output);

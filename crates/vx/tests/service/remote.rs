@@ -83,12 +83,19 @@ fn remote_build_writes_binary_and_lock() {
     CommandOutput::from(checked.current_dir(story.user.path())).ok();
 
     // The second build is reused, and the lock is unchanged.
-    let ran = story.build(&service, "--locked --format json");
+    // The image of a remote build is made here.
+    let ran = story.build(&service, "--locked --format json --image acme/rr:1 --image-output image");
     ran.ok();
     let events: Vec<Value> = ran.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let last = events.last().unwrap();
     assert_eq!(last["event"], "finished");
     assert_eq!(last["binaries"][0]["reused"], true);
+    let file = |digest: &Value| {
+        format!("image/blobs/sha256/{}", digest.as_str().unwrap().trim_start_matches("sha256:"))
+    };
+    let manifest: Value = serde_json::from_slice(&story.user.bytes(&file(&last["image"]["digest"]))).unwrap();
+    story.user.run(&format!("tar -xzf {} usr/bin/rr", file(&manifest["layers"][0]["digest"])));
+    assert!(story.user.bytes("usr/bin/rr") == story.user.bytes("rr"));
     assert_eq!(story.user.read("velox.lock"), lock);
     assert_eq!(
         story.proxy.requests().iter().filter(|path| path.contains("acme/hello/@v/v1.0.0.zip")).count(),

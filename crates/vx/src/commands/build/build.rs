@@ -74,28 +74,29 @@ pub(crate) async fn build(mut settings: Settings, mut arguments: BuildCommand) -
     };
     let mut session =
         Session::with_overrides(settings, arguments.project, &arguments.overrides, options, goal)?;
-    match remote {
-        Some(remote) => remote.build(session).await,
-        None => {
-            let image = match arguments.image.is_wanted() {
-                true => Some(ImageBuild::prepare(&session, &arguments.image, &directory).await?),
-                false => None,
-            };
-            let mut summary = session.built().await?;
-            // Nothing is pushed before all checks have passed.
-            if image.is_none() {
-                session.finished(&summary)?;
-            }
-            if let Some(limit) = arguments.max_size {
-                check_binary_sizes(&session, &summary, limit).await?;
-            }
-            if let Some(image) = image {
-                if !arguments.dry_run {
-                    summary.image = Some(image.finish(&session, &summary).await?);
-                }
-                session.finished(&summary)?;
-            }
-            Ok(())
+    let image = match arguments.image.is_wanted() {
+        true => {
+            let prepared = ImageBuild::prepare(&session, &arguments.image, &directory);
+            Some(session.interruptible(prepared).await?)
         }
+        false => None,
+    };
+    let mut summary = match remote {
+        Some(remote) => remote.build(&mut session).await?,
+        None => session.built().await?,
+    };
+    // Nothing is pushed before all checks have passed.
+    if image.is_none() {
+        session.finished(&summary)?;
     }
+    if let Some(limit) = arguments.max_size {
+        check_binary_sizes(&session, &summary, limit).await?;
+    }
+    if let Some(image) = image {
+        if !arguments.dry_run {
+            summary.image = Some(session.interruptible(image.finish(&session, &summary)).await?);
+        }
+        session.finished(&summary)?;
+    }
+    Ok(())
 }

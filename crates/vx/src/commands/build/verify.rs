@@ -83,12 +83,7 @@ pub(crate) async fn verify(mut settings: Settings, mut arguments: VerifyCommand)
             }
         }
     };
-    let result = tokio::select! {
-        biased;
-        () = session.cancel.cancelled() => Err(Error::interrupted()),
-        result = verified => result,
-    };
-    let result = result.map_err(|error| session.failed(&error))?;
+    let result = session.interruptible(verified).await?;
     session.report.clear();
     if session.format == OutputFormat::Json {
         let signed_by = signed.as_ref().map(|signed| signed.key.id());

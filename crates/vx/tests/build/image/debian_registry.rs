@@ -192,7 +192,9 @@ fn buildah_uses_the_image_on_a_base_of_the_same_registry() {
     let login = format!("--dest-tls-verify=false --dest-creds {USER}:{PASSWORD}");
     sandbox.run(&format!("skopeo copy {login} oci:php:8.4 docker://{host}/library/php:8.4-cli"));
 
-    let line = format!("build --image {host}/acme/rr:1 --base {host}/library/php:8.4-cli --push");
+    let line = format!(
+        "build --image {host}/acme/rr:1 --base {host}/library/php:8.4-cli --push --image-compression zstd"
+    );
     sandbox.vx(&line).ok();
     let log = registry.log();
     let mounted = log

@@ -92,7 +92,14 @@ fn foreign_tools_read_the_files() {
     assert_eq!(loaded["Labels"], inspected("oci:image:1")["Labels"]);
 
     // Another image in the same layout; the first one stays.
-    sandbox.vx("build --image ghcr.io/acme/rr:2 --image-output image --stamp-version 2").ok();
+    let zstd = "build --image ghcr.io/acme/rr:2 --image-output image --image-compression zstd";
+    sandbox.vx(zstd).ok();
+    let manifest = inspected("--raw oci:image:2");
+    assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd");
+    sandbox.run("skopeo copy --dest-decompress oci:image:2 dir:copy");
+    let config = inspected("--config oci:image:2");
+    let diff_id = config["rootfs"]["diff_ids"][0].as_str().unwrap().trim_start_matches("sha256:");
+    assert!(sandbox.has(&format!("copy/{diff_id}")), "decompressed");
     assert_ne!(digest, &inspected("oci:image:2")["Digest"]);
     assert_eq!(digest, &inspected("oci:image:1")["Digest"]);
     let index = json(sandbox.read("image/index.json"));

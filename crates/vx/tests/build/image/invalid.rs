@@ -40,8 +40,8 @@ fn a_base_for_other_platforms_is_refused_before_anything_is_compiled() {
     refused.fails_with(
         2,
         &[
-            &format!("{host}/library/base:arm is an image for linux/arm64, not for linux/amd64"),
-            "help: build for linux/arm64 with `--target linux/arm64`, or choose another base",
+            &format!("{host}/library/base:arm has no image for linux/amd64"),
+            "help: it is for linux/arm64: select one of them with --target, or another base",
         ],
     );
     let platform = |architecture: &str| json!({ "os": "linux", "architecture": architecture });
@@ -54,7 +54,7 @@ fn a_base_for_other_platforms_is_refused_before_anything_is_compiled() {
         2,
         &[
             &format!("{host}/library/base:list has no image for linux/amd64"),
-            "help: it has: linux/arm64, linux/s390x",
+            "help: it is for linux/arm64, linux/s390x: select one of them with --target, or another base",
         ],
     );
     assert!(!sandbox.has("rr"), "nothing is compiled");
@@ -74,7 +74,8 @@ fn a_registry_that_lies_or_stops_leaves_nothing() {
     base(&registry, "1", "amd64");
     let line = format!("--image acme/rr --base {host}/library/base:1 --image-output image");
     build(&sandbox, &line).ok();
-    assert!(sandbox.has("image/index.json"));
+    let modes = sandbox.run("find image -type f -not -perm 644");
+    assert_eq!((modes.as_str(), sandbox.has("image/index.json")), ("", true), "readable for everyone");
     sandbox.run("rm -r image");
 
     let layer = registry.manifest("library/base", "1").unwrap()["layers"][0]["digest"].clone();
@@ -187,7 +188,9 @@ fn invalid_options_say_what_is_expected() {
         ("--image acme/rr --base PHP", &["invalid value for --base: invalid image reference `PHP`"]),
         ("--image acme/rr --base ./missing.tar", &["missing.tar`: No such file or directory"]),
         ("--image acme/rr --base ./app.php", &["app.php: it has neither index.json nor manifest.json"]),
-        ("--image acme/rr --base ./full", &["full/index.json`: No such file"]),
+        ("--image acme/rr --base ./velox.toml", &["velox.toml: it is not an uncompressed tar archive"]),
+        ("--image acme/rr --base ./full", &["full: it has neither index.json nor manifest.json"]),
+        ("--image acme/rr --base oci:missing", &["missing`: No such file or directory"]),
         (
             "--image acme/rr --image-path rr",
             &["invalid value for --image-path: expected an absolute path in the image, found `rr`"],
@@ -209,7 +212,25 @@ fn invalid_options_say_what_is_expected() {
             "--image acme/rr --base php:8.4-cli --offline",
             &["--offline forbids pulling the base docker.io/library/php:8.4-cli"],
         ),
-        ("--image acme/rr --remote http://127.0.0.1:1", &["--image is not supported by remote builds"]),
+        ("--base php:8.4-cli", &["--image <NAME>|--push|--image-output <DIR|FILE.tar>"]),
+        ("--image acme/rr --image-path /usr/bin", &["`/usr/bin` is a directory in the image"]),
+        (
+            "--image acme/rr --image-add app.php:/etc",
+            &["app.php` to the image: `/etc` is a directory in the image; use the path of a file"],
+        ),
+        (
+            "--image acme/rr --image-output image.tar.gz",
+            &[
+                "invalid value for --image-output: `",
+                "image.tar.gz` is not a tar archive",
+                "use FILE.tar, or",
+            ],
+        ),
+        (
+            "--image acme/rr --image-output app.php/image.tar",
+            &["failed to write the image to `", "Not a directory"],
+        ),
+        ("--image acme/rr --image-output app.php", &["failed to access `", "app.php`: Not a directory"]),
     ] {
         let refused = build(&sandbox, options);
         refused.fails_with(2, messages);

@@ -3,28 +3,24 @@
 mod progress;
 mod request;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, io::ErrorKind, path::Path, sync::Arc};
 
-use tempfile::TempDir;
-use velox_build::{BuildSummary, BuiltImage, Error, Phase, SbomFormat, cache_directory};
+use velox_build::{BuildSummary, BuiltImage, Error, Phase, SbomFormat, ScratchDirectory, cache_directory};
 use velox_manifest::GoTarget;
 use velox_oci::{
-    Descriptor, Error as OciError, ImageReference, Platform, RegistryClient, RegistryOptions,
+    Descriptor, Error as OciError, ImageReference, Platform, RegistryAccess, RegistryClient, RegistryOptions,
     image::{
-        BaseImage, ImageAddition, ImageInput, ImageSet, ImageSettings, OpenedBase, Referrer, check_layout,
-        push_image, push_referrer, write_archive, write_layout,
+        BaseImage, ImageAddition, ImageInput, ImageSet, ImageSettings, PlatformBase, Referrer, push_image,
+        push_referrer, write_archive, write_layout,
     },
 };
 
-use self::{progress::ImageProgress, request::ImageRequest};
-use crate::{cli::build::ImageArgs, commands::session::Session, status::CommandResult};
+use self::{
+    progress::ImageProgress,
+    request::{ImageOutput, ImageRequest},
+};
+use crate::{cli::build::ImageArgs, commands::session::Session};
 
-/// The versioned cache subdirectory for layers while an image is made.
-const DIRECTORY: &str = "images-v0";
 const DEFAULT_TAG: &str = "latest";
 const ANNOTATIONS: &str = "org.opencontainers.image";
 const DSSE_ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
@@ -33,11 +29,12 @@ const IN_TOTO: &str = "application/vnd.in-toto+json";
 /// An image to make.
 pub(super) struct ImageBuild {
     names: Vec<ImageReference>,
-    base: OpenedBase,
+    /// In the order of the targets.
+    platforms: Vec<(Platform, Option<PlatformBase>)>,
     client: RegistryClient,
     progress: Arc<ImageProgress>,
     push: bool,
-    output: Option<PathBuf>,
+    output: Option<ImageOutput>,
     additions: Vec<ImageAddition>,
     settings: ImageSettings,
 }
@@ -48,29 +45,13 @@ impl ImageBuild {
         session: &Session,
         arguments: &ImageArgs,
         directory: &Path,
-    ) -> CommandResult<Self> {
-        let work = Self::prepared(session, arguments, directory);
-        let result = tokio::select! {
-            biased;
-            () = session.cancel.cancelled() => Err(Error::interrupted()),
-            result = work => result,
-        };
-        result.map_err(|error| session.failed(&error))
-    }
-
-    async fn prepared(session: &Session, arguments: &ImageArgs, directory: &Path) -> Result<Self, Error> {
+    ) -> Result<Self, Error> {
         let request = ImageRequest::read(session, arguments, directory)?;
-        let platforms = platforms(&session.request.targets()?, None)?;
-        let output = arguments.image_output.as_ref().map(|output| directory.join(output));
-        if let Some(output) = output.as_ref().filter(|output| is_archive(output))
-            && platforms.len() > 1
-        {
-            let message = format!("{} is for `docker load`, which takes one platform", output.display());
+        let platforms = platforms(session)?;
+        if let (Some(ImageOutput::Archive(file)), true) = (&request.output, platforms.len() > 1) {
+            let message = format!("{} is for `docker load`, which takes one platform", file.display());
             return Err(Error::configuration(message)
                 .help("use `--image-output DIR` for an OCI layout with the images of all targets"));
-        }
-        if let Some(output) = output.as_ref().filter(|output| !is_archive(output)) {
-            check_layout(output).map_err(failure)?;
         }
         if session.request.options.is_offline() {
             if arguments.push {
@@ -88,49 +69,36 @@ impl ImageBuild {
         options.on_event = Some(Arc::new(move |event| on_event.registry(event)));
         let client = RegistryClient::new(options).map_err(failure)?;
         let at_base = |error: OciError| request::at(failure(error), &request.base_span);
-        let base = request.base.open(&client).await.map_err(&at_base)?;
-        for platform in &platforms {
-            base.check(platform).await.map_err(&at_base)?;
-        }
+        let bases = request.base.open(&client, &platforms).await.map_err(at_base)?;
         if arguments.push {
             for (repository, _) in repositories(&request.names) {
                 let repository = client.repository(repository);
                 repository.check_push().await.map_err(failure)?;
             }
         }
-        let ImageRequest { names, additions, settings, .. } = request;
-        Ok(Self { names, base, client, progress, push: arguments.push, output, additions, settings })
+        let ImageRequest { names, additions, settings, output, .. } = request;
+        let platforms = platforms.into_iter().zip(bases).collect();
+        Ok(Self { names, platforms, client, progress, push: arguments.push, output, additions, settings })
     }
 
     /// Makes the image of the built binaries, and pushes it.
-    pub(super) async fn finish(self, session: &Session, summary: &BuildSummary) -> CommandResult<BuiltImage> {
-        let result = tokio::select! {
-            biased;
-            () = session.cancel.cancelled() => Err(Error::interrupted()),
-            result = self.finished(session, summary) => result,
-        };
-        result.map_err(|error| session.failed(&error))
-    }
-
-    async fn finished(mut self, session: &Session, summary: &BuildSummary) -> Result<BuiltImage, Error> {
+    pub(super) async fn finish(
+        mut self,
+        session: &Session,
+        summary: &BuildSummary,
+    ) -> Result<BuiltImage, Error> {
         self.settings = stamped(self.settings, summary);
-        let parent = cache_directory(&session.request.environment).join(DIRECTORY);
-        let failed = |error| Error::file("create a directory in", &parent, &error);
-        std::fs::create_dir_all(&parent).map_err(failed)?;
-        let directory = tempfile::tempdir_in(&parent).map_err(failed)?;
+        let cache = cache_directory(&session.request.environment);
+        let directory = ScratchDirectory::create(&cache, false)?;
         let set = self.assemble(summary, &directory).await?;
         let mut image = BuiltImage {
             digest: set.descriptor.digest.to_string(),
-            platforms: set
-                .images
-                .iter()
-                .filter_map(|it| Some(it.descriptor.platform.as_ref()?.to_string()))
-                .collect(),
+            platforms: self.platforms.iter().map(|(platform, _)| platform.to_string()).collect(),
             size: set.size(),
             names: self.names.iter().map(ToString::to_string).collect(),
             pushed: self.push,
             referrers: Vec::new(),
-            output: self.output.clone(),
+            output: self.output.as_ref().map(|output| output.path().to_owned()),
         };
         if self.push {
             let formats: Vec<_> = session.request.options.sboms.iter().map(|sbom| sbom.format).collect();
@@ -144,15 +112,17 @@ impl ImageBuild {
     }
 
     /// Makes the image, and writes it to `--image-output`.
-    async fn assemble(&self, summary: &BuildSummary, directory: &TempDir) -> Result<ImageSet, Error> {
+    async fn assemble(
+        &self,
+        summary: &BuildSummary,
+        directory: &ScratchDirectory,
+    ) -> Result<ImageSet, Error> {
         let started = self.progress.start(Phase::Image);
-        let targets = &summary.targets;
-        let arm = summary.variables.iter().find(|variable| variable.name == "GOARM");
-        let platforms = platforms(targets, arm.map(|variable| variable.value.as_str()))?;
-        let binaries = platforms.into_iter().zip(summary.binaries.iter().map(|binary| binary.path.clone()));
+        let targets = self.platforms.iter().zip(&summary.binaries);
         let input = ImageInput {
-            base: &self.base,
-            binaries: binaries.collect(),
+            targets: targets
+                .map(|((platform, base), binary)| (platform, binary.path.clone(), base.as_ref()))
+                .collect(),
             additions: &self.additions,
             settings: &self.settings,
             directory: directory.path(),
@@ -161,9 +131,11 @@ impl ImageBuild {
         if let Some(output) = &self.output {
             self.progress.expect(set.blob_count());
             let on_blob = |blob: &Descriptor| self.progress.blob(blob);
-            let written = match is_archive(output) {
-                true => write_archive(&set, output, &self.names, directory.path(), &on_blob).await,
-                false => write_layout(&set, output, &self.names, &on_blob).await,
+            let written = match output {
+                ImageOutput::Archive(file) => {
+                    write_archive(&set, file, &self.names, directory.path(), &on_blob).await
+                }
+                ImageOutput::Layout(layout) => write_layout(&set, layout, &self.names, &on_blob).await,
             };
             written.map_err(failure)?;
         }
@@ -176,7 +148,7 @@ impl ImageBuild {
         &self,
         summary: &BuildSummary,
         set: &ImageSet,
-        directory: &TempDir,
+        directory: &ScratchDirectory,
         formats: &[SbomFormat],
     ) -> Result<Vec<String>, Error> {
         let started = self.progress.start(Phase::Push);
@@ -184,7 +156,7 @@ impl ImageBuild {
         for (name, tags) in repositories(&self.names) {
             let repository = self.client.repository(name);
             self.progress.expect(set.blob_count());
-            let on_blob = |blob: &Descriptor, _| self.progress.blob(blob);
+            let on_blob = |blob: &Descriptor| self.progress.blob(blob);
             let pushed = push_image(set, &repository, &tags, directory.path(), &on_blob).await;
             pushed.map_err(failure)?;
             for (subject, referrer) in referrers_of(summary, set, formats)? {
@@ -215,17 +187,15 @@ fn repositories(names: &[ImageReference]) -> Vec<(&ImageReference, Vec<&str>)> {
     found
 }
 
-fn is_archive(output: &Path) -> bool {
-    output.extension().is_some_and(|extension| extension == "tar")
-}
-
-fn platforms(targets: &[GoTarget], arm: Option<&str>) -> Result<Vec<Platform>, Error> {
+fn platforms(session: &Session) -> Result<Vec<Platform>, Error> {
+    let variables = session.request.go_variables()?;
+    let arm = variables.iter().find(|variable| variable.name == "GOARM");
     let of_target = |target: &GoTarget| match target.os.as_str() {
-        "linux" => Ok(Platform::of_go(&target.os, &target.arch, arm)),
+        "linux" => Ok(Platform::of_go(&target.os, &target.arch, arm.map(|arm| arm.value.as_str()))),
         _ => Err(Error::configuration(format!("container images are for Linux, but the target is {target}"))
             .help(format!("add `--target linux/{}`", target.arch))),
     };
-    targets.iter().map(of_target).collect()
+    session.request.targets()?.iter().map(of_target).collect()
 }
 
 /// The settings with the time and the annotations of the build.
@@ -293,32 +263,51 @@ fn referrers_of<'a>(
 /// The error with help.
 fn failure(error: OciError) -> Error {
     let message = error.to_string();
-    match error {
-        OciError::Reference(_) | OciError::Credentials(_) | OciError::Client(_) => {
-            Error::configuration(message)
-        }
+    let (is_configuration, help) = match error {
+        OciError::Reference(_)
+        | OciError::Credentials(_)
+        | OciError::Client(_)
+        | OciError::Addition { .. }
+        | OciError::InvalidImage { .. } => (true, None),
         OciError::NoPlatform { available, .. } => {
-            Error::configuration(message).help(format!("it has: {}", available.join(", ")))
+            let available = available.join(", ");
+            (true, Some(format!("it is for {available}: select one of them with --target, or another base")))
         }
-        OciError::OtherPlatform { actual, .. } => Error::configuration(message)
-            .help(format!("build for {actual} with `--target {actual}`, or choose another base")),
-        OciError::Addition { .. } | OciError::InvalidImage { .. } => Error::configuration(message),
-        OciError::Unauthorized { host, had_credentials: false, .. } => {
-            Error::build(message).help(format!("log in with `docker login {host}` or `podman login {host}`"))
+        OciError::Certificate { .. } => (
+            false,
+            Some(
+                "set SSL_CERT_FILE to a file with the certificate of the authority that signed it".to_owned(),
+            ),
+        ),
+        OciError::Unauthorized { host, had_credentials: false, access, .. } => {
+            let login = format!("log in with `docker login {host}` or `podman login {host}`");
+            (
+                false,
+                Some(match access {
+                    RegistryAccess::Pull => format!("check the name; if the repository is private, {login}"),
+                    RegistryAccess::Push => login,
+                }),
+            )
         }
         OciError::Unauthorized { .. } => {
-            Error::build(message).help("check the name of the repository, and the permissions of the login")
+            (false, Some("check the name of the repository, and the permissions of the login".to_owned()))
         }
-        OciError::NotFound { .. } => Error::build(message).help("check the name and the tag"),
+        OciError::NotFound { .. } => (false, Some("check the name and the tag".to_owned())),
         OciError::RateLimited { .. } => {
-            Error::build(message).help("log in for a higher limit, or try again later")
+            (false, Some("log in for a higher limit, or try again later".to_owned()))
         }
-        OciError::Io { error, .. } if error.kind() == std::io::ErrorKind::NotFound => {
-            Error::configuration(message)
-        }
-        OciError::Io { error, .. } if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Error::configuration(message).help("choose another directory for --image-output")
-        }
-        _ => Error::build(message),
+        OciError::Io { error, .. } => match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => (true, None),
+            ErrorKind::AlreadyExists => {
+                (true, Some("choose another directory for --image-output".to_owned()))
+            }
+            _ => (false, None),
+        },
+        _ => (false, None),
+    };
+    let error = if is_configuration { Error::configuration(message) } else { Error::build(message) };
+    match help {
+        Some(help) => error.help(help),
+        None => error,
     }
 }

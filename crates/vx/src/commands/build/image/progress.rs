@@ -66,9 +66,7 @@ impl ImageProgress {
                 let host = host.to_owned();
                 return self.reporter.report(Event::Note(Note::RateLimitWait { host, seconds }));
             }
-            RegistryEvent::Downloaded { digest, bytes } | RegistryEvent::Uploaded { digest, bytes } => {
-                (digest, bytes)
-            }
+            RegistryEvent::Transferred { digest, bytes } => (digest, bytes),
         };
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         // An event for each MiB is enough.

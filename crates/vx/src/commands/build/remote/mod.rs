@@ -91,10 +91,10 @@ impl RemoteService {
         ServiceClient::new(http, &self.address, self.token.as_ref()).map_err(client_error)
     }
 
-    /// Builds all targets, and downloads the binaries.
-    pub(super) async fn build(self, mut session: Session) -> CommandResult {
+    /// Builds all targets, and downloads the binaries. A successful build isn't reported yet.
+    pub(super) async fn build(self, session: &mut Session) -> CommandResult<BuildSummary> {
         session.report_warnings();
-        let client = self.client(&session).map_err(|error| session.failed(&error))?;
+        let client = self.client(session).map_err(|error| session.failed(&error))?;
         let unsupported = unsupported_sources(&session.request.manifest);
         if !unsupported.is_empty() {
             return Err(session.failed(&Error::many(ErrorKind::Configuration, unsupported)));
@@ -111,20 +111,13 @@ impl RemoteService {
             .map_err(|error| session.failed(&error))?;
         let key = self.trusted_key.as_deref().map(VerifyingKey::read).transpose();
         let trusted_key = key.map_err(|error| session.failed(&error))?;
-        let (session, local) = (&session, &local);
+        let (session, local) = (&*session, &local);
         let mut build = RemoteBuilds { client, session, local, modules, specs, ids: Vec::new(), trusted_key };
-        let result = tokio::select! {
-            biased;
-            () = session.cancel.cancelled() => Err(Error::interrupted()),
-            result = build.run() => result,
-        };
-        match result {
-            Ok(summary) => session.finished(&summary),
-            Err(error) => {
-                build.cancel().await;
-                Err(session.failed(&error))
-            }
+        let result = session.interruptible(build.run()).await;
+        if result.is_err() {
+            build.cancel().await;
         }
+        result
     }
 }
 
@@ -151,7 +144,6 @@ pub(super) fn local_option(arguments: &BuildCommand) -> Option<(&'static str, &'
         (arguments.archive, "--archive", "the build service only creates binaries"),
         (arguments.attestation.is_some(), "--attestation", "the build service only creates binaries"),
         (!arguments.sbom.is_empty(), "--sbom", "the build service only creates binaries"),
-        (arguments.image.is_wanted(), "--image", "images are made of local builds"),
         (arguments.remote_cache.is_some(), "--remote-cache", "the build service has its own caches"),
         (arguments.max_size.is_some(), "--max-size", "the sizes of modules are measured on this machine"),
         (arguments.dry_run, "--dry-run", "the build service always compiles"),

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use velox_manifest::{Manifest, SourceFile, edit};
 
 fuzz_target!(|text: &str| {
-    let environment = |name: &str| (name.len() % 2 == 0).then(|| "value".to_owned());
+    let environment = |name: &str| name.len().is_multiple_of(2).then(|| "value".to_owned());
     for name in ["velox.toml", "velox.yaml", "velox.json"] {
         let source = SourceFile { name: name.to_owned(), text: text.to_owned() };
         let diagnostics = match Manifest::parse(&source, &environment) {

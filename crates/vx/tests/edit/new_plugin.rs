@@ -5,6 +5,7 @@ use crate::support::sandbox::{RELEASE, Sandbox, acme_proxy, assert_contains};
 #[test]
 fn new_plugin_reports_what_it_created() {
     let proxy = acme_proxy();
+    proxy.roadrunner(RELEASE);
     // Only this proxy: otherwise the newest release would be a real one.
     let sandbox = Sandbox::behind(&proxy).env("GOPROXY", proxy.url());
     let shown = sandbox.vx_shown("new plugin my-plugin --module github.com/me/my-plugin");
@@ -35,6 +36,7 @@ fn new_plugin_reports_what_it_created() {
 #[test]
 fn new_plugin_passes_its_tests_and_compiles() {
     let proxy = acme_proxy();
+    proxy.roadrunner(RELEASE);
     let sandbox = Sandbox::behind(&proxy);
     sandbox.vx("new plugin hello-there").ok();
     let unformatted = sandbox.run("gofmt -l hello-there");
@@ -60,6 +62,7 @@ fn new_plugin_runs_in_its_server() {
     };
 
     let proxy = acme_proxy();
+    proxy.roadrunner(RELEASE);
     let sandbox = Sandbox::behind(&proxy);
     sandbox.vx("new plugin hello --dir .").ok();
     // A port that no other test uses.

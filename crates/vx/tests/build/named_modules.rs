@@ -135,6 +135,7 @@ fn a_version_prefix_is_a_branch_only_if_the_forge_has_one() {
 #[test]
 fn directives_that_contradict_the_build_are_errors_and_unused_ones_are_warnings() {
     let proxy = proxy();
+    proxy.roadrunner(RELEASE);
     let text = configuration("hello@v1.0.0");
     let replace =
         |old: &str| format!("\n[[replaces]]\nold = \"{old}\"\nnew = \"example.com/acme/bye@v1.0.0\"\n");

@@ -70,6 +70,7 @@ fn run_forwards_signals_to_roadrunner() {
 #[test]
 fn run_without_velox_toml_builds_what_the_configuration_needs() {
     let proxy = acme_proxy();
+    proxy.roadrunner(RELEASE);
     let sandbox = Sandbox::behind(&proxy).file(
         "conf/rr.yaml",
         "version: \"3\"\nfileserver: { address: \"127.0.0.1:0\", serve: [{ prefix: \"/\", root: . }] }\n",

@@ -82,7 +82,7 @@ pub use plugin_template::PluginTemplate;
 pub use process::group::{EndSignal, ProcessGroup};
 pub use provenance::attestation::{Attestation, AttestedBuild};
 pub use provenance::{AttestedFile, attest};
-pub use publish_cache::{PublishedCache, check_cache_location, publish_cache};
+pub use publish_cache::{CachePublisher, PublishedCache};
 pub use rebase_replaces::rebase_replaces;
 pub use rebuild::{RebuiltBinary, rebuild};
 pub use remote::{LockUpdate, LockedRefs, RemoteBuild, RemoteBuildSettings};

@@ -1,60 +1,101 @@
 //! Publishing compiled packages in a container registry.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 pub use velox_gocache::PublishedCache;
-use velox_gocache::{PublishError, is_registry, registry_reference};
+use velox_gocache::{
+    CachePublication, CacheSigner, PublishError, SignatureVerifier, is_registry, registry_reference,
+};
 use velox_oci::ImageReference;
 
 use crate::{error::Error, keys::signing::SigningKey};
 
-/// Publishes the packages of a shared directory (`--remote-cache DIRECTORY`) at `oci://REGISTRY/NAME:TAG`, and signs them.
-///
-/// # Errors
-/// An invalid location, a directory without packages, a registry that fails, or a cancelled upload.
-pub async fn publish_cache(
-    directory: &Path,
-    location: &str,
-    version: &str,
-    environment: &BTreeMap<String, String>,
-    key: Option<&SigningKey>,
-    cancel: &CancellationToken,
-) -> Result<PublishedCache, Error> {
-    let url =
-        velox_gocache::parse_cache(location).map_err(|error| Error::configuration(error.to_string()))?;
-    let reference = registry_reference(&url).map_err(Error::configuration)?;
-    let annotations = BTreeMap::from([
-        ("org.opencontainers.image.title".to_owned(), format!("Compiled packages of RoadRunner {version}")),
-        ("org.opencontainers.image.version".to_owned(), version.to_owned()),
-    ]);
-    let sign = |message: &[u8]| {
-        let first = |error: Error| error.diagnostics.first().map(|it| it.message.clone()).unwrap_or_default();
-        key.map_or_else(|| Err("there is no key".to_owned()), |key| key.sign(message).map_err(first))
-    };
-    let sign: Option<velox_gocache::SignMessage<'_>> = if key.is_some() { Some(&sign) } else { None };
-    let publishing = velox_gocache::publish_cache(directory, &reference, annotations, environment, sign);
-    let published = tokio::select! {
-        published = publishing => published,
-        () = cancel.cancelled() => return Err(Error::interrupted()),
-    };
-    published.map_err(|error| {
-        let failed = Error::build(format!("failed to publish the cache: {error}"));
-        match error {
-            PublishError::Registry(velox_oci::Error::Unauthorized { .. }) => {
-                failed.help("log in with `docker login`, `podman login` or `skopeo login`")
-            }
-            _ => failed,
-        }
-    })
+/// A publisher of the packages of a RoadRunner release at `oci://REGISTRY/NAME:TAG`.
+pub struct CachePublisher {
+    publication: CachePublication,
 }
 
-/// Fails early if a cache can't be published there.
-///
-/// # Errors
-/// The location is not that of a tag in a registry.
-pub fn check_cache_location(location: &str) -> Result<(), Error> {
-    reference(location).map(drop)
+impl CachePublisher {
+    /// A publisher who signs with `key`, adds to a cache of the same key, and overwrites anything else only with `replace`.
+    ///
+    /// # Errors
+    /// The location is not that of a tag in a registry; invalid credentials.
+    pub fn new(
+        location: &str,
+        version: &str,
+        environment: &BTreeMap<String, String>,
+        key: Option<&SigningKey>,
+        replace: bool,
+    ) -> Result<Self, Error> {
+        let annotations = BTreeMap::from([
+            (
+                "org.opencontainers.image.title".to_owned(),
+                format!("Compiled packages of RoadRunner {version}"),
+            ),
+            ("org.opencontainers.image.version".to_owned(), version.to_owned()),
+        ]);
+        let signer = key.cloned().map(|key| {
+            let public = key.verifying_key();
+            let first =
+                |error: Error| error.diagnostics.first().map(|it| it.message.clone()).unwrap_or_default();
+            CacheSigner {
+                sign: Box::new(move |message| key.sign(message).map_err(first)),
+                verifier: SignatureVerifier(Arc::new(move |message, signature| {
+                    public.verifies(message, signature)
+                })),
+            }
+        });
+        let publication =
+            CachePublication::new(reference(location)?, annotations, environment, signer, replace);
+        Ok(Self { publication: publication.map_err(failed)? })
+    }
+
+    /// Fails early if nothing can be published at the tag.
+    ///
+    /// # Errors
+    /// The tag has something else, the registry fails, or the request is cancelled.
+    pub async fn check(&self, cancel: &CancellationToken) -> Result<(), Error> {
+        until(cancel, self.publication.check()).await
+    }
+
+    /// Publishes the packages of a shared directory (`--remote-cache DIRECTORY`).
+    ///
+    /// # Errors
+    /// As for [`Self::check`]; a directory without packages.
+    pub async fn publish(
+        &self,
+        directory: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<PublishedCache, Error> {
+        until(cancel, self.publication.publish(directory)).await
+    }
+}
+
+async fn until<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T, PublishError>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        done = work => done.map_err(failed),
+        () = cancel.cancelled() => Err(Error::interrupted()),
+    }
+}
+
+fn failed(error: PublishError) -> Error {
+    let failed = Error::build(format!("failed to publish the cache: {error}"));
+    match error {
+        PublishError::Registry(velox_oci::Error::Unauthorized { .. }) => {
+            failed.help("log in with `docker login`, `podman login` or `skopeo login`")
+        }
+        PublishError::Occupied(_) => failed
+            .help("`--replace` overwrites it; another tag keeps it")
+            .help("with the `--sign-key` that signed the cache, packages are added to it"),
+        PublishError::Contended => {
+            failed.help("run the command again, or publish all targets with one command")
+        }
+        _ => failed,
+    }
 }
 
 fn reference(location: &str) -> Result<ImageReference, Error> {

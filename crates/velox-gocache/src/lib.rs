@@ -27,7 +27,7 @@ pub use artifact::{ArtifactFile, ArtifactName, RemoteArtifact, RemoteArtifactErr
 pub use location::{
     is_registry, open_remote, parse_cache, parse_remote, registry_reference, store_error_summary,
 };
-pub use publish::{PublishError, PublishedCache, SignMessage, publish_cache};
+pub use publish::{CachePublication, CacheSigner, PublishError, PublishedCache, SignMessage};
 pub use serve::serve;
 
 /// The settings of [`serve`].

@@ -23,7 +23,7 @@ use url::Url;
 use velox_fetch::http::HttpOptions;
 use velox_oci::{
     BlobDigest, Descriptor, DockerCredentials, Error, ImageIndex, ImageManifest, ImageReference,
-    RegistryClient, RegistryOptions, RegistryRepository,
+    PulledManifest, RegistryClient, RegistryOptions, RegistryRepository,
 };
 
 use crate::{
@@ -135,8 +135,15 @@ impl RegistryCache {
         };
         let client =
             registry_client(&options.environment, http).map_err(|error| failed(error.to_string()))?;
-        let repository = client.repository(&reference);
-        Ok(Self { repository, reference, trusted_key: options.trusted_key.clone(), packs: OnceCell::new() })
+        Ok(Self::new(client.repository(&reference), reference, options.trusted_key.clone()))
+    }
+
+    pub(crate) fn new(
+        repository: RegistryRepository,
+        reference: ImageReference,
+        trusted_key: Option<SignatureVerifier>,
+    ) -> Self {
+        Self { repository, reference, trusted_key, packs: OnceCell::new() }
     }
 
     /// The packs of a namespace, and how many bytes were downloaded.
@@ -146,35 +153,61 @@ impl RegistryCache {
         if reference.digest().is_none() {
             self.verify(&pulled.descriptor.digest).await?;
         }
-        let index: ImageIndex = pulled.parse().map_err(|_| invalid(format!("{reference} is not a cache")))?;
-        let name = |manifest: &Descriptor| manifest.annotations.get(NAMESPACE).cloned();
-        let Some(found) = index.manifests.iter().find(|it| name(it).as_deref() == Some(namespace)) else {
-            let others: Vec<String> = index.manifests.iter().filter_map(name).collect();
-            return Err(invalid(match others.as_slice() {
-                [] => format!("{reference} is not a cache"),
-                others => format!("{reference} has packages of {}, not of {namespace}", others.join(", ")),
-            }));
+        let manifests = self.manifests(&pulled)?;
+        let Some(found) = manifests.get(namespace) else {
+            let others: Vec<&str> = manifests.keys().map(String::as_str).collect();
+            return Err(invalid(format!(
+                "{reference} has packages of {}, not of {namespace}",
+                others.join(", ")
+            )));
         };
-        let pulled = self.repository.pull_manifest(found.digest.as_str()).await?;
+        let (packs, size) = self.packs(namespace, found).await?;
+        let (named, packs): (Vec<_>, Vec<_>) = packs.into_iter().unzip();
+        let _ = self.packs.set(packs.into_iter().map(|pack| (pack.digest.hex().to_owned(), pack)).collect());
+        Ok((named, size))
+    }
+
+    /// The manifests in an image index, by namespace.
+    pub(crate) fn manifests(
+        &self,
+        pulled: &PulledManifest,
+    ) -> Result<BTreeMap<String, Descriptor>, RemoteFailure> {
+        let index = pulled.parse().unwrap_or_else(|_| ImageIndex::new(Vec::new()));
+        let named = |it: Descriptor| Some((it.annotations.get(NAMESPACE)?.clone(), it));
+        let manifests: BTreeMap<_, _> = index.manifests.into_iter().filter_map(named).collect();
+        if manifests.is_empty() {
+            return Err(invalid(format!("{} is not a cache", self.reference)));
+        }
+        Ok(manifests)
+    }
+
+    /// The packs in the manifest of a namespace, and the size of its index in bytes.
+    pub(crate) async fn packs(
+        &self,
+        namespace: &str,
+        manifest: &Descriptor,
+    ) -> Result<(Vec<(PackFile, Descriptor)>, u64), RemoteFailure> {
+        let reference = &self.reference;
+        let pulled = self.repository.pull_manifest(manifest.digest.as_str()).await?;
         let manifest: ImageManifest =
             pulled.parse().map_err(|error| invalid(format!("invalid manifest of {reference}: {error}")))?;
-        let [file, packs @ ..] = manifest.layers.as_slice() else {
+        let [file, layers @ ..] = manifest.layers.as_slice() else {
             return Err(invalid(format!("{reference} has no index of {namespace}")));
         };
         let content = self.repository.read_blob(file, MAX_OBJECT_BYTES).await?;
         let named = IndexFile::read(&content, namespace)
             .filter(|_| file.media_type == INDEX_TYPE)
             .ok_or_else(|| invalid(format!("{reference} has an invalid index of {namespace}")))?;
-        let packs: HashMap<String, Descriptor> =
-            packs.iter().map(|pack| (pack.digest.hex().to_owned(), pack.clone())).collect();
-        if let Some(foreign) = named.iter().find(|pack| !packs.contains_key(&pack.name)) {
-            return Err(invalid(format!(
-                "the index of {reference} names the pack {}, which it lacks",
-                foreign.name
-            )));
-        }
-        let _ = self.packs.set(packs);
-        Ok((named, content.len() as u64))
+        let layers: HashMap<&str, &Descriptor> =
+            layers.iter().map(|layer| (layer.digest.hex(), layer)).collect();
+        let with_layer = |pack: PackFile| match layers.get(pack.name.as_str()) {
+            Some(layer) => Ok((pack, (*layer).clone())),
+            None => {
+                Err(invalid(format!("the index of {reference} names the pack {}, which it lacks", pack.name)))
+            }
+        };
+        let packs = named.into_iter().map(with_layer).collect::<Result<_, _>>()?;
+        Ok((packs, content.len() as u64))
     }
 
     /// The content of a pack, whose digest is verified.
@@ -188,7 +221,7 @@ impl RegistryCache {
     }
 
     /// Fails unless the trusted key signed this digest.
-    async fn verify(&self, digest: &BlobDigest) -> Result<(), RemoteFailure> {
+    pub(crate) async fn verify(&self, digest: &BlobDigest) -> Result<(), RemoteFailure> {
         let reference = &self.reference;
         let Some(SignatureVerifier(verifies)) = &self.trusted_key else {
             return Err(invalid(format!("{reference} has no digest, and there is no trusted key")));

@@ -3,30 +3,21 @@
 use std::{fmt, fs, io, path::Path, sync::Arc};
 
 use crypto_secretbox::{KeyInit, XSalsa20Poly1305, aead::Aead};
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::BASE64;
 use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    keys::verifying::{ED25519_PREFIX, MAX_KEY_FILE_BYTES, P256_PREFIX, VerifyingKey},
+};
 
-/// Larger files are no keys.
-pub(crate) const MAX_KEY_FILE_BYTES: u64 = 64 << 10;
 /// The most memory that scrypt may use for a hostile key file, in bytes; cosign uses 64 MiB.
 const MAX_SCRYPT_BYTES: u64 = 1 << 30;
-
-/// The DER of a SubjectPublicKeyInfo before the key (<https://www.rfc-editor.org/rfc/rfc5480>,
-/// <https://www.rfc-editor.org/rfc/rfc8410>).
-pub(crate) const P256_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
-    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
-pub(crate) const ED25519_PREFIX: [u8; 12] =
-    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// A private key: ECDSA on P-256 with SHA-256, or Ed25519.
 #[derive(Clone)]
@@ -147,11 +138,16 @@ impl SigningKey {
     /// The SHA-256 of the public key's SubjectPublicKeyInfo, in hexadecimal.
     #[must_use]
     pub fn id(&self) -> String {
-        let info = match &*self.pair {
-            SigningPair::P256(pair) => [&P256_PREFIX, pair.public_key().as_ref()].concat(),
-            SigningPair::Ed25519(pair) => [&ED25519_PREFIX, pair.public_key().as_ref()].concat(),
-        };
-        HEXLOWER.encode(&Sha256::digest(info))
+        self.verifying_key().id()
+    }
+
+    pub(crate) fn verifying_key(&self) -> VerifyingKey {
+        VerifyingKey {
+            info: match &*self.pair {
+                SigningPair::P256(pair) => [&P256_PREFIX, pair.public_key().as_ref()].concat(),
+                SigningPair::Ed25519(pair) => [&ED25519_PREFIX, pair.public_key().as_ref()].concat(),
+            },
+        }
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {

@@ -6,16 +6,24 @@ use data_encoding::HEXLOWER;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    error::Error,
-    keys::signing::{ED25519_PREFIX, MAX_KEY_FILE_BYTES, P256_PREFIX},
-};
+use crate::error::Error;
+
+/// Larger files are no keys.
+pub(crate) const MAX_KEY_FILE_BYTES: u64 = 64 << 10;
+/// The DER of a SubjectPublicKeyInfo before the key (<https://www.rfc-editor.org/rfc/rfc5480>,
+/// <https://www.rfc-editor.org/rfc/rfc8410>).
+pub(crate) const P256_PREFIX: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+pub(crate) const ED25519_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// A public key: ECDSA on P-256 with SHA-256, or Ed25519.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyingKey {
     /// The DER of its SubjectPublicKeyInfo.
-    info: Vec<u8>,
+    pub(crate) info: Vec<u8>,
 }
 
 const PUBLIC_KEY_FORMATS: &str = "`cosign generate-key-pair` writes it to cosign.pub, and `openssl pkey -in KEY -pubout -out PUB` extracts it from a private key";

@@ -388,6 +388,9 @@ pub(crate) struct PublishCacheCommand {
     /// cache is not signed]
     #[arg(long, value_name = "KEY")]
     pub(crate) sign_key: Option<PathBuf>,
+    /// Overwrite what the tag has; without it, packages are added to a cache that the same key signed, and anything else stays
+    #[arg(long)]
+    pub(crate) replace: bool,
     /// The go command to use
     #[arg(long, value_name = "FILE")]
     pub(crate) go: Option<PathBuf>,

@@ -4,15 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::Value;
 
-use crate::support::sandbox::{CommandOutput, Sandbox, acme_proxy, configuration};
-
-/// `compile_cache` of the last event.
-fn cache_report(output: &CommandOutput) -> Value {
-    output.ok();
-    let last = output.events().pop().unwrap();
-    assert_eq!(last["event"], "finished");
-    last["compile_cache"].clone()
-}
+use crate::support::sandbox::{CommandOutput, Sandbox, acme_proxy, compile_cache_of, configuration};
 
 fn compiled(output: &CommandOutput) -> Vec<String> {
     output.ok();
@@ -29,7 +21,7 @@ fn remote_cache_spares_other_machines_the_compile() {
     let text = configuration("hello@v1.0.0")
         + &format!("\n[cache]\nremote = \"{}\"\nartifacts = false\n", remote.path().display());
     let first = Sandbox::behind(&proxy).file("velox.toml", &text);
-    let filled = cache_report(&first.vx("build -o out --format json"));
+    let filled = compile_cache_of(&first.vx("build -o out --format json"));
     assert!(filled["bytes_up"].as_u64() > Some(0) && filled["remote_hits"] == 0, "{filled}");
     assert_eq!(filled["trouble"], Value::Null);
 
@@ -38,7 +30,7 @@ fn remote_cache_spares_other_machines_the_compile() {
         Sandbox::behind(&proxy).file("velox.toml", &text).file("velox.lock", first.read("velox.lock"));
     let gocache = other.at("gocache");
     let other = other.env("GOCACHE", &gocache).env("VX_REMOTE_CACHE_READ_ONLY", "1");
-    let used = cache_report(&other.vx("build -o out --format json"));
+    let used = compile_cache_of(&other.vx("build -o out --format json"));
     assert!(used["remote_hits"].as_u64() > Some(50) && used["bytes_down"].as_u64() > Some(0), "{used}");
     assert_eq!((&used["bytes_up"], &used["trouble"]), (&Value::from(0), &Value::Null));
     assert!(first.bytes("out/rr") == other.bytes("out/rr"), "the two servers differ");
@@ -72,7 +64,7 @@ fn dead_or_silent_remote_cache_fails_no_build() {
     for endpoint in ["http://127.0.0.1:1", silent_url.as_str()] {
         sandbox = sandbox.env("AWS_ENDPOINT", endpoint);
         let ran = sandbox.vx("build -o out --format json --no-cache --remote-cache s3://bucket/prefix");
-        let trouble = cache_report(&ran)["trouble"].as_str().unwrap().to_owned();
+        let trouble = compile_cache_of(&ran)["trouble"].as_str().unwrap().to_owned();
         assert!(trouble.contains("remote cache disabled"), "{trouble}");
         assert!(!ran.stdout().contains("a-secret-key") && !ran.stderr().contains("a-secret-key"));
     }
@@ -82,6 +74,6 @@ fn dead_or_silent_remote_cache_fails_no_build() {
     // An unwritable location: a directory below a file.
     let sandbox = sandbox.file("file", "");
     let ran = sandbox.vx("build -o out --format json --no-cache --remote-cache ./file/cache");
-    assert!(cache_report(&ran)["trouble"].is_string(), "{}", ran.stdout());
+    assert!(compile_cache_of(&ran)["trouble"].is_string(), "{}", ran.stdout());
     drop(held);
 }

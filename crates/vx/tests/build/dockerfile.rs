@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use velox_testkit::ModuleProxy;
+use velox_testkit::{ModuleProxy, TestRegistry};
 
 use crate::support::{
     book::{pages, top},
@@ -244,23 +244,26 @@ fn vx_image_takes_the_arguments_of_vx_and_runs_other_programs() {
 fn image_with_a_release_builds_its_plugins_offline() {
     let Some(docker) = docker("the image of vx with a RoadRunner release") else { return };
     let (buildah, sandbox) = (&docker.images.buildah, &docker.sandbox);
-    let release = format!("ROADRUNNER={RELEASE}");
-    let text = dockerfile("packaging/Dockerfile.roadrunner");
-    buildah.build(
-        "localhost/vx-rr:latest",
-        &text,
-        &top().join("packaging"),
-        &[&release, "VX=localhost/vx:latest"],
-    );
-    let left = buildah.run("localhost/vx-rr", "ls -A /tmp /velox && vx cache info");
+    // As the release workflow publishes it.
+    let registry = TestRegistry::start();
+    let vx = format!("{}/acme/vx", registry.host());
+    buildah.build(&format!("{vx}:v9.8.7-amd64"), "FROM vx\n", &sandbox.path(), &[]);
+    let script = sandbox
+        .command(top().join("scripts/publish-variants"), &[&vx, "v9.8.7", "amd64", RELEASE])
+        .env("DOCKER", buildah.docker())
+        .output();
+    CommandOutput(script.unwrap()).ok();
+    assert_eq!(registry.tags("acme/vx"), ["9.8.7-rr2025.0.77-amd64"]);
+    let image = format!("{vx}:9.8.7-rr2025.0.77-amd64");
+    let left = buildah.run(&image, "ls -A /tmp /velox && vx cache info");
     assert!(!left.contains("velox.toml") && left.contains(" 0 binaries"), "{left}");
 
     // Some of its plugins, at its versions.
     sandbox.vx(&format!("init --force --roadrunner {RELEASE} --default")).ok();
     sandbox.vx("remove --no-lock fileserver").ok();
     let text =
-        "FROM localhost/vx-rr\nCOPY velox.toml .\nRUN --network=none vx build --offline -o /usr/bin/\n";
-    let version = docker.built_and_run(text, &[], "rr --version");
+        format!("FROM {image}\nCOPY velox.toml .\nRUN --network=none vx build --offline -o /usr/bin/\n");
+    let version = docker.built_and_run(&text, &[], "rr --version");
     assert_contains(&version, &["2025.0.77"]);
 }
 

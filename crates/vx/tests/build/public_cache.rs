@@ -5,14 +5,14 @@ use std::{fs, path::Path, time::Duration};
 use serde_json::{Value, json};
 use velox_testkit::{Fault, ModuleProxy, TestRegistry};
 
-use crate::support::sandbox::{CommandOutput, RELEASE, Sandbox, acme_proxy, assert_contains, configuration};
+use crate::support::{
+    book::top,
+    sandbox::{
+        CommandOutput, RELEASE, Sandbox, VX, acme_proxy, assert_contains, compile_cache_of, configuration,
+    },
+};
 
 const REPOSITORY: &str = "acme/velox-cache";
-
-fn cache_report(output: &CommandOutput) -> Value {
-    output.ok();
-    output.events().pop().unwrap()["compile_cache"].clone()
-}
 
 /// A machine with these lines in `[cache]`.
 fn reader(proxy: &ModuleProxy, cache: &str) -> Sandbox {
@@ -51,11 +51,19 @@ fn published_packages_spare_strangers_the_compile() {
     let registry = TestRegistry::start();
     let machine = publisher(&proxy);
     let location = format!("oci://{}/{REPOSITORY}:{RELEASE}", registry.host());
-    let pinned = publish(&machine, &registry, "--sign-key key.pem");
+    // As the release workflow publishes.
+    let repository = format!("{}/{REPOSITORY}", registry.host());
+    let script = machine
+        .command(top().join("scripts/publish-caches"), &[&repository, RELEASE])
+        .envs([("VX", VX), ("TARGETS", "linux/amd64"), ("GO_VERSIONS", ""), ("VX_SIGN_KEY", "key.pem")])
+        .output()
+        .unwrap();
+    let pinned = CommandOutput(script).ok().trim().to_owned();
+    assert!(pinned.starts_with(&format!("{location}@sha256:")), "{pinned}");
 
     // Pinned by its digest.
     let pinning = stranger(&proxy, &format!("remote = \"{pinned}\""));
-    let report = cache_report(&pinning.vx("build -o out --format json"));
+    let report = compile_cache_of(&pinning.vx("build -o out --format json"));
     assert!(report["remote_hits"].as_u64() > Some(50) && report["trouble"].is_null(), "{report}");
     assert_eq!((&report["bytes_up"], &report["binaries"]), (&json!(0), &json!(0)), "{report}");
     pinning.run("out/rr --version");
@@ -67,7 +75,7 @@ fn published_packages_spare_strangers_the_compile() {
         reader(&proxy, &keyed).file("key.pub", machine.read("key.pub")),
         reader(&proxy, &unpinned).env("VX_REMOTE_CACHE_KEY", machine.read("key.pub")),
     ] {
-        let report = cache_report(&machine.vx("build -o out --format json"));
+        let report = compile_cache_of(&machine.vx("build -o out --format json"));
         assert!(report["bytes_down"].as_u64() > Some(0) && report["trouble"].is_null(), "{report}");
     }
 
@@ -78,14 +86,15 @@ fn published_packages_spare_strangers_the_compile() {
     assert!(fs::read_dir(chained.at("own/v1/artifacts")).unwrap().count() == 1);
     let another = chained.at("another");
     let chained = chained.env("GOCACHE", another);
-    let report = cache_report(&chained.vx("build -o out --no-cache --remote-cache own --format json"));
+    let report = compile_cache_of(&chained.vx("build -o out --no-cache --remote-cache own --format json"));
     assert!(report["remote_hits"].as_u64() > Some(50), "{report}");
 
-    // Publishing the same again sends nothing.
-    let ran = machine.vx(&format!("cache publish --for {RELEASE} --format json {location}"));
+    let signed = format!("cache publish --for {RELEASE} --sign-key key.pem --format json {location}");
+    let ran = machine.vx(&signed);
     ran.ok();
     let event = ran.events().pop().unwrap();
-    assert_eq!((&event["event"], &event["signed_by"]), (&json!("cache_published"), &Value::Null));
+    assert_eq!((&event["event"], &event["kept"]), (&json!("cache_published"), &json!([])));
+    assert_eq!(event["signed_by"].as_str().map(str::len), Some(64), "{event}");
 }
 
 #[test]
@@ -104,14 +113,16 @@ fn caches_that_nobody_vouches_for_are_refused() {
     let keyed = format!("{unpinned}\ntrusted_key = \"key.pub\"");
     let keyed_reader = || reader(&proxy, &keyed).file("key.pub", machine.read("key.pub"));
     let trouble = |reader: &Sandbox| {
-        let report = cache_report(&reader.vx("build -o out --format json"));
+        let report = compile_cache_of(&reader.vx("build -o out --format json"));
         assert_eq!(report["remote_hits"], 0, "{report}");
         report["trouble"].as_str().unwrap().to_owned()
     };
     let said = trouble(&keyed_reader());
     assert_contains(&said, &["remote cache disabled", "has no signature of the trusted key"]);
     let other = publisher(&proxy);
-    publish(&other, &registry, "--sign-key key.pem");
+    let publishing = format!("cache publish --for {RELEASE} --sign-key key.pem {location}");
+    other.vx(&publishing).fails_with(1, &["nothing is added to it", "has no signature of", "`--replace`"]);
+    publish(&other, &registry, "--sign-key key.pem --replace");
     assert_contains(&trouble(&keyed_reader()), &["has no signature of the trusted key"]);
 
     let wrong = reader(&proxy, &keyed).file("key.pub", "no key");
@@ -134,7 +145,7 @@ fn damaged_and_foreign_caches_cost_only_the_compile() {
     let pinned = publish(&machine, &registry, "");
     let digest = pinned.split_once('@').unwrap().1;
     let trouble_of = |machine: Sandbox| {
-        let report = cache_report(&machine.vx("build -o out --format json"));
+        let report = compile_cache_of(&machine.vx("build -o out --format json"));
         report["trouble"].as_str().unwrap_or_default().to_owned()
     };
     let remote = |location: &str| format!("remote = \"{location}\"");
@@ -200,25 +211,6 @@ fn zstd_index(namespace: &str) -> Vec<u8> {
 }
 
 #[test]
-fn two_publishers_leave_one_whole_cache() {
-    let proxy = acme_proxy();
-    let registry = TestRegistry::start();
-    let (one, other) = (publisher(&proxy), publisher(&proxy));
-    let other = other.file("key.pem", one.read("key.pem"));
-    other.run("chmod 600 key.pem");
-    std::thread::scope(|scope| {
-        for machine in [&one, &other] {
-            scope.spawn(|| publish(machine, &registry, "--sign-key key.pem"));
-        }
-    });
-    let location = format!("oci://{}/{REPOSITORY}:{RELEASE}", registry.host());
-    let machine = stranger(&proxy, &format!("remote = \"{location}\"\ntrusted_key = \"key.pub\""))
-        .file("key.pub", one.read("key.pub"));
-    let report = cache_report(&machine.vx("build -o out --format json"));
-    assert!(report["remote_hits"].as_u64() > Some(50) && report["trouble"].is_null(), "{report}");
-}
-
-#[test]
 fn refused_publishing_leaves_the_tag() {
     let proxy = acme_proxy();
     let registry = TestRegistry::start();
@@ -228,7 +220,7 @@ fn refused_publishing_leaves_the_tag() {
     let location = first.split_once('@').unwrap().0;
     // A tag that can't be written.
     machine
-        .vx(&format!("cache publish --for {RELEASE} {location}"))
+        .vx(&format!("cache publish --replace --for {RELEASE} {location}"))
         .fails_with(1, &["failed to publish the cache"]);
     let digest = first.split_once('@').unwrap().1;
     assert_eq!(registry.manifest(REPOSITORY, RELEASE), registry.manifest(REPOSITORY, digest));
@@ -245,7 +237,7 @@ fn silent_registry_holds_up_no_build() {
     registry.fault(Fault::Delayed(Duration::from_secs(3600)));
     let location = format!("oci://{}/{REPOSITORY}@sha256:{}", registry.host(), "ab".repeat(32));
     let machine = reader(&proxy, &format!("remote = \"{location}\""));
-    let report = cache_report(&machine.vx("build -o out --format json"));
+    let report = compile_cache_of(&machine.vx("build -o out --format json"));
     let trouble = report["trouble"].as_str().unwrap();
     assert_contains(trouble, &["remote cache disabled: reading the index took longer than"]);
 }

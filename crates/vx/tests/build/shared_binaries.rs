@@ -9,13 +9,7 @@ use std::{
 use serde_json::Value;
 use velox_testkit::ModuleProxy;
 
-use crate::support::sandbox::{CommandOutput, Sandbox, acme_proxy, configuration};
-
-/// `compile_cache` of the last event.
-fn cache_report(output: &CommandOutput) -> Value {
-    output.ok();
-    output.events().pop().unwrap()["compile_cache"].clone()
-}
+use crate::support::sandbox::{Sandbox, acme_proxy, compile_cache_of, configuration};
 
 fn with_cache(lines: &str) -> String {
     format!("{}\n[cache]\n{lines}\n", configuration("hello@v1.0.0"))
@@ -48,14 +42,14 @@ fn binary_of_another_machine_needs_no_go_and_no_modules() {
     let remote = tempfile::tempdir().unwrap();
     let text = with_cache(&format!("remote = \"{}\"", remote.path().display()));
     let first = machine(&proxy, &text);
-    let report = cache_report(&first.vx("build -o out --sbom cyclonedx --format json"));
+    let report = compile_cache_of(&first.vx("build -o out --sbom cyclonedx --format json"));
     assert_eq!((&report["binaries"], &report["trouble"]), (&Value::from(0), &Value::Null));
     assert_eq!(stored(remote.path()).len(), 1);
 
     let lock = first.read("velox.lock");
     let other = empty_machine(&text, &lock);
     let ran = other.vx("build --locked -o out --sbom cyclonedx --archive --format json");
-    let report = cache_report(&ran);
+    let report = compile_cache_of(&ran);
     assert_eq!((&report["binaries"], &report["misses"]), (&Value::from(1), &Value::from(0)), "{report}");
     assert!(report["bytes_down"].as_u64() > Some(0), "{report}");
     assert_eq!(ran.events().pop().unwrap()["binaries"][0]["reused"], true);
@@ -122,7 +116,7 @@ fn damaged_binary_is_compiled_and_replaced() {
     ] {
         fs::write(&stored, content).unwrap();
         let other = machine(&proxy, &text).file("velox.lock", &lock);
-        let trouble = cache_report(&other.vx("build -o out --format json"))["trouble"].to_string();
+        let trouble = compile_cache_of(&other.vx("build -o out --format json"))["trouble"].to_string();
         assert!(trouble.contains("damaged binary in the remote cache") && trouble.contains(why), "{trouble}");
         assert!(first.bytes("out/rr") == other.bytes("out/rr"), "the binaries differ");
         empty_machine(&text, &lock).vx("build -o out").ok();
@@ -159,7 +153,7 @@ fn silent_cache_is_given_up_and_not_asked_again() {
         .env("AWS_ACCESS_KEY_ID", "id")
         .env("AWS_SECRET_ACCESS_KEY", "a-secret-key")
         .env("AWS_REGION", "here");
-    let report = cache_report(&other.vx("build -o out --format json"));
+    let report = compile_cache_of(&other.vx("build -o out --format json"));
     let (trouble, hits) = (report["trouble"].as_str().unwrap(), &report["local_hits"]);
     assert_eq!(trouble, "remote cache disabled: looking for a binary took longer than 5 s");
     assert_eq!(*hits, 0, "the compile cache was not used: {report}");
@@ -177,13 +171,13 @@ fn several_caches_are_asked_in_order_and_the_first_is_written() {
     let filled = count(team);
 
     let chain = with_cache(&format!("remotes = [\"{}\", \"{}\"]", own.display(), team.display()));
-    let report = cache_report(&empty_machine(&chain, &lock).vx("build -o out --format json"));
+    let report = compile_cache_of(&empty_machine(&chain, &lock).vx("build -o out --format json"));
     assert_eq!(report["binaries"], 1, "{report}");
     // Another stamp is another binary, of the same packages.
     let other = machine(&proxy, &chain).file("velox.lock", &lock);
     let gocache = other.at("gocache");
     let other = other.env("GOCACHE", gocache);
-    let report = cache_report(&other.vx("build -o out --stamp-version other --format json"));
+    let report = compile_cache_of(&other.vx("build -o out --stamp-version other --format json"));
     assert!(report["remote_hits"].as_u64() > Some(50) && report["trouble"].is_null(), "{report}");
     assert_eq!(count(team), filled, "only the first cache is written");
     assert_eq!(stored(own).len(), 1);
@@ -193,7 +187,7 @@ fn several_caches_are_asked_in_order_and_the_first_is_written() {
         machine(&proxy, &with_cache(&format!("remote = \"{}\"", own.display()))).file("velox.lock", &lock);
     let gocache = third.at("gocache");
     let third = third.env("GOCACHE", gocache);
-    let report = cache_report(&third.vx("build -o out --stamp-version third --format json"));
+    let report = compile_cache_of(&third.vx("build -o out --stamp-version third --format json"));
     assert!(report["remote_hits"].as_u64() > Some(50), "{report}");
 
     let both = with_cache("remote = \"a\"\nremotes = [\"b\"]");

@@ -8,6 +8,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -89,6 +90,28 @@ impl Buildah {
             command.args(["--build-arg", argument]);
         }
         run(command.arg("--file").arg(file.path()).arg(context));
+    }
+
+    /// A program that takes the arguments of `docker build` and `docker push`.
+    pub fn docker(&self) -> PathBuf {
+        let path = self.directory.path().join("docker");
+        let line = |command: &Command| -> String {
+            let words = std::iter::once(command.get_program()).chain(command.get_args());
+            words.map(|word| format!("'{}' ", word.to_str().unwrap())).collect()
+        };
+        let mut build = self.command("build");
+        build.args(["--pull-never", "--isolation", "chroot"]).args(&self.volumes);
+        let mut push = self.command("push");
+        push.arg("--tls-verify=false");
+        let text = format!(
+            "#!/bin/sh\nexport TMPDIR={}\ncommand=$1\nshift\ncase $command in\nbuild) {} \"$@\" ;;\npush) {} \"$@\" ;;\nesac\n",
+            self.directory.path().join("tmp").display(),
+            line(&build),
+            line(&push)
+        );
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
     }
 
     /// Copies an image to another place, such as `oci:DIRECTORY:TAG`.

@@ -115,6 +115,14 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// What a successful build with `--format json` says about its shared caches.
+pub fn compile_cache_of(output: &CommandOutput) -> Value {
+    output.ok();
+    let last = output.events().pop().unwrap();
+    assert_eq!(last["event"], "finished");
+    last["compile_cache"].clone()
+}
+
 fn go_env(name: &str) -> String {
     let output = Command::new("go").args(["env", name]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

@@ -1,7 +1,7 @@
 use indicatif::HumanBytes;
 use velox_build::{
-    BuildOptions, BuildRequest, CacheOptions, CompileOptions, Error, Goal, Output, PublishedCache,
-    SigningKey, cache_directory, check_cache_location, publish_cache as publish,
+    BuildOptions, BuildRequest, CacheOptions, CachePublisher, CompileOptions, Error, Goal, Output,
+    PublishedCache, SigningKey, cache_directory,
 };
 use velox_manifest::{Manifest, SourceFile, Spanned};
 
@@ -19,9 +19,11 @@ use crate::{
 
 /// `vx cache publish`: compiles into an empty shared cache, and publishes its packages.
 pub(crate) async fn publish_cache(mut settings: Settings, command: PublishCacheCommand) -> CommandResult {
-    check_cache_location(&command.location).map_err(|error| report::failed(&settings, &error))?;
     let is_signed = command.sign_key.is_some() || settings.environment.contains_key("VX_SIGN_KEY");
     let key = sign_key::take(&mut settings, is_signed, command.sign_key.as_deref())
+        .map_err(|error| report::failed(&settings, &error))?;
+    let PublishCacheCommand { location, roadrunner, replace, .. } = &command;
+    let publisher = CachePublisher::new(location, roadrunner, &settings.environment, key.as_ref(), *replace)
         .map_err(|error| report::failed(&settings, &error))?;
     // Those of the user's own builds.
     for name in ["VX_REMOTE_CACHE", "VX_REMOTE_CACHE_READ_ONLY", "VX_REMOTE_CACHE_KEY"] {
@@ -30,13 +32,13 @@ pub(crate) async fn publish_cache(mut settings: Settings, command: PublishCacheC
     let directory = working_directory()?;
     let go = command.go.as_ref().map(|go| directory.join(go));
     let session = query_session(&settings, Some(&command.roadrunner), go, &directory)?;
-    let published = published(&session, &settings, &command, key.as_ref()).await;
+    let published = published(&session, &settings, &command, &publisher).await;
     let published = published.map_err(|error| session.failed(&error))?;
-    let PublishedCache { location, namespaces, packs, bytes, uploaded } = &published;
+    let PublishedCache { location, namespaces, kept, packs, bytes, uploaded } = &published;
     if session.format == OutputFormat::Json {
         let fields = serde_json::json!({
-            "location": location, "namespaces": namespaces, "packs": packs, "bytes": bytes, "uploaded": uploaded,
-            "signed_by": key.as_ref().map(SigningKey::id),
+            "location": location, "namespaces": namespaces, "kept": kept, "packs": packs, "bytes": bytes,
+            "uploaded": uploaded, "signed_by": key.as_ref().map(SigningKey::id),
         });
         return session.print(&report::event("cache_published", &fields));
     }
@@ -47,6 +49,9 @@ pub(crate) async fn publish_cache(mut settings: Settings, command: PublishCacheC
         HumanBytes(*bytes),
         HumanBytes(*uploaded)
     ));
+    if !kept.is_empty() {
+        session.note(format!("the packages of {} that were published before stay", kept.join(", ")));
+    }
     session.print(&format!("{location}\n"))
 }
 
@@ -54,8 +59,9 @@ async fn published(
     session: &Session,
     settings: &Settings,
     command: &PublishCacheCommand,
-    key: Option<&SigningKey>,
+    publisher: &CachePublisher,
 ) -> Result<PublishedCache, Error> {
+    publisher.check(&session.cancel).await?;
     let reference = &command.roadrunner;
     let text = configuration_of_release(session, reference, &command.presets).await?;
     let source = SourceFile { name: "velox.toml".to_owned(), text };
@@ -99,6 +105,5 @@ async fn published(
             return Err(Error::build(format!("failed to collect the compiled packages: {trouble}")));
         }
     }
-    let (environment, cancel) = (&settings.environment, &session.cancel);
-    publish(&cache, &command.location, reference, environment, key, cancel).await
+    publisher.publish(&cache, &session.cancel).await
 }

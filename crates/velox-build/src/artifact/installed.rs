@@ -29,10 +29,10 @@ pub struct InstalledBinary {
     /// The file at the end of all symbolic links.
     path: PathBuf,
     /// Its size and modification time when it was found.
-    state: FileState,
+    state: InstalledState,
 }
 
-type FileState = (u64, Option<SystemTime>);
+type InstalledState = (u64, Option<SystemTime>);
 
 /// A new binary beside the installed one, with its owner and its mode.
 pub struct StagedBinary {
@@ -196,7 +196,7 @@ impl StagedBinary {
     }
 }
 
-fn state_of(path: &Path) -> FileState {
+fn state_of(path: &Path) -> InstalledState {
     fs::metadata(path).map_or((0, None), |data| (data.len(), data.modified().ok()))
 }
 

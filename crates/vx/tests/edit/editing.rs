@@ -271,8 +271,11 @@ fn an_unreachable_proxy_is_reported_once() {
             "velox.toml",
             configuration("hello@v1.0.0 bye@v1.0.0 github.com/roadrunner-server/http/v5@v5.3.0"),
         )
+        // Neither cached modules nor GitHub answer for one of them.
+        .own_caches()
+        .env("https_proxy", "http://proxy.invalid:9")
         .proxy("http://127.0.0.1:9");
-    let cause = "other modules: failed to reach 127.0.0.1:9: connection refused";
+    let cause = "RoadRunner and 3 other modules: failed to reach 127.0.0.1:9: connection refused";
     for (command, code, text) in [
         ("build", 1, cause),
         ("lock", 1, cause),

@@ -17,7 +17,7 @@ use velox_build::{
 use velox_manifest::{Diagnostic, GoTarget, Level, SourceFile};
 
 use super::{
-    Report,
+    DelayedReport, Report,
     human::{HumanReport, LineFormat, ProgressBars, plan},
     json::JsonReport,
 };
@@ -353,4 +353,30 @@ fn log_lines() {
         written.text()
     });
     insta::assert_snapshot!(shown.join("---\n"));
+}
+
+#[tokio::test]
+async fn progress_of_a_short_build_is_not_reported() {
+    let messages = async |delay: Duration, wait: Duration| -> Vec<String> {
+        let output = CapturedOutput::default();
+        let now = || Timestamp::UNIX_EPOCH;
+        let inner = JsonReport::new(Box::new(output.clone()), now, Verbosity::Everything, None);
+        let report = DelayedReport::new(Arc::new(inner), delay);
+        report.report(Event::Note(Note::Text { text: "progress".to_owned() }));
+        report.report(Event::Warning(Diagnostic::warning("warning")));
+        tokio::time::sleep(wait).await;
+        report.failed(ExitStatus::Failure, &[Diagnostic::error("failure")], &[]);
+        let known = ["progress", "warning", "failure"];
+        let named =
+            |line: &str| known.iter().find(|word| line.contains(**word)).map(|word| (*word).to_owned());
+        output.text().lines().filter_map(named).collect()
+    };
+    let (long, none) = (Duration::from_secs(3600), Duration::ZERO);
+    assert_eq!(messages(long, none).await, ["warning", "failure"]);
+    assert_eq!(messages(none, none).await, ["progress", "warning", "failure"]);
+    // However long the machine takes, the progress comes before the failure.
+    assert_eq!(
+        messages(Duration::from_millis(1), Duration::from_secs(1)).await,
+        ["warning", "progress", "failure"]
+    );
 }

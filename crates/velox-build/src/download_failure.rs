@@ -59,9 +59,7 @@ pub(crate) fn of_go(text: &str) -> String {
 /// The cause of a failed listing of versions, without the module.
 pub(crate) fn of_listing(error: &DownloadError) -> String {
     match error {
-        DownloadError::Download { tried, .. } if !tried.is_empty() => {
-            tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-        }
+        DownloadError::Download { tried, .. } if !tried.is_empty() => ProxyAttempt::join(tried),
         error => error.to_string(),
     }
 }

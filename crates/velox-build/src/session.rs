@@ -9,7 +9,7 @@ use velox_gomod::{
     modfile::{GoMod, Replace},
     module::ModuleVersion,
 };
-use velox_manifest::{GoTarget, Manifest, Origin, Plugin};
+use velox_manifest::{GoTarget, Manifest, Origin, Plugin, catalogue::ROADRUNNER_MODULE};
 
 use crate::{
     artifact::store::ArtifactStore,
@@ -24,9 +24,7 @@ use crate::{
     pipeline,
     request::BuildRequest,
     resolve::{
-        RoadRunnerRelease,
-        majors::ROADRUNNER,
-        packages,
+        RoadRunnerRelease, packages,
         request::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
         versions::{MajorSearch, Versions, list_tags, list_versions, roadrunner_starts},
     },
@@ -336,7 +334,7 @@ impl<'a> QuerySession<'a> {
                 None => VersionSource::Modules(vec![path.clone()]),
             },
             VersionSubject::RoadRunner => match own_place_of_roadrunner(&self.context.manifest) {
-                Some(place) => VersionSource::Repository(place, ROADRUNNER.to_owned()),
+                Some(place) => VersionSource::Repository(place, ROADRUNNER_MODULE.to_owned()),
                 None => VersionSource::Modules(roadrunner_starts()),
             },
             VersionSubject::Plugin(name) => {

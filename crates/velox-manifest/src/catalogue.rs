@@ -5,6 +5,9 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
+/// RoadRunner's module path without a major version.
+pub const ROADRUNNER_MODULE: &str = "github.com/roadrunner-server/roadrunner";
+
 /// A plugin of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,13 +7,11 @@ use velox_gomod::{
     buildinfo::{BuildInfo, BuildModule},
     semver,
 };
-use velox_manifest::catalogue;
+use velox_manifest::catalogue::{self, ROADRUNNER_MODULE};
 
 use velox_build::{BuildRecord, Error};
 
 use crate::{last_part, without_major};
-
-const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner";
 
 /// The contents of a RoadRunner binary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -93,7 +91,7 @@ pub(crate) fn read(path: &Path) -> Result<(BuildInfo, Option<BuildRecord>), Erro
 
 fn roadrunner_in<'a>(info: &'a BuildInfo, path: &Path) -> Result<&'a BuildModule, Error> {
     let mut all = std::iter::once(&info.main).chain(&info.deps);
-    all.find(|module| without_major(&module.path) == ROADRUNNER).ok_or_else(|| {
+    all.find(|module| without_major(&module.path) == ROADRUNNER_MODULE).ok_or_else(|| {
         let main = if info.main.path.is_empty() { &info.path } else { &info.main.path };
         Error::build(format!("{} is not a RoadRunner binary: its main module is {main}", path.display()))
     })

@@ -187,10 +187,6 @@ impl AvailableVersions {
         self.versions.majors.retain(|major| !major.versions.is_empty());
     }
 
-    fn newest<'a>(&self, major: &'a MajorVersions) -> Option<&'a str> {
-        if self.prereleases { major.versions.last().map(String::as_str) } else { major.newest() }
-    }
-
     /// Keeps the versions at a major version; without one, the version in the RoadRunner release.
     fn keep_only(&mut self, plugin_major: u64, release: &RoadRunnerRelease) {
         let module = with_major(without_major(&self.module), plugin_major);
@@ -244,15 +240,14 @@ impl AvailableVersions {
         };
         let majors = &self.versions.majors;
         let major = majors.iter().find(is_same).or_else(|| majors.iter().find(has_number))?;
-        Some((major.module.as_str(), self.newest(major)?))
+        Some((major.module.as_str(), major.newest_with(self.prereleases)?))
     }
 
     /// The module path and version of the newest release, or pre-release.
     #[must_use]
     pub fn latest(&self) -> Option<(&str, &str)> {
-        let majors = &self.versions;
-        let major = if self.prereleases { majors.majors.last() } else { majors.newest_major() }?;
-        Some((major.module.as_str(), self.newest(major)?))
+        let major = self.versions.newest_major_with(self.prereleases)?;
+        Some((major.module.as_str(), major.newest_with(self.prereleases)?))
     }
 
     /// Whether there is a newer version, or another major version.

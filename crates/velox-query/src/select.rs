@@ -202,19 +202,14 @@ impl PluginSelector {
         let found = match &required {
             Some(module) => versions.of(module),
             None if self.has_major() => versions.of(&self.path),
-            None if prereleases => versions.majors.last(),
-            None => versions.newest_major(),
+            None => versions.newest_major_with(prereleases),
         };
         let module = found.map_or(&self.path, |found| &found.module).clone();
         if let Some(reference) = self.reference.as_ref() {
             return Ok(self.select(required.unwrap_or(module), reference));
         }
-        let newest = |found: &'_ MajorVersions| match prereleases {
-            true => found.versions.last().cloned(),
-            false => found.newest().map(str::to_owned),
-        };
-        match found.and_then(newest) {
-            Some(version) => Ok(self.select(module, &version)),
+        match found.and_then(|found| found.newest_with(prereleases)) {
+            Some(version) => Ok(self.select(module, version)),
             None if required.is_some() && (!versions.majors.is_empty() || self.known.is_some()) => {
                 Err(self.wrong_generation(versions, release))
             }

@@ -14,7 +14,10 @@ use velox_gomod::{
     module::ModuleVersion,
     semver,
 };
-use velox_manifest::{Level, Origin, Plugin, Spanned, VersionConstraint, catalogue};
+use velox_manifest::{
+    Level, Origin, Plugin, Spanned, VersionConstraint,
+    catalogue::{self, ROADRUNNER_MODULE},
+};
 
 use crate::{
     CheckRule, Finding,
@@ -23,7 +26,6 @@ use crate::{
     without_major,
 };
 
-const ROADRUNNER_MODULE: &str = "github.com/roadrunner-server/roadrunner";
 /// The branch that is used if a major version of RoadRunner has no release.
 const DEFAULT_BRANCH: &str = "master";
 /// The plugins whose go.mod files name the interface modules of a release.

@@ -6,10 +6,10 @@ use velox_gomod::{
     module::{ModuleVersion, split_path_version},
     semver,
 };
-use velox_manifest::VersionConstraint;
+use velox_manifest::{VersionConstraint, catalogue::ROADRUNNER_MODULE};
 
 use super::{
-    majors::{ROADRUNNER, number_of_suffix},
+    majors::number_of_suffix,
     pin::{ModuleSources, UnresolvedModule, unresolved},
     request::{ModuleRequest, RepositoryLocation},
     versions::{MajorSearch, Versions, list_tags, list_versions, proxy_versions},
@@ -101,11 +101,12 @@ impl ModuleSources<'_> {
     /// `@latest` of the go command is about one major.
     async fn newest_roadrunner(&self, request: &ModuleRequest) -> Result<Option<ModuleVersion>, Error> {
         let is_latest = request.reference.as_deref() == Some("latest")
-            && request.root.as_deref() == Some(ROADRUNNER)
+            && request.root.as_deref() == Some(ROADRUNNER_MODULE)
             && request.known.is_none()
             && self.network != NetworkAccess::Offline;
         let Some(fetcher) = self.proxies.fetcher.filter(|_| is_latest) else { return Ok(None) };
-        let versions = self.proxies.children.until_cancelled(proxy_versions(fetcher, ROADRUNNER)).await?;
+        let versions =
+            self.proxies.children.until_cancelled(proxy_versions(fetcher, ROADRUNNER_MODULE)).await?;
         Ok(versions.newest_major().and_then(|major| {
             let version = major.newest()?.to_owned();
             Some(ModuleVersion { path: major.module.clone(), version })

@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 
 use velox_gomod::{module::split_path_version, semver};
+use velox_manifest::catalogue::ROADRUNNER_MODULE;
 
-pub(crate) const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner";
 /// RoadRunner's major versions were years, from this one on; v3 follows the last.
 pub(super) const FIRST_YEAR: u64 = 2023;
 
@@ -27,7 +27,7 @@ pub(crate) fn with_major(base: &str, major: u64) -> String {
 /// The sort key of a module path of any module.
 pub(super) fn rank(module: &str) -> (u8, u64) {
     let major = split_path_version(module).map_or(1, |(_, suffix)| number_of_suffix(suffix));
-    if module.starts_with(ROADRUNNER) { roadrunner_rank(major) } else { (0, major) }
+    if module.starts_with(ROADRUNNER_MODULE) { roadrunner_rank(major) } else { (0, major) }
 }
 
 /// The sort key of a major of RoadRunner: its years came after v2, and v3 after them.

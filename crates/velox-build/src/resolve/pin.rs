@@ -17,7 +17,11 @@ use velox_gomod::{
     module::{ModuleVersion, split_path_version},
     semver,
 };
-use velox_manifest::{Diagnostic, catalogue, check::with_v};
+use velox_manifest::{
+    Diagnostic,
+    catalogue::{self, ROADRUNNER_MODULE},
+    check::with_v,
+};
 
 use super::{
     download::{GoDownload, ModuleProxies},
@@ -30,10 +34,7 @@ use crate::{
     event::{Event, Note, Phase},
     lock::is_commit,
     request::NetworkAccess,
-    resolve::{
-        majors::ROADRUNNER,
-        versions::{candidate_paths, proxy_versions},
-    },
+    resolve::versions::{candidate_paths, proxy_versions},
     workspace::tree,
 };
 
@@ -183,7 +184,7 @@ impl ModuleSources<'_> {
                     (Some(resolved), _) => ResolutionState::Done(Box::new(resolved)),
                     (None, Some(_)) if may_be_branch => ResolutionState::QueryForge { why: None },
                     (None, Some(module)) => ResolutionState::query_go(module.clone()),
-                    (None, None) if request.root.as_deref() == Some(ROADRUNNER) => {
+                    (None, None) if request.root.as_deref() == Some(ROADRUNNER_MODULE) => {
                         ResolutionState::QueryMajors
                     }
                     (None, None) => ResolutionState::QueryForge { why: None },
@@ -488,7 +489,7 @@ impl ModuleSources<'_> {
             return Some(ResolutionState::query_go(module.clone()));
         }
         let is_unavailable = matches!(error, ForgeError::Network { .. } | ForgeError::RateLimited { .. });
-        let is_roadrunner = request.root.as_deref() == Some(ROADRUNNER);
+        let is_roadrunner = request.root.as_deref() == Some(ROADRUNNER_MODULE);
         if !is_unavailable || (request.reference.is_none() && !is_roadrunner) {
             return None;
         }

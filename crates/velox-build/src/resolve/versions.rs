@@ -15,11 +15,11 @@ use velox_gomod::{
     module::{path_major_matches, split_path_version},
     semver,
 };
-use velox_manifest::catalogue;
+use velox_manifest::catalogue::{self, ROADRUNNER_MODULE};
 
 use super::{
     forge::{Forges, tag_prefix},
-    majors::{FIRST_YEAR, ROADRUNNER, number, number_of_suffix, rank, with_major},
+    majors::{FIRST_YEAR, number, number_of_suffix, rank, with_major},
     request::RepositoryLocation,
 };
 use crate::{
@@ -60,6 +60,12 @@ impl MajorVersions {
         let released = self.versions.iter().rfind(|version| semver::is_release(version));
         released.or(self.versions.last()).map(String::as_str)
     }
+
+    /// As [`Self::newest`], or with `prereleases` the newest of all.
+    #[must_use]
+    pub fn newest_with(&self, prereleases: bool) -> Option<&str> {
+        if prereleases { self.versions.last().map(String::as_str) } else { self.newest() }
+    }
 }
 
 impl Versions {
@@ -77,6 +83,12 @@ impl Versions {
             .iter()
             .rfind(|major| major.versions.iter().any(|version| semver::is_release(version)));
         released.or(self.majors.last())
+    }
+
+    /// As [`Self::newest_major`], or with `prereleases` the highest of all.
+    #[must_use]
+    pub fn newest_major_with(&self, prereleases: bool) -> Option<&MajorVersions> {
+        if prereleases { self.majors.last() } else { self.newest_major() }
     }
 
     /// The three versions most similar to `wanted`, the best first.
@@ -215,15 +227,15 @@ pub(crate) async fn list_versions(
 
 /// The module paths from which the majors of RoadRunner are searched upward.
 pub(crate) fn roadrunner_starts() -> Vec<String> {
-    vec![with_major(ROADRUNNER, 2), with_major(ROADRUNNER, FIRST_YEAR)]
+    vec![with_major(ROADRUNNER_MODULE, 2), with_major(ROADRUNNER_MODULE, FIRST_YEAR)]
 }
 
 /// The paths that a module may have at a branch or a commit: proxies serve only the one that go.mod declares.
 pub(crate) fn candidate_paths(root: &str) -> Vec<String> {
     let known = catalogue::find(root).filter(|plugin| plugin.module == root);
     let known = known.and_then(|plugin| plugin.majors.last().copied()).unwrap_or(1);
-    let years = if root == ROADRUNNER { FIRST_YEAR..FIRST_YEAR + MAX_YEARS } else { 0..0 };
-    let newest = if root == ROADRUNNER { 3 } else { known };
+    let years = if root == ROADRUNNER_MODULE { FIRST_YEAR..FIRST_YEAR + MAX_YEARS } else { 0..0 };
+    let newest = if root == ROADRUNNER_MODULE { 3 } else { known };
     (1..=newest + MAJORS_AHEAD).chain(years).map(|major| with_major(root, major)).collect()
 }
 
@@ -231,7 +243,7 @@ pub(crate) fn candidate_paths(root: &str) -> Vec<String> {
 pub(crate) async fn proxy_versions(fetcher: &Fetcher, module: &str) -> Versions {
     let base = split_path_version(module).map_or(module, |(base, _)| base);
     let starts = match base {
-        ROADRUNNER => roadrunner_starts(),
+        ROADRUNNER_MODULE => roadrunner_starts(),
         _ if is_gopkg_in(base) => vec![module.to_owned()],
         _ => vec![base.to_owned()],
     };
@@ -356,9 +368,11 @@ mod tests {
         sorted.sort_by(|one, other| compare_roadrunner(one, other));
         assert_eq!(sorted, versions);
         let tags = versions.map(|name| ForgeTag { name: name.to_owned(), commit: String::new() });
-        let newest = by_major(&tags, "", ROADRUNNER).newest_major().map(|major| major.versions.clone());
+        let newest =
+            by_major(&tags, "", ROADRUNNER_MODULE).newest_major().map(|major| major.versions.clone());
         assert_eq!(newest.as_deref(), Some(&["v4.0.0".to_owned()][..]));
-        let newest = by_major(&tags[..7], "", ROADRUNNER).newest_major().map(|major| major.module.clone());
+        let newest =
+            by_major(&tags[..7], "", ROADRUNNER_MODULE).newest_major().map(|major| major.module.clone());
         assert_eq!(newest.as_deref(), Some("github.com/roadrunner-server/roadrunner/v3"));
     }
 
@@ -389,7 +403,7 @@ mod tests {
 
     #[test]
     fn roadrunners_years_lie_between_its_v2_and_its_v3() {
-        let module = |major: &str| format!("{ROADRUNNER}/{major}");
+        let module = |major: &str| format!("{ROADRUNNER_MODULE}/{major}");
         let mut majors = ["v2025", "v3", "v2", "v2024"].map(module);
         majors.sort_by_key(|module| rank(module));
         assert_eq!(majors, ["v2", "v2024", "v2025", "v3"].map(module));

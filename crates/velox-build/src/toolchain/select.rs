@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use velox_fetch::{
-    download::{DownloadError, Fetcher, Verification},
+    download::{DownloadError, Fetcher, ProxyAttempt, Verification},
     modcache::{CacheFile, ModCache},
     toolchain::{self, InstalledToolchain},
 };
@@ -212,7 +212,7 @@ impl Toolchains {
             Some(fetcher) if !fetcher.needs_go(toolchain::TOOLCHAIN_MODULE) => tokio::select! {
                 versions = fetcher.versions(toolchain::TOOLCHAIN_MODULE) => versions.map_err(|error| {
                     match unserved("the list of Go releases", error) {
-                        Ok(tried) => tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+                        Ok(tried) => ProxyAttempt::join(&tried),
                         Err(error) => error.diagnostics.first().map(|it| it.message.clone()).unwrap_or_default(),
                     }
                 }),
@@ -512,7 +512,7 @@ fn mismatch(what: &str, found: &str, expected: &str) -> Error {
 fn download_error(what: &str, error: DownloadError) -> Error {
     let unverified = matches!(error, DownloadError::Database { .. });
     let tried = match unserved(what, error) {
-        Ok(tried) => tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        Ok(tried) => ProxyAttempt::join(&tried),
         Err(error) => return error,
     };
     if unverified {

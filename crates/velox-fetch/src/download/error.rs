@@ -26,7 +26,7 @@ pub enum DownloadError {
         module: String,
     },
     /// No proxy serves it.
-    #[error("failed to download {module}: {}", tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("failed to download {module}: {}", ProxyAttempt::join(tried))]
     Download {
         /// `path@version`
         module: String,
@@ -83,6 +83,14 @@ pub struct ProxyAttempt {
     pub host: String,
     /// The cause.
     pub error: ProxyError,
+}
+
+impl ProxyAttempt {
+    /// All failures in one line.
+    #[must_use]
+    pub fn join(tried: &[Self]) -> String {
+        tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl fmt::Display for ProxyAttempt {

@@ -15,7 +15,7 @@ use clap_complete::{
 use velox_build::CachedModules;
 use velox_manifest::{
     Manifest,
-    catalogue::{self, PluginGroup},
+    catalogue::{self, PluginGroup, ROADRUNNER_MODULE},
 };
 use velox_query::ROADRUNNER;
 
@@ -30,8 +30,6 @@ const VARIABLE: &str = "VX_COMPLETE";
 const WITHOUT_DESCRIPTIONS: &str = "VX_COMPLETE_WITHOUT_DESCRIPTIONS";
 
 const SHELLS: Shells<'_> = Shells(&[&Bash, &env::Elvish, &env::Fish, &env::Powershell, &env::Zsh]);
-
-const ROADRUNNER_MODULE: &str = "github.com/roadrunner-server/roadrunner";
 
 /// Prints completions and ends the process, if a completion script runs it.
 pub(crate) fn answer() {

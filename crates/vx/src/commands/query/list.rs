@@ -1,3 +1,4 @@
+use velox_manifest::catalogue::ROADRUNNER_MODULE;
 use velox_query::{ListedPlugin, PluginList};
 
 use crate::{
@@ -42,7 +43,7 @@ fn render(list: &PluginList) -> String {
         or_dash(&list.roadrunner_asked),
         or_dash(&list.roadrunner_locked),
         or_dash(&list.release),
-        "github.com/roadrunner-server/roadrunner".to_owned(),
+        ROADRUNNER_MODULE.to_owned(),
     ]);
     for plugin in &list.plugins {
         let ListedPlugin { name, module, asked, locked, released, replacement, added } = plugin;

@@ -2,11 +2,15 @@
 
 use std::{fmt, fs, io, path::Path, sync::Arc};
 
-use crypto_secretbox::{KeyInit, XSalsa20Poly1305, aead::Aead};
 use data_encoding::BASE64;
+use poly1305::{Poly1305, universal_hash::KeyInit as _};
 use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
+};
+use salsa20::{
+    XSalsa20,
+    cipher::{KeyIvInit as _, StreamCipher as _},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -189,13 +193,26 @@ impl EncryptedKey {
         let mut key = [0; 32];
         scrypt::scrypt(password.expose_secret().as_bytes(), &salt, &parameters, &mut key)
             .map_err(|_| damaged(name))?;
-        XSalsa20Poly1305::new(&key.into())
-            .decrypt(&nonce.into(), decoded(&self.ciphertext)?.as_slice())
-            .map_err(|_| {
-                Error::configuration(format!("wrong password for the key {name}"))
-                    .help("set COSIGN_PASSWORD or VX_SIGN_KEY_PASSWORD, or run vx in a terminal to enter it")
-            })
+        open_secretbox(key, nonce, &decoded(&self.ciphertext)?).ok_or_else(|| {
+            Error::configuration(format!("wrong password for the key {name}"))
+                .help("set COSIGN_PASSWORD or VX_SIGN_KEY_PASSWORD, or run vx in a terminal to enter it")
+        })
     }
+}
+
+/// Decrypts a secretbox of NaCl, XSalsa20 with Poly1305 (<https://nacl.cr.yp.to/secretbox.html>). `None`: another key.
+fn open_secretbox(key: [u8; 32], nonce: [u8; 24], sealed: &[u8]) -> Option<Vec<u8>> {
+    let (tag, encrypted) = sealed.split_at_checked(16)?;
+    let mut cipher = XSalsa20::new(&key.into(), &nonce.into());
+    // The key of the authenticator is the first part of the key stream.
+    let mut authenticator_key = [0; 32];
+    cipher.apply_keystream(&mut authenticator_key);
+    let authenticator = Poly1305::new(&authenticator_key.into());
+    (authenticator.compute_unpadded(encrypted).as_slice() == tag).then(|| {
+        let mut opened = encrypted.to_vec();
+        cipher.apply_keystream(&mut opened);
+        opened
+    })
 }
 
 fn not_pem(name: &str) -> Error {

@@ -17,8 +17,9 @@ use hyper_util::{
 };
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::localhost::{self, LocalServer};
 
 const MAX_REQUEST_BYTES: usize = 512 << 20;
 
@@ -154,19 +155,6 @@ impl HttpReply {
         self
     }
 
-    /// Adds an `ETag` to a successful reply, or returns 304 if the client has it already.
-    pub(crate) fn tagged(mut self, request: &HttpRequest) -> Self {
-        if self.status != 200 {
-            return self;
-        }
-        let tag = format!("W/\"{}\"", BASE64_STANDARD.encode(Sha256::digest(&self.body)));
-        if request.header("if-none-match").is_some_and(|known| known.split(',').any(|it| it.trim() == tag)) {
-            self.status = 304;
-            self.body.clear();
-        }
-        self.header("etag", tag)
-    }
-
     async fn into_response(self, method: &Method) -> std::io::Result<Response<HttpBody>> {
         if let Delivery::Delayed(time) = self.delivery {
             tokio::time::sleep(time).await;
@@ -206,14 +194,40 @@ impl HttpReply {
                 response.headers_mut().append(name, value);
             }
         }
-        if self.status != 304 {
-            response.headers_mut().insert(CONTENT_LENGTH, length.into());
-        }
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
         Ok(response)
     }
 }
 
 type HttpBody = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Starts a server on a free port of 127.0.0.1; the handler may block.
+pub(crate) fn start(handler: impl Fn(&HttpRequest) -> HttpReply + Send + Sync + 'static) -> LocalServer {
+    let (handler, bound) = (Arc::new(handler), localhost::bind());
+    let address = bound.address;
+    bound.serve(move |stream| serve(stream, None, address, Arc::clone(&handler)))
+}
+
+/// As [`start`], over HTTPS. Also returns the certificate of the server's authority, in PEM.
+#[cfg(feature = "tls")]
+pub(crate) fn start_tls(
+    handler: impl Fn(&HttpRequest) -> HttpReply + Send + Sync + 'static,
+) -> (LocalServer, String) {
+    let authority = crate::tls::TestAuthority::new().expect("a certificate authority");
+    let config = authority.server("127.0.0.1").expect("a certificate");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let (handler, bound) = (Arc::new(handler), localhost::bind());
+    let address = bound.address;
+    let server = bound.serve(move |stream| {
+        let (handler, acceptor) = (Arc::clone(&handler), acceptor.clone());
+        async move {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                serve(stream, None, address, handler).await;
+            }
+        }
+    });
+    (server, authority.pem)
+}
 
 /// Serves a connection; the handler may block. `name` is the host name of the client's TLS connection.
 pub(crate) async fn serve<S>(

@@ -13,7 +13,7 @@ use crate::{
     Files,
     fault::{Fault, FaultRules, MOVED},
     http::{self, HttpReply, HttpRequest, decode},
-    localhost::{self, LocalServer, locked},
+    localhost::{LocalServer, locked},
     sumdb::{TestSumDb, go_sum_lines},
 };
 
@@ -57,33 +57,18 @@ struct ProxyModule {
 impl ModuleProxy {
     /// Starts an empty proxy on a free port of 127.0.0.1.
     pub fn start() -> Self {
-        let (state, bound) = (Arc::new(ModuleProxyState::default()), localhost::bind());
-        let (served, address) = (Arc::clone(&state), bound.address);
-        let server = bound.serve(move |stream| {
-            let state = Arc::clone(&served);
-            http::serve(stream, None, address, Arc::new(move |request: &HttpRequest| state.reply(request)))
-        });
-        Self { state, server, ca: None }
+        let state = Arc::new(ModuleProxyState::default());
+        let served = Arc::clone(&state);
+        Self { state, server: http::start(move |request| served.reply(request)), ca: None }
     }
 
     /// Starts an empty proxy over HTTPS, with a certificate of the authority [`ca`](Self::ca).
     #[cfg(feature = "tls")]
     pub fn start_tls() -> Self {
-        let authority = crate::tls::TestAuthority::new().expect("a certificate authority");
-        let mut config = authority.server("127.0.0.1").expect("a certificate");
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let (state, bound) = (Arc::new(ModuleProxyState::default()), localhost::bind());
-        let (served, address) = (Arc::clone(&state), bound.address);
-        let server = bound.serve(move |stream| {
-            let (state, acceptor) = (Arc::clone(&served), acceptor.clone());
-            async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let handler = Arc::new(move |request: &HttpRequest| state.reply(request));
-                http::serve(stream, None, address, handler).await;
-            }
-        });
-        Self { state, server, ca: Some(authority.pem) }
+        let state = Arc::new(ModuleProxyState::default());
+        let served = Arc::clone(&state);
+        let (server, ca) = http::start_tls(move |request| served.reply(request));
+        Self { state, server, ca: Some(ca) }
     }
 
     /// Adds a version of a module.

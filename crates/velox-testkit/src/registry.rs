@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::{
     fault::{Fault, FaultRule, FaultRules},
     http::{self, Delivery, HttpReply, HttpRequest},
-    localhost::{self, LocalServer, locked},
+    localhost::{LocalServer, locked},
 };
 
 const SERVICE: &str = "testkit-registry";
@@ -78,35 +78,21 @@ struct RegistryLoginRule {
 impl TestRegistry {
     /// Starts an empty registry on a free port of 127.0.0.1, without authentication.
     pub fn start() -> Self {
-        let (state, bound) = (Arc::new(RegistryState::default()), localhost::bind());
-        let (served, address) = (Arc::clone(&state), bound.address);
-        let server = bound.serve(move |stream| {
-            let state = Arc::clone(&served);
-            http::serve(stream, None, address, Arc::new(move |request: &HttpRequest| state.reply(request)))
-        });
-        Self { state, server, ca: None }
+        let state = Arc::new(RegistryState::default());
+        let served = Arc::clone(&state);
+        Self { state, server: http::start(move |request| served.reply(request)), ca: None }
     }
 
     /// Starts an empty registry over HTTPS, with a certificate of the authority [`ca_file`](Self::ca_file).
     #[cfg(feature = "tls")]
     pub fn start_tls() -> Self {
-        let authority = crate::tls::TestAuthority::new().expect("a certificate authority");
-        let config = authority.server("127.0.0.1").expect("a certificate");
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let (state, bound) = (Arc::new(RegistryState::default()), localhost::bind());
-        let (served, address) = (Arc::clone(&state), bound.address);
-        let server = bound.serve(move |stream| {
-            let (state, acceptor) = (Arc::clone(&served), acceptor.clone());
-            async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let handler = Arc::new(move |request: &HttpRequest| state.reply(request));
-                http::serve(stream, None, address, handler).await;
-            }
-        });
+        let state = Arc::new(RegistryState::default());
+        let served = Arc::clone(&state);
+        let (server, ca) = http::start_tls(move |request| served.reply(request));
         let directory =
             tempfile::Builder::new().prefix("testkit-ca-").tempdir().expect("a temporary directory");
         let file = directory.path().join("ca.pem");
-        std::fs::write(&file, authority.pem).expect("a file for the certificate");
+        std::fs::write(&file, ca).expect("a file for the certificate");
         Self { state, server, ca: Some((directory, file)) }
     }
 

@@ -1,7 +1,6 @@
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fmt::Write as _,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -46,12 +45,8 @@ struct RepoState {
     branch: String,
     // Unix seconds of the next commit or annotated tag.
     clock: i64,
-    staged: BTreeMap<String, StagedChange>,
-}
-
-enum StagedChange {
-    Put { mode: &'static str, content: Vec<u8> },
-    Remove,
+    /// The new content by path; `None` removes it.
+    staged: BTreeMap<String, Option<Vec<u8>>>,
 }
 
 /// A repository's metadata on its forge.
@@ -103,17 +98,7 @@ impl Repo {
 
     /// Stages a file for the next commit.
     pub fn file(&self, path: impl Into<String>, content: impl AsRef<[u8]>) -> Self {
-        self.stage(path, StagedChange::Put { mode: "100644", content: content.as_ref().to_vec() })
-    }
-
-    /// Stages an executable file for the next commit.
-    pub fn executable(&self, path: impl Into<String>, content: impl AsRef<[u8]>) -> Self {
-        self.stage(path, StagedChange::Put { mode: "100755", content: content.as_ref().to_vec() })
-    }
-
-    /// Stages a symbolic link to `target` for the next commit.
-    pub fn symlink(&self, path: impl Into<String>, target: &str) -> Self {
-        self.stage(path, StagedChange::Put { mode: "120000", content: target.as_bytes().to_vec() })
+        self.stage(path, Some(content.as_ref().to_vec()))
     }
 
     /// Stages many files for the next commit.
@@ -126,11 +111,11 @@ impl Repo {
 
     /// Stages the removal of a file or folder for the next commit.
     pub fn remove(&self, path: impl Into<String>) -> Self {
-        self.stage(path, StagedChange::Remove)
+        self.stage(path, None)
     }
 
-    fn stage(&self, path: impl Into<String>, change: StagedChange) -> Self {
-        self.state().staged.insert(path.into(), change);
+    fn stage(&self, path: impl Into<String>, content: Option<Vec<u8>>) -> Self {
+        self.state().staged.insert(path.into(), content);
         self.clone()
     }
 
@@ -154,18 +139,16 @@ impl Repo {
         if self.find(&branch).is_some() {
             stream.extend_from_slice(format!("from {branch}^0\n").as_bytes());
         }
-        for (path, change) in std::mem::take(&mut state.staged) {
-            let mut quoted = String::new();
-            quote(&path, &mut quoted);
-            match change {
-                StagedChange::Put { mode, content } => {
+        for (path, content) in std::mem::take(&mut state.staged) {
+            match content {
+                Some(content) => {
                     stream.extend_from_slice(
-                        format!("M {mode} inline {quoted}\ndata {}\n", content.len()).as_bytes(),
+                        format!("M 100644 inline {path}\ndata {}\n", content.len()).as_bytes(),
                     );
                     stream.extend_from_slice(&content);
                     stream.push(b'\n');
                 }
-                StagedChange::Remove => stream.extend_from_slice(format!("D {quoted}\n").as_bytes()),
+                None => stream.extend_from_slice(format!("D {path}\n").as_bytes()),
             }
         }
         state.clock += 60;
@@ -326,22 +309,6 @@ pub(crate) fn git() -> Command {
 
 fn signature(unix_seconds: i64) -> String {
     format!("A Developer <dev@example.com> {unix_seconds} +0000")
-}
-
-/// <https://git-scm.com/docs/git-fast-import#Documentation/git-fast-import.txt-path>
-fn quote(path: &str, into: &mut String) {
-    into.push('"');
-    for c in path.chars() {
-        match c {
-            '"' => into.push_str("\\\""),
-            '\\' => into.push_str("\\\\"),
-            c if c.is_ascii_control() => {
-                let _ = write!(into, "\\{:03o}", u32::from(c));
-            }
-            c => into.push(c),
-        }
-    }
-    into.push('"');
 }
 
 fn text(bytes: Vec<u8>) -> String {

@@ -152,17 +152,11 @@ impl Sshd {
 
     /// The variables of a user whose agent is running: GIT_SSH_COMMAND and SSH_AUTH_SOCK.
     pub fn environment(&self) -> Vec<(String, String)> {
-        let mut variables = self.environment_without_agent();
-        variables.push(("SSH_AUTH_SOCK".to_owned(), self.socket().to_string_lossy().into_owned()));
-        variables
-    }
-
-    /// The variables of a user without an agent: ssh reaches the server, which rejects the user.
-    pub fn environment_without_agent(&self) -> Vec<(String, String)> {
         // The URL's user is git; sshd knows only this machine's users.
         let command =
             format!("ssh -F {} -l {}", self.directory.path().join("ssh_config").display(), self.user);
-        vec![("GIT_SSH_COMMAND".to_owned(), command)]
+        let socket = self.socket().to_string_lossy().into_owned();
+        vec![("GIT_SSH_COMMAND".to_owned(), command), ("SSH_AUTH_SOCK".to_owned(), socket)]
     }
 
     /// The clients' commands, in order.

@@ -113,14 +113,9 @@ impl Internet {
         self.dir.path().join(CA_FILE)
     }
 
-    /// A file with the test CA's certificate and the system's trusted ones, in PEM.
-    pub fn bundle_file(&self) -> PathBuf {
-        self.dir.path().join(BUNDLE_FILE)
-    }
-
     /// The environment variables that make a program use this proxy and trust its CA.
     pub fn environment(&self) -> Vec<(String, String)> {
-        let (proxy, bundle) = (self.proxy_url(), self.bundle_file().display().to_string());
+        let (proxy, bundle) = (self.proxy_url(), self.dir.path().join(BUNDLE_FILE).display().to_string());
         // This overrides the caller's NO_PROXY, which may contain github.com.
         let local = "127.0.0.1,localhost".to_owned();
         [
@@ -143,6 +138,7 @@ impl std::fmt::Debug for Internet {
 }
 
 const CA_FILE: &str = "ca.pem";
+/// The test CA's certificate and the system's trusted ones.
 const BUNDLE_FILE: &str = "bundle.pem";
 
 /// Certificate bundles of Linux distributions and BSDs, the same as

@@ -1,6 +1,6 @@
 //! A PHP worker for the real RoadRunner's http plugin.
 
-use std::{fs, io, path::Path, process::Command};
+use std::{fs, io, path::Path};
 
 use crate::RunningRoadRunner;
 
@@ -9,11 +9,6 @@ pub const WORKER: &str = include_str!("../worker/worker.php");
 
 /// `.rr.yaml` for a server with the plugins http, server, rpc and logger, and [`WORKER`] beside it.
 pub const CONFIGURATION: &str = include_str!("../worker/rr.yaml");
-
-/// Whether there is a `php` on the PATH (Debian: php-cli).
-pub fn has_php() -> bool {
-    Command::new("php").arg("--version").output().is_ok_and(|output| output.status.success())
-}
 
 /// Starts the RoadRunner `binary` in `directory` with a PHP worker.
 pub fn serve(binary: &Path, directory: &Path) -> io::Result<RunningRoadRunner> {

@@ -4,17 +4,13 @@ use crate::Repo;
 
 pub(super) struct CommitInfo {
     pub(super) id: String,
-    pub(super) author: String,
-    pub(super) email: String,
     /// Committer date: RFC 3339, in UTC with a `Z`.
     pub(super) date: String,
-    pub(super) message: String,
 }
 
 pub(super) struct TagInfo {
     /// Name without `refs/tags/`.
     pub(super) name: String,
-    pub(super) object: String,
     /// The tagged commit.
     pub(super) commit: String,
 }
@@ -51,17 +47,10 @@ pub(super) fn resolve(repo: &Repo, name: &str) -> Option<String> {
 }
 
 pub(super) fn commit(repo: &Repo, id: &str) -> Option<CommitInfo> {
-    let format = "--format=%H%x00%an%x00%ae%x00%cd%x00%B";
     let date = "--date=format-local:%Y-%m-%dT%H:%M:%SZ";
-    let line = text(repo, ["log", "--max-count=1", format, date, id])?;
-    let mut fields = line.splitn(5, '\0').map(str::to_owned);
-    Some(CommitInfo {
-        id: fields.next()?,
-        author: fields.next()?,
-        email: fields.next()?,
-        date: fields.next()?,
-        message: fields.next()?,
-    })
+    let line = text(repo, ["log", "--max-count=1", "--format=%H %cd", date, id])?;
+    let (id, date) = line.split_once(' ')?;
+    Some(CommitInfo { id: id.to_owned(), date: date.to_owned() })
 }
 
 /// All tags, by name.
@@ -71,8 +60,7 @@ pub(super) fn tags(repo: &Repo) -> Vec<TagInfo> {
     let tag = |line: &str| {
         let mut fields = line.split('\0').map(str::to_owned);
         let (name, object, peeled) = (fields.next()?, fields.next()?, fields.next()?);
-        let commit = if peeled.is_empty() { object.clone() } else { peeled };
-        Some(TagInfo { name, object, commit })
+        Some(TagInfo { name, commit: if peeled.is_empty() { object } else { peeled } })
     };
     lines.lines().filter_map(tag).collect()
 }
@@ -81,13 +69,7 @@ pub(super) fn merge_base(repo: &Repo, one: &str, other: &str) -> Option<String> 
     text(repo, ["merge-base", one, other])
 }
 
-/// The number of commits in `to` that are not in `from`.
-pub(super) fn count(repo: &Repo, from: &str, to: &str) -> usize {
-    let count = text(repo, ["rev-list", "--count", &format!("{from}..{to}")]);
-    count.and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-/// An archive in `format` (`zip` or `tar.gz`), whose names begin with `root/`.
-pub(super) fn archive(repo: &Repo, commit: &str, format: &str, root: &str) -> Option<Vec<u8>> {
-    output(repo, ["archive", &format!("--format={format}"), &format!("--prefix={root}/"), commit])
+/// A `tar.gz`, whose names begin with `root/`.
+pub(super) fn archive(repo: &Repo, commit: &str, root: &str) -> Option<Vec<u8>> {
+    output(repo, ["archive", "--format=tar.gz", &format!("--prefix={root}/"), commit])
 }

@@ -1,4 +1,4 @@
-//! GitHub's REST API, its web archive addresses and codeload, as described at <https://docs.github.com/en/rest>.
+//! GitHub's REST API and codeload, as described at <https://docs.github.com/en/rest>.
 
 use std::collections::BTreeMap;
 
@@ -88,7 +88,7 @@ pub(super) fn rest(shared: &ForgeServer, request: &HttpRequest, path: &str) -> H
             json!({"limit": limit, "used": window.used, "remaining": remaining, "reset": window.reset});
         HttpReply::json(200, &json!({"resources": {"core": core, "search": core}, "rate": core}))
     } else {
-        call(shared, request, token.as_deref(), path).tagged(request)
+        call(shared, request, token.as_deref(), path)
     };
     // https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
     if let Some((scopes, expires)) = facts {
@@ -120,9 +120,7 @@ fn call(shared: &ForgeServer, request: &HttpRequest, token: Option<&str>, path: 
         ["tags"] => tags(&hosted, request),
         ["compare", range @ ..] => compare(&hosted, &range.join("/")),
         // https://docs.github.com/en/rest/repos/contents#download-a-repository-archive-tar
-        ["tarball", name @ ..] => {
-            HttpReply::redirect(&codeload_url(request, &hosted, "legacy.tar.gz", &name.join("/")))
-        }
+        ["tarball", name @ ..] => HttpReply::redirect(&codeload_url(request, &hosted, &name.join("/"))),
         _ => not_found(""),
     }
 }
@@ -147,9 +145,7 @@ fn commit(hosted: &HostedRepo, name: &str) -> HttpReply {
     let repo = &hosted.repo;
     match git_view::resolve(repo, name).and_then(|id| git_view::commit(repo, &id)) {
         Some(commit) => {
-            let person = json!({"name": commit.author, "email": commit.email, "date": commit.date});
-            let details = json!({"author": person, "committer": person, "message": commit.message});
-            HttpReply::json(200, &json!({"sha": commit.id, "commit": details}))
+            HttpReply::json(200, &json!({"sha": commit.id, "commit": {"committer": {"date": commit.date}}}))
         }
         None => error(422, &format!("No commit found for SHA: {name}"), "/commits/commits#get-a-commit"),
     }
@@ -187,18 +183,14 @@ fn compare(hosted: &HostedRepo, range: &str) -> HttpReply {
     let Some((base, head)) = range.split_once("...") else { return not_found(page) };
     let ends = git_view::resolve(repo, base).zip(git_view::resolve(repo, head));
     let Some((base_id, head_id)) = ends else { return not_found(page) };
-    if git_view::merge_base(repo, &base_id, &head_id).is_none() {
-        return error(404, &format!("No common ancestor between {base} and {head}."), page);
-    }
-    let (ahead, behind) =
-        (git_view::count(repo, &base_id, &head_id), git_view::count(repo, &head_id, &base_id));
-    let status = match (ahead, behind) {
-        (0, 0) => "identical",
-        (_, 0) => "ahead",
-        (0, _) => "behind",
-        _ => "diverged",
+    let status = match git_view::merge_base(repo, &base_id, &head_id) {
+        None => return error(404, &format!("No common ancestor between {base} and {head}."), page),
+        Some(_) if base_id == head_id => "identical",
+        Some(common) if common == base_id => "ahead",
+        Some(common) if common == head_id => "behind",
+        Some(_) => "diverged",
     };
-    HttpReply::json(200, &json!({"status": status, "ahead_by": ahead, "behind_by": behind}))
+    HttpReply::json(200, &json!({"status": status}))
 }
 
 /// <https://docs.github.com/en/rest/using-the-rest-api/using-pagination-in-the-rest-api>
@@ -226,7 +218,7 @@ fn pass(hosted: &HostedRepo) -> Option<String> {
     Some(digest.iter().take(15).map(|byte| format!("{byte:02X}")).collect())
 }
 
-fn codeload_url(request: &HttpRequest, hosted: &HostedRepo, format: &str, name: &str) -> String {
+fn codeload_url(request: &HttpRequest, hosted: &HostedRepo, name: &str) -> String {
     // Without subdomain isolation an Enterprise Server serves it below a path:
     // https://docs.github.com/en/enterprise-server@latest/admin/configuring-settings/hardening-security-for-your-enterprise/enabling-subdomain-isolation
     let is_github_com = request.host == "github.com" || request.host.ends_with(".github.com");
@@ -236,53 +228,22 @@ fn codeload_url(request: &HttpRequest, hosted: &HostedRepo, format: &str, name: 
         format!("{}/codeload", request.origin())
     };
     let pass = pass(hosted).map(|pass| format!("?token={pass}")).unwrap_or_default();
-    format!("{base}/{}/{format}/{name}{pass}", hosted.path)
+    format!("{base}/{}/legacy.tar.gz/{name}{pass}", hosted.path)
 }
 
-/// Repository archives as Velox downloads them: `/OWNER/NAME/archive/REF.zip`.
-/// <https://docs.github.com/en/repositories/working-with-files/using-files/downloading-source-code-archives#source-code-archive-urls>
-pub(super) fn web(shared: &ForgeServer, request: &HttpRequest, path: &str) -> HttpReply {
-    let path = decode(path.trim_matches('/'));
-    let archive = path.split_once("/archive/").and_then(|(project, file)| {
-        let hosted = shared.find(HostKind::GitHub, project)?;
-        hosted.visible_to(request.authorization().as_deref()).then_some(())?;
-        ["zip", "tar.gz"].into_iter().find_map(|format| {
-            let name = file.strip_suffix(format)?.strip_suffix('.')?;
-            Some(HttpReply::redirect(&codeload_url(request, &hosted, format, name)))
-        })
-    });
-    archive.unwrap_or_else(|| HttpReply::text(404, "Not Found"))
-}
-
-/// The archive server: `/OWNER/NAME/(legacy.)zip|tar.gz/REF`.
+/// The archive server: `/OWNER/NAME/legacy.tar.gz/REF`.
 pub(super) fn codeload(shared: &ForgeServer, request: &HttpRequest, path: &str) -> HttpReply {
     let archive = || {
         let parts: Vec<String> = path.trim_matches('/').split('/').map(decode).collect();
         let [owner, project, format, name @ ..] = parts.as_slice() else { return None };
         let hosted = shared.find(HostKind::GitHub, &format!("{owner}/{project}"))?;
         let passed = request.parameter("token").is_some_and(|given| Some(given) == pass(&hosted));
-        if !passed && !hosted.visible_to(request.authorization().as_deref()) {
+        if format != "legacy.tar.gz" || !passed && !hosted.visible_to(request.authorization().as_deref()) {
             return None;
         }
-        let name = name.join("/");
-        let id = git_view::resolve(&hosted.repo, &name)?;
-        let (root, format) = match format.strip_prefix("legacy.") {
-            Some(format) => (format!("{}-{}-{}", hosted.owner(), hosted.name(), id.get(..7)?), format),
-            None => {
-                let short = name.trim_start_matches("refs/heads/").trim_start_matches("refs/tags/");
-                let version =
-                    short.strip_prefix('v').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-                let root = format!("{}-{}", hosted.name(), version.unwrap_or(short).replace('/', "-"));
-                (root, format.as_str())
-            }
-        };
-        let content_type = match format {
-            "zip" => "application/zip",
-            "tar.gz" => "application/x-gzip",
-            _ => return None,
-        };
-        let bytes = git_view::archive(&hosted.repo, &id, format, &root)?;
-        Some(HttpReply::new(200, content_type, bytes).tagged(request))
+        let id = git_view::resolve(&hosted.repo, &name.join("/"))?;
+        let root = format!("{}-{}-{}", hosted.owner(), hosted.name(), id.get(..7)?);
+        Some(HttpReply::new(200, "application/x-gzip", git_view::archive(&hosted.repo, &id, &root)?))
     };
     archive().unwrap_or_else(|| HttpReply::text(404, "404: Not Found"))
 }

@@ -63,7 +63,7 @@ fn project(hosted: &HostedRepo, request: &HttpRequest, rest: &[&str]) -> HttpRep
         // https://docs.gitlab.com/api/commits/#get-a-single-commit
         ["repository", "commits", name] => {
             match git_view::resolve(repo, name).and_then(|id| commit_json(hosted, &id)) {
-                Some(commit) => HttpReply::json(200, &commit).tagged(request),
+                Some(commit) => HttpReply::json(200, &commit),
                 None => message(404, "Commit Not Found"),
             }
         }
@@ -124,18 +124,12 @@ fn commit_json(hosted: &HostedRepo, id: &str) -> Option<Value> {
     let commit = git_view::commit(&hosted.repo, id)?;
     // GitLab's dates have milliseconds and an offset.
     let date = format!("{}.000+00:00", commit.date.trim_end_matches('Z'));
-    Some(json!({
-        "id": commit.id,
-        "short_id": commit.id.get(..8),
-        "message": commit.message,
-        "author_name": commit.author,
-        "committed_date": date,
-    }))
+    Some(json!({"id": commit.id, "committed_date": date}))
 }
 
 fn tag_json(hosted: &HostedRepo, tag: &git_view::TagInfo) -> Option<Value> {
     let commit = commit_json(hosted, &tag.commit)?;
-    Some(json!({"name": tag.name, "target": tag.object, "commit": commit}))
+    Some(json!({"name": tag.name, "commit": commit}))
 }
 
 /// <https://docs.gitlab.com/api/repositories/#retrieve-the-merge-base>
@@ -156,7 +150,7 @@ fn merge_base(hosted: &HostedRepo, request: &HttpRequest) -> HttpReply {
 fn archive(hosted: &HostedRepo, request: &HttpRequest) -> HttpReply {
     let bytes = commit_of(hosted, request, "sha").and_then(|(id, name)| {
         let root = format!("{}-{}-{id}", hosted.name(), name.replace('/', "-"));
-        git_view::archive(&hosted.repo, &id, "tar.gz", &root)
+        git_view::archive(&hosted.repo, &id, &root)
     });
     match bytes {
         Some(bytes) => HttpReply::new(200, "application/octet-stream", bytes),
@@ -169,14 +163,8 @@ fn paged(request: &HttpRequest, all: Vec<Value>) -> HttpReply {
     let number = |name: &str| request.parameter(name).and_then(|text| text.parse::<usize>().ok());
     let size = number("per_page").unwrap_or(20).clamp(1, 100);
     let page = number("page").unwrap_or(1).max(1);
-    let total = all.len();
-    let last = total.div_ceil(size).max(1);
+    let last = all.len().div_ceil(size).max(1);
     let shown: Vec<Value> = all.into_iter().skip((page - 1).saturating_mul(size)).take(size).collect();
     let next = if page < last { (page + 1).to_string() } else { String::new() };
-    HttpReply::json(200, &shown.into())
-        .header("x-page", page)
-        .header("x-per-page", size)
-        .header("x-total", total)
-        .header("x-total-pages", last)
-        .header("x-next-page", next)
+    HttpReply::json(200, &shown.into()).header("x-next-page", next)
 }

@@ -208,7 +208,7 @@ fn route(shared: &ForgeServer, request: &HttpRequest) -> HttpReply {
             } else {
                 smart_http::answer(shared, request, HostKind::GitHub, path)
                     .or_else(|| go_get::answer(shared, request, HostKind::GitHub, path))
-                    .unwrap_or_else(|| github::web(shared, request, path))
+                    .unwrap_or_else(|| HttpReply::text(404, "Not Found"))
             }
         }
     }

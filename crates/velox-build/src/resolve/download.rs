@@ -248,10 +248,11 @@ pub(super) fn judge(
     )
 }
 
-/// The commit in an `.info` file.
+/// An `.info` file.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct VersionInfo {
+pub(super) struct VersionInfo {
+    pub(super) time: Option<String>,
     origin: Option<VcsOrigin>,
 }
 

@@ -33,13 +33,13 @@ struct ListedPackage {
     import_path: String,
     #[serde(default)]
     standard: bool,
-    module: Option<ListedModule>,
+    module: Option<PackageModule>,
     error: Option<PackageError>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct ListedModule {
+struct PackageModule {
     path: String,
     #[serde(default)]
     version: String,

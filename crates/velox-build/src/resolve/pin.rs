@@ -6,7 +6,6 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all, stream};
-use serde::Deserialize;
 use velox_fetch::{
     download::DownloadRequest,
     forge::{ForgeError, RemoteRepository},
@@ -24,7 +23,7 @@ use velox_manifest::{
 };
 
 use super::{
-    download::{GoDownload, ModuleProxies},
+    download::{GoDownload, ModuleProxies, VersionInfo},
     forge::{self, Forges, LocatedModule},
     request::{ModuleRequest, PreviousResolution, RepositoryHost, RepositoryLocation},
 };
@@ -351,11 +350,6 @@ impl ModuleSources<'_> {
         result: &GoDownload,
         located: Option<&LocatedModule>,
     ) -> Result<ResolvedModule, String> {
-        #[derive(Deserialize)]
-        struct VersionInfo {
-            #[serde(rename = "Time")]
-            time: Option<String>,
-        }
         if !result.error.is_empty() {
             return Err(result.reason());
         }

@@ -295,7 +295,7 @@ async fn list_by_go(
 ) -> Result<BTreeMap<String, Result<Vec<String>, String>>, Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct ListedModule {
+    struct ListedVersions {
         path: String,
         #[serde(default)]
         versions: Vec<String>,
@@ -316,8 +316,8 @@ async fn list_by_go(
         ["list", "-m", "-e", "-versions", "-json", "--"].into_iter().chain(modules.iter().copied()).collect();
     let finished = go.run(ModuleMode::Complete, None, &arguments, outside.path(), None).await?;
     let mut results = BTreeMap::new();
-    for listed in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<ListedModule>() {
-        let ListedModule { path, versions, error } = listed.map_err(|error| {
+    for listed in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<ListedVersions>() {
+        let ListedVersions { path, versions, error } = listed.map_err(|error| {
             Error::build(format!("failed to parse the output of `go list -m -versions`: {error}"))
                 .output(finished.stderr.clone())
         })?;

@@ -29,7 +29,7 @@ use super::{
 };
 
 /// A connection to the target host, through the operator's proxy or direct.
-type Upstream = Either<TokioIo<Upgraded>, TcpStream>;
+type TunnelStream = Either<TokioIo<Upgraded>, TcpStream>;
 
 const HTTPS_PORT: u16 = 443;
 /// The maximum number of denied connections reported for a job.
@@ -72,11 +72,11 @@ pub(super) async fn open(state: &ProxyState, mut request: Request<Incoming>) -> 
         match state.upstream.tunnel_proxy(&host) {
             Some(proxy) => tokio::time::timeout(CONNECT_TIMEOUT, connect_by_proxy(proxy, &host))
                 .await?
-                .map(Upstream::Left),
+                .map(TunnelStream::Left),
             None => {
                 let addresses = resolve_public(&host, HTTPS_PORT).await?;
                 let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&*addresses)).await?;
-                stream.map(Upstream::Right)
+                stream.map(TunnelStream::Right)
             }
         }
     };
@@ -135,7 +135,7 @@ fn authenticate(state: &ProxyState, request: &Request<Incoming>) -> Option<Arc<J
 }
 
 /// Forwards bytes until one side closes, the job ends or its limit is exceeded.
-async fn forward(job: OnUpgrade, upstream: Upstream, traffic: Arc<JobTraffic>) {
+async fn forward(job: OnUpgrade, upstream: TunnelStream, traffic: Arc<JobTraffic>) {
     let Ok(job) = job.await else { return };
     let (from_job, to_job) = tokio::io::split(TokioIo::new(job));
     let (from_upstream, to_upstream) = tokio::io::split(upstream);

@@ -68,11 +68,11 @@ pub(super) fn respond(
         headers.remove(header::RANGE);
     }
     let (status, range) = match select_range(&headers, info)? {
-        Selection::NotModified => {
+        SelectedPart::NotModified => {
             return Ok((StatusCode::NOT_MODIFIED, artifact_headers(info)).into_response());
         }
-        Selection::Whole => (StatusCode::OK, 0..info.size),
-        Selection::Range(range) => (StatusCode::PARTIAL_CONTENT, range),
+        SelectedPart::Whole => (StatusCode::OK, 0..info.size),
+        SelectedPart::Range(range) => (StatusCode::PARTIAL_CONTENT, range),
     };
     let mut response_headers = artifact_headers(info);
     response_headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -111,7 +111,7 @@ fn artifact_headers(info: &ArtifactInfo) -> HeaderMap {
 }
 
 #[derive(Debug, PartialEq)]
-enum Selection {
+enum SelectedPart {
     NotModified,
     Whole,
     Range(Range<u64>),
@@ -119,24 +119,24 @@ enum Selection {
 
 /// Evaluates the preconditions and the range (<https://www.rfc-editor.org/rfc/rfc9110#section-13.2.2>).
 /// Several ranges select the whole artifact.
-fn select_range(headers: &HeaderMap, info: &ArtifactInfo) -> Result<Selection, ApiError> {
+fn select_range(headers: &HeaderMap, info: &ArtifactInfo) -> Result<SelectedPart, ApiError> {
     let tag: Option<ETag> = format!("\"{}\"", info.sha256).parse().ok();
-    let Some(tag) = tag else { return Ok(Selection::Whole) };
+    let Some(tag) = tag else { return Ok(SelectedPart::Whole) };
     if headers.typed_get::<IfMatch>().is_some_and(|condition| !condition.precondition_passes(&tag)) {
         let message = "If-Match does not match the ETag of the artifact, which is its SHA-256";
         return Err(ApiError::new(ApiErrorKind::PreconditionFailed, message));
     }
     if headers.typed_get::<IfNoneMatch>().is_some_and(|condition| !condition.precondition_passes(&tag)) {
-        return Ok(Selection::NotModified);
+        return Ok(SelectedPart::NotModified);
     }
     let is_outdated = match headers.get(header::IF_RANGE) {
         Some(_) => headers.typed_get::<IfRange>().is_none_or(|of| of.is_modified(Some(&tag), None)),
         None => false,
     };
     let Some(range) = headers.get(header::RANGE).filter(|_| !is_outdated) else {
-        return Ok(Selection::Whole);
+        return Ok(SelectedPart::Whole);
     };
-    let Some(bounds) = range.to_str().ok().and_then(parse_range) else { return Ok(Selection::Whole) };
+    let Some(bounds) = range.to_str().ok().and_then(parse_range) else { return Ok(SelectedPart::Whole) };
     let range = match bounds {
         (Some(first), last) => first..last.map_or(info.size, |last| info.size.min(last.saturating_add(1))),
         (None, suffix) => info.size.saturating_sub(suffix.unwrap_or_default())..info.size,
@@ -145,7 +145,7 @@ fn select_range(headers: &HeaderMap, info: &ArtifactInfo) -> Result<Selection, A
         let kind = ApiErrorKind::RangeNotSatisfiable { size: info.size };
         return Err(ApiError::new(kind, format!("the artifact has {} bytes", info.size)));
     }
-    Ok(Selection::Range(range))
+    Ok(SelectedPart::Range(range))
 }
 
 /// The bounds of a single range: the first and the last byte, or the length of a suffix
@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    fn select(pairs: &[(HeaderName, &str)]) -> Result<Selection, u16> {
+    fn select(pairs: &[(HeaderName, &str)]) -> Result<SelectedPart, u16> {
         let header = |(name, value): &(HeaderName, &str)| {
             (name.clone(), HeaderValue::from_str(value).expect("a header"))
         };
@@ -191,12 +191,12 @@ mod tests {
     #[test]
     fn ranges() {
         let range = |range: &str| select(&[(header::RANGE, range)]);
-        assert_eq!(range("bytes=0-0"), Ok(Selection::Range(0..1)));
-        assert_eq!(range("bytes=10-19"), Ok(Selection::Range(10..20)));
-        assert_eq!(range("bytes=990-"), Ok(Selection::Range(990..1000)));
-        assert_eq!(range("bytes=990-4000"), Ok(Selection::Range(990..1000)));
-        assert_eq!(range("bytes=-10"), Ok(Selection::Range(990..1000)));
-        assert_eq!(range("bytes=-5000"), Ok(Selection::Range(0..1000)));
+        assert_eq!(range("bytes=0-0"), Ok(SelectedPart::Range(0..1)));
+        assert_eq!(range("bytes=10-19"), Ok(SelectedPart::Range(10..20)));
+        assert_eq!(range("bytes=990-"), Ok(SelectedPart::Range(990..1000)));
+        assert_eq!(range("bytes=990-4000"), Ok(SelectedPart::Range(990..1000)));
+        assert_eq!(range("bytes=-10"), Ok(SelectedPart::Range(990..1000)));
+        assert_eq!(range("bytes=-5000"), Ok(SelectedPart::Range(0..1000)));
         assert_eq!(range("bytes=1000-"), Err(416));
         assert_eq!(range("bytes=-0"), Err(416));
         for ignored in [
@@ -209,7 +209,7 @@ mod tests {
             "bytes=-",
             "bytes=+1-2",
         ] {
-            assert_eq!(range(ignored), Ok(Selection::Whole), "{ignored}");
+            assert_eq!(range(ignored), Ok(SelectedPart::Whole), "{ignored}");
         }
     }
 
@@ -218,15 +218,15 @@ mod tests {
         let tag = format!("\"{}\"", info().sha256);
         let (tag, weak) = (tag.as_str(), format!("W/{tag}"));
         let range = (header::RANGE, "bytes=1-2");
-        assert_eq!(select(&[(header::IF_NONE_MATCH, tag)]), Ok(Selection::NotModified));
-        assert_eq!(select(&[(header::IF_NONE_MATCH, &weak)]), Ok(Selection::NotModified));
-        assert_eq!(select(&[(header::IF_NONE_MATCH, "*")]), Ok(Selection::NotModified));
-        assert_eq!(select(&[(header::IF_NONE_MATCH, "\"other\"")]), Ok(Selection::Whole));
-        assert_eq!(select(&[range.clone(), (header::IF_RANGE, tag)]), Ok(Selection::Range(1..3)));
-        assert_eq!(select(&[range.clone(), (header::IF_RANGE, &weak)]), Ok(Selection::Whole));
-        assert_eq!(select(&[range.clone(), (header::IF_RANGE, "\"other\"")]), Ok(Selection::Whole));
-        assert_eq!(select(&[range, (header::IF_RANGE, "nonsense")]), Ok(Selection::Whole));
-        assert_eq!(select(&[(header::IF_MATCH, tag)]), Ok(Selection::Whole));
+        assert_eq!(select(&[(header::IF_NONE_MATCH, tag)]), Ok(SelectedPart::NotModified));
+        assert_eq!(select(&[(header::IF_NONE_MATCH, &weak)]), Ok(SelectedPart::NotModified));
+        assert_eq!(select(&[(header::IF_NONE_MATCH, "*")]), Ok(SelectedPart::NotModified));
+        assert_eq!(select(&[(header::IF_NONE_MATCH, "\"other\"")]), Ok(SelectedPart::Whole));
+        assert_eq!(select(&[range.clone(), (header::IF_RANGE, tag)]), Ok(SelectedPart::Range(1..3)));
+        assert_eq!(select(&[range.clone(), (header::IF_RANGE, &weak)]), Ok(SelectedPart::Whole));
+        assert_eq!(select(&[range.clone(), (header::IF_RANGE, "\"other\"")]), Ok(SelectedPart::Whole));
+        assert_eq!(select(&[range, (header::IF_RANGE, "nonsense")]), Ok(SelectedPart::Whole));
+        assert_eq!(select(&[(header::IF_MATCH, tag)]), Ok(SelectedPart::Whole));
         assert_eq!(select(&[(header::IF_MATCH, "\"other\"")]), Err(412));
     }
 }

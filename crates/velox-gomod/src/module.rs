@@ -381,39 +381,3 @@ fn class_char(glob: &[char]) -> Option<(char, &[char])> {
         (c, rest) => Some((*c, rest)),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn suffixes_are_told_from_names() {
-        for (path, split) in [
-            ("github.com/a/b", Some(("github.com/a/b", ""))),
-            ("github.com/a/b/v2", Some(("github.com/a/b", "/v2"))),
-            ("github.com/a/b/v1", None),
-            ("github.com/a/b/v02", None),
-            ("gopkg.in/yaml.v3", Some(("gopkg.in/yaml", ".v3"))),
-            ("gopkg.in/yaml", None),
-        ] {
-            assert_eq!(split_path_version(path), split, "{path}");
-        }
-    }
-
-    #[test]
-    fn private_patterns_match_path_prefixes() {
-        assert!(match_prefix_patterns("github.com/acme/*,*.corp", "github.com/acme/x/v2"));
-        assert!(match_prefix_patterns("*.corp", "git.corp/x"));
-        assert!(!match_prefix_patterns("github.com/acme/*", "github.com/acme"));
-        assert!(!match_prefix_patterns("github.com/ac[", "github.com/ac["));
-        assert!(match_prefix_patterns("github.com/ac[a-m]e/", "github.com/acme/x"));
-    }
-
-    #[test]
-    fn capitals_survive_the_cache() {
-        let escaped = escape_path("github.com/BurntSushi/toml").unwrap();
-        assert_eq!(escaped, "github.com/!burnt!sushi/toml");
-        assert_eq!(unescape_path(&escaped).unwrap(), "github.com/BurntSushi/toml");
-        assert!(unescape_path("github.com/!Burnt").is_err() && escape_version("v1!").is_err());
-    }
-}

@@ -131,37 +131,3 @@ fn compare_prereleases(one: &str, other: &str) -> Ordering {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn short_forms_and_build_metadata() {
-        assert_eq!(canonical("v1").as_deref(), Some("v1.0.0"));
-        assert_eq!(canonical("v1.2").as_deref(), Some("v1.2.0"));
-        assert_eq!(canonical("v1.2.3-pre+meta").as_deref(), Some("v1.2.3-pre"));
-        for bad in ["", "1.2.3", "v", "v1.", "v01", "v1.2-pre", "v1.2.3-01", "v1.2.3+", "v1.2.3-a..b"] {
-            assert!(!is_valid(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn precedence() {
-        let ordered = [
-            "bad",
-            "v1.0.0-1",
-            "v1.0.0-2",
-            "v1.0.0-10",
-            "v1.0.0-a",
-            "v1.0.0-a.1",
-            "v1.0.0",
-            "v1.2",
-            "v10.0.0",
-        ];
-        for pair in ordered.windows(2) {
-            assert_eq!(compare(pair[0], pair[1]), Ordering::Less, "{pair:?}");
-        }
-        assert_eq!(compare("v1.0.0+a", "v1"), Ordering::Equal);
-    }
-}

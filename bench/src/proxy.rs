@@ -17,7 +17,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use reqwest::redirect::Policy;
 use tokio_util::io::ReaderStream;
+use velox_fetch::http::HttpOptions;
 
 /// A module proxy (<https://go.dev/ref/mod#goproxy-protocol>) and the archives of RoadRunner's releases, on
 /// localhost.
@@ -158,14 +160,7 @@ impl BenchProxy {
 }
 
 fn client() -> Result<reqwest::Client> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(reqwest::Client::builder().tls_backend_preconfigured(tls).build()?)
+    Ok(HttpOptions::from_environment(&std::env::vars().collect()).client(Policy::default())?)
 }
 
 async fn redirect(

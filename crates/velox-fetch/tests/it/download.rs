@@ -13,13 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use velox_fetch::{
     download::{DownloadError, DownloadOptions, DownloadRequest, DownloadedModule, Fetcher, Verification},
+    http::HttpOptions,
     modcache::{CacheFile, ModCache, ModCacheError},
     proxy::{Netrc, ProxyList, redirect_policy},
     sumdb::{SumDbConfig, SumDbError},
@@ -52,28 +49,24 @@ fn proxy(count: usize) -> ModuleProxy {
 }
 
 fn machine(goproxy: &str) -> Machine {
-    let mut roots = RootCertStore::empty();
-    if let Some(pem) = goproxy.strip_prefix("ca:") {
-        roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(redirect_policy())
-        .read_timeout(Duration::from_millis(700))
-        .tls_backend_preconfigured(tls)
-        .build()
-        .unwrap();
+    trusting("", goproxy)
+}
+
+/// A machine that trusts only this certificate authority.
+fn trusting(authority: &str, goproxy: &str) -> Machine {
+    let file = NamedTempFile::new().unwrap();
+    fs::write(file.path(), authority).unwrap();
+    let http = HttpOptions {
+        ca_bundle: Some(file.path().to_owned()),
+        read_timeout: Duration::from_millis(700),
+        ..HttpOptions::default()
+    };
+    let client = http.client(redirect_policy()).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let options = DownloadOptions {
         client,
         cache: ModCache::new(directory.path().join("modules")),
-        proxies: ProxyList::parse(if goproxy.starts_with("ca:") { "off" } else { goproxy }).unwrap(),
+        proxies: ProxyList::parse(goproxy).unwrap(),
         no_proxy: String::new(),
         sum_db: None,
         no_sum_db: String::new(),
@@ -525,7 +518,7 @@ fn a_login_is_sent_over_https_only_and_never_shown() {
     let secret = "s3cret%21";
     let proxy = add_modules(ModuleProxy::start_tls(), 1);
     proxy.demand_login("me", "s3cret!");
-    let trusting = |goproxy: &str| machine(&format!("ca:{}", proxy.ca())).proxies(goproxy);
+    let trusting = |goproxy: &str| self::trusting(proxy.ca(), goproxy);
     let with = |password: &str| format!("https://me:{password}@{}", proxy.host());
     trusting(&with(secret)).fetch(0).unwrap();
 

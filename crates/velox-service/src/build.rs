@@ -32,6 +32,14 @@ pub struct NewBuild {
     pub trace: Option<String>,
 }
 
+impl NewBuild {
+    /// A build without limits.
+    #[must_use]
+    pub fn new(spec: BuildSpec, tenant: Tenant) -> Self {
+        Self { spec, tenant, force: false, at_once: None, per_hour: None, trace: None }
+    }
+}
+
 /// A build as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Build {

@@ -113,14 +113,17 @@ mod tests {
     use data_encoding::HEXLOWER;
     use sha2::{Digest as _, Sha256};
     use url::Url;
-    use velox_api::{ArtifactInfo, BuildId, BuildSpec, PluginSpec};
+    use velox_api::{BuildId, BuildSpec, PluginSpec};
     use velox_testkit::NatsServer;
 
     use super::*;
     use crate::{
-        build::{BuildOutcome, BuildResult, NewBuild, Tenant},
+        build::{BuildOutcome, NewBuild, Tenant},
         options::ClusterOptions,
-        store::{JetStreamOptions, JetStreamStore, SqliteOptions, SqliteStore, Submission},
+        store::{
+            JetStreamOptions, JetStreamStore, SqliteOptions, SqliteStore, Submission,
+            behaviour::{artifact, result},
+        },
     };
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -182,11 +185,7 @@ mod tests {
 
         async fn submit(&self, version: &str) -> Submission {
             let spec = BuildSpec::new(version, vec![PluginSpec::new("example.com/a", "v1.0.0")]);
-            let tenant = Tenant("somebody".to_owned());
-            self.store
-                .submit(NewBuild { spec, tenant, force: false, at_once: None, per_hour: None, trace: None })
-                .await
-                .unwrap()
+            self.store.submit(NewBuild::new(spec, Tenant("somebody".to_owned()))).await.unwrap()
         }
 
         /// Finishes a build with these bytes.
@@ -194,22 +193,8 @@ mod tests {
             self.submit(version).await;
             let lease = self.store.lease("worker").await.unwrap();
             let sha256 = self.orphan(bytes).await;
-            let artifact = ArtifactInfo {
-                sha256: sha256.clone(),
-                size: bytes.len() as u64,
-                file_name: "rr".to_owned(),
-                target: "linux/amd64".to_owned(),
-            };
-            let made = BuildResult {
-                artifact,
-                version: version.to_owned(),
-                go_version: "go1.26.8".to_owned(),
-                configuration: String::new(),
-                lock: String::new(),
-                warnings: Vec::new(),
-                documents: crate::build::BuildDocuments::default(),
-            };
-            self.store.finish(&lease, BuildOutcome::Succeeded(Box::new(made))).await.unwrap();
+            let made = result(artifact(sha256.clone(), bytes.len()));
+            self.store.finish(&lease, BuildOutcome::Succeeded(made)).await.unwrap();
             (lease.build.id, sha256)
         }
 

@@ -83,35 +83,32 @@ fn tenant(name: &str) -> Tenant {
 }
 
 pub(crate) fn new(name: &str, who: &str) -> NewBuild {
-    NewBuild {
-        spec: spec(name, "v1.0.0"),
-        tenant: tenant(who),
-        force: false,
-        at_once: None,
-        per_hour: None,
-        trace: None,
-    }
+    NewBuild::new(spec(name, "v1.0.0"), tenant(who))
 }
 
 pub(crate) fn artifact_of(sha256: &str) -> ArtifactInfo {
-    ArtifactInfo {
-        sha256: sha256.repeat(32),
-        size: 7,
-        file_name: "rr".to_owned(),
-        target: "linux/amd64".to_owned(),
-    }
+    artifact(sha256.repeat(32), 7)
 }
 
-pub(crate) fn made(sha256: &str) -> BuildOutcome {
-    BuildOutcome::Succeeded(Box::new(BuildResult {
-        artifact: artifact_of(sha256),
+/// A binary with this SHA-256 and size.
+pub(crate) fn artifact(sha256: String, size: usize) -> ArtifactInfo {
+    ArtifactInfo { sha256, size: size as u64, file_name: "rr".to_owned(), target: "linux/amd64".to_owned() }
+}
+
+pub(crate) fn result(artifact: ArtifactInfo) -> Box<BuildResult> {
+    Box::new(BuildResult {
+        artifact,
         version: "v2025.1.5".to_owned(),
         go_version: "go1.26.8".to_owned(),
         configuration: "[roadrunner]\n".to_owned(),
         lock: "lock\n".to_owned(),
         warnings: Vec::new(),
         documents: crate::build::BuildDocuments::default(),
-    }))
+    })
+}
+
+pub(crate) fn made(sha256: &str) -> BuildOutcome {
+    BuildOutcome::Succeeded(result(artifact_of(sha256)))
 }
 
 /// As [`made`], without the lock.
@@ -120,7 +117,7 @@ pub(crate) fn stored(sha256: &str) -> BuildOutcome {
     BuildOutcome::Succeeded(Box::new(BuildResult { lock: String::new(), ..*result }))
 }
 
-fn failed() -> BuildOutcome {
+pub(crate) fn failed() -> BuildOutcome {
     BuildOutcome::Failed(BuildFailure { kind: FailureKind::Failed, message: "it doesn't compile".to_owned() })
 }
 
@@ -212,17 +209,15 @@ pub(crate) async fn what_succeeded_answers_the_next_request(store: &impl BuildSt
 
     let forced = NewBuild { force: true, ..new("a", "bob") };
     assert!(matches!(store.submit(forced).await, Ok(Submission::Queued(build)) if build.id != id));
+    lease(store).await;
+    let branch = || NewBuild::new(spec("b", "master"), tenant("ann"));
+    store.submit(branch()).await.expect("it is taken");
+    store.finish(&lease(store).await, made("0b")).await.expect("it ends");
+    assert!(matches!(store.submit(branch()).await, Ok(Submission::Finished(_))), "it is fresh");
 }
 
 pub(crate) async fn a_branch_is_stale_after_its_time(store: &impl BuildStore) {
-    let branch = || NewBuild {
-        spec: spec("a", "master"),
-        tenant: tenant("ann"),
-        force: false,
-        at_once: None,
-        per_hour: None,
-        trace: None,
-    };
+    let branch = || NewBuild::new(spec("a", "master"), tenant("ann"));
     for new in [branch(), new("b", "ann")] {
         store.submit(new).await.expect("it is taken");
         let leased = lease(store).await;

@@ -1,7 +1,7 @@
 //! The build store (builds, logs and the queue): a trait with an embedded and a distributed implementation.
 
 #[cfg(test)]
-mod behaviour;
+pub(crate) mod behaviour;
 mod jetstream;
 mod sqlite;
 mod turns;

@@ -215,7 +215,7 @@ async fn browsers_get_errors_as_pages() {
 #[tokio::test]
 async fn invalid_fields_are_named() {
     let service = TestService::start().await;
-    let cases: [(Change, &str); 19] = [
+    let cases: [(Change, &str); 23] = [
         (|build| build["roadrunner"] = json!("a b"), "build.roadrunner"),
         (|build| build["roadrunner"] = json!(7), "build.roadrunner"),
         (|build| build["plugins"][0]["module"] = json!("rpc"), "build.plugins[0].module"),
@@ -224,6 +224,16 @@ async fn invalid_fields_are_named() {
         (|build| build["plugins"] = json!({}), "build.plugins"),
         (|build| build["target"] = json!("plan9/amd64"), "build.target"),
         (|build| build["target"] = json!(null), "build.target"),
+        (|build| build["target"] = json!("linux"), "build.target"),
+        (|build| build["tags"] = json!(["a b"]), "build.tags"),
+        (
+            |build| build["replaces"] = json!([{"old": "example.com/x", "new": "../x"}]),
+            "build.replaces[0].new",
+        ),
+        (
+            |build| build["replaces"] = json!([{"old": "example.com/x", "new": "/etc"}]),
+            "build.replaces[0].new",
+        ),
         (|build| build["dependencies"] = json!("none"), "build.dependencies"),
         (|build| build["race"] = json!("yes"), "build.race"),
         (

@@ -34,7 +34,10 @@ use crate::{
     releases::Releases,
     router::router,
     service::Service,
-    store::{BuildStore as _, Lease, SqliteOptions, SqliteStore},
+    store::{
+        BuildStore as _, Lease, SqliteOptions, SqliteStore,
+        behaviour::{artifact, result},
+    },
     telemetry::Telemetry,
 };
 
@@ -146,24 +149,16 @@ impl TestService {
     async fn succeed(&self, lease: &Lease, binary: &[u8]) -> ArtifactInfo {
         let sha256: String = HEXLOWER.encode(&Sha256::digest(binary));
         let artifact = ArtifactInfo {
-            sha256: sha256.clone(),
-            size: binary.len() as u64,
             file_name: "rr.exe".to_owned(),
             target: "windows/amd64".to_owned(),
+            ..artifact(sha256.clone(), binary.len())
         };
         let file = self.directory.path().join("rr");
         fs::write(&file, binary).unwrap();
         self.store.reserve_artifact(lease, &artifact).await.unwrap();
         self.state.service.artifacts.put(&sha256, &file).await.unwrap();
-        let result = BuildResult {
-            artifact: artifact.clone(),
-            version: "v2025.1.5".to_owned(),
-            go_version: "go1.26.8".to_owned(),
-            configuration: "# a configuration".to_owned(),
-            lock: "# a lock".to_owned(),
-            warnings: vec!["kv was raised from v5.2.8 to v5.2.9".to_owned()],
-            documents: crate::build::BuildDocuments::default(),
-        };
+        let warnings = vec!["kv was raised from v5.2.8 to v5.2.9".to_owned()];
+        let result = BuildResult { warnings, ..*result(artifact.clone()) };
         self.store.finish(lease, BuildOutcome::Succeeded(Box::new(result))).await.unwrap();
         artifact
     }

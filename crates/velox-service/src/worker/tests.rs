@@ -6,12 +6,15 @@ use async_trait::async_trait;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
-use velox_api::{ArtifactInfo, BuildSpec, BuildState, PluginSpec};
+use velox_api::{BuildSpec, BuildState, PluginSpec};
 
 use super::*;
 use crate::{
-    build::{Build, BuildResult, NewBuild, Tenant},
-    store::{SqliteOptions, SqliteStore},
+    build::{Build, NewBuild, Tenant},
+    store::{
+        SqliteOptions, SqliteStore,
+        behaviour::{artifact, result},
+    },
 };
 
 /// A runner whose behaviour is selected by the build's ref.
@@ -53,22 +56,8 @@ fn made(name: &str) -> RunOutcome {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("rr");
     std::fs::write(&file, name).unwrap();
-    let artifact = ArtifactInfo {
-        sha256: HEXLOWER.encode(&Sha256::digest(name)),
-        size: name.len() as u64,
-        file_name: "rr".to_owned(),
-        target: "linux/amd64".to_owned(),
-    };
-    let made = BuildResult {
-        artifact,
-        version: name.to_owned(),
-        go_version: "go1.26.8".to_owned(),
-        configuration: String::new(),
-        lock: String::new(),
-        warnings: Vec::new(),
-        documents: crate::build::BuildDocuments::default(),
-    };
-    RunOutcome::Succeeded { made: Box::new(made), file, directory }
+    let made = result(artifact(HEXLOWER.encode(&Sha256::digest(name)), name.len()));
+    RunOutcome::Succeeded { made, file, directory }
 }
 
 struct Fixture {
@@ -111,9 +100,7 @@ impl Fixture {
 
     async fn submit(&self, roadrunner: &str) -> BuildId {
         let spec = BuildSpec::new(roadrunner, vec![PluginSpec::new("example.com/a", "v1.0.0")]);
-        let new =
-            NewBuild { spec, tenant: tenant(), force: false, at_once: None, per_hour: None, trace: None };
-        self.store.submit(new).await.unwrap().build().id
+        self.store.submit(NewBuild::new(spec, tenant())).await.unwrap().build().id
     }
 
     /// Waits until the build matches.

@@ -507,13 +507,12 @@ fn page_works_without_javascript() {
             let answer = http.get(format!("{}{path}", service.url)).send().await.unwrap();
             (answer.status().as_u16(), answer.text().await.unwrap())
         };
-        let post = async |path: &str, body: String, site: &str| {
-            let request =
-                http.post(format!("{}{path}", service.url)).body(body).header("sec-fetch-site", site);
+        let post = async |path: &str, body: String| {
+            let request = http.post(format!("{}{path}", service.url)).body(body);
             let answer =
                 request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
             let location = answer.headers().get("location").map(|path| path.to_str().unwrap().to_owned());
-            (answer.status().as_u16(), location, answer.text().await.unwrap())
+            (answer.status().as_u16(), location)
         };
         let (status, text) = get("/").await;
         assert_eq!(status, 200);
@@ -533,18 +532,9 @@ fn page_works_without_javascript() {
         let form = format!(
             "was={RELEASE}&rr={RELEASE}&ref=&p={rpc}&v.{rpc}=v5.1.9&more=&target=linux%2Famd64&tags="
         );
-        // The warning comes first; the button that adds what is missing leads to the complete selection.
-        let (status, _, text) = post("/build", form.clone(), "same-origin").await;
-        assert_eq!(status, 422);
-        assert!(text.contains("<code>rpc</code> does not start without <code>logger</code>."), "{text}");
         let logger = "github.com/roadrunner-server/logger/v5";
-        let answer = http.get(format!("{}/?{form}&add={logger}", service.url)).send().await.unwrap();
-        let (status, text) = get(answer.headers()["location"].to_str().unwrap()).await;
-        assert_eq!(status, 200);
-        assert!(text.contains(&format!("id=\"p-logger\" value=\"{logger}\" checked")), "{text}");
         let form = format!("{form}&p={logger}&v.{logger}=v5.1.9");
-        assert_eq!(post("/build", form.clone(), "cross-site").await.0, 403);
-        let (status, location, _) = post("/build", form.clone(), "same-origin").await;
+        let (status, location) = post("/build", form.clone()).await;
         assert_eq!(status, 303);
         let location = location.unwrap();
         let mut seen_waiting = false;
@@ -573,9 +563,6 @@ fn page_works_without_javascript() {
         assert_eq!(sum, sha256);
 
         // The same request again is the same build.
-        assert_eq!(post("/build", form, "same-origin").await.1, Some(location));
-        let (status, _, text) = post("/build", "p=".to_owned(), "same-origin").await;
-        assert_eq!(status, 422);
-        assert!(text.contains("select at least one plugin"), "{text}");
+        assert_eq!(post("/build", form).await.1, Some(location));
     });
 }

@@ -5,16 +5,11 @@ use std::{
     path::PathBuf,
 };
 
-use futures::StreamExt as _;
 use proptest::prelude::*;
 use tempfile::TempDir;
-use velox_api::{BuildFailure, BuildSpec, FailureKind, PluginSpec};
 
 use super::*;
-use crate::{
-    build::BuildResult,
-    store::behaviour::{Setup, every_behaviour},
-};
+use crate::store::behaviour::{Setup, entry, every_behaviour, failed, made, new};
 
 async fn open(setup: Setup) -> Option<(SqliteStore, TempDir)> {
     let directory = tempfile::tempdir().unwrap();
@@ -25,53 +20,13 @@ async fn open(setup: Setup) -> Option<(SqliteStore, TempDir)> {
 
 every_behaviour!(open);
 
-fn spec(version: u32) -> BuildSpec {
-    let reference = format!("v1.0.{version}");
-    BuildSpec::new("v2025.1.5", vec![PluginSpec::new("github.com/roadrunner-server/rpc/v5", reference)])
-}
-
-fn branch() -> BuildSpec {
-    BuildSpec { roadrunner: "master".to_owned(), ..spec(0) }
-}
-
 fn tenant(number: usize) -> Tenant {
     Tenant(format!("tenant {number}"))
 }
 
-fn new(tenant_number: usize, version: u32) -> NewBuild {
-    NewBuild {
-        spec: spec(version),
-        tenant: tenant(tenant_number),
-        force: false,
-        at_once: None,
-        per_hour: None,
-        trace: None,
-    }
-}
-
-fn outcome(sha256: &str) -> BuildOutcome {
-    BuildOutcome::Succeeded(Box::new(BuildResult {
-        artifact: ArtifactInfo {
-            sha256: sha256.to_owned(),
-            size: 3,
-            file_name: "rr".to_owned(),
-            target: "linux/amd64".to_owned(),
-        },
-        version: "v2025.1.5".to_owned(),
-        go_version: "go1.26.8".to_owned(),
-        configuration: "[roadrunner]".to_owned(),
-        lock: "go_sum = \"\"\"\nmany \"lines\"\n\"\"\"".to_owned(),
-        warnings: Vec::new(),
-        documents: crate::build::BuildDocuments::default(),
-    }))
-}
-
-fn failure() -> BuildOutcome {
-    BuildOutcome::Failed(BuildFailure { kind: FailureKind::Failed, message: "it doesn't compile".to_owned() })
-}
-
-fn line(text: &str) -> LogEntry {
-    LogEntry::new(Severity::Output, text)
+/// A request of this tenant for this version of a plugin.
+fn request(by: usize, version: u32) -> NewBuild {
+    new(&format!("v{version}"), &tenant(by).0)
 }
 
 /// A store in a temporary directory that can be reopened.
@@ -233,7 +188,7 @@ async fn agrees(ops: Vec<Op>) {
         let store = place.store().clone();
         match op {
             Op::Submit { tenant: by, version, force } => {
-                let answer = store.submit(NewBuild { force, ..new(by, version) }).await;
+                let answer = store.submit(NewBuild { force, ..request(by, version) }).await;
                 let by = tenant(by);
                 if let Some(at) = model.live(version) {
                     let Ok(Submission::Joined(build)) = answer else { panic!("{answer:?} for a live one") };
@@ -329,9 +284,9 @@ async fn agrees(ops: Vec<Op>) {
                         }
                         answer.map(|_| ())
                     }
-                    Op::Append(_) => store.append_log(&lease, vec![line("one"), line("two")]).await,
-                    Op::Finish { good: true, .. } => store.finish(&lease, outcome("aa")).await,
-                    Op::Finish { .. } => store.finish(&lease, failure()).await,
+                    Op::Append(_) => store.append_log(&lease, vec![entry("one"), entry("two")]).await,
+                    Op::Finish { good: true, .. } => store.finish(&lease, made("aa")).await,
+                    Op::Finish { .. } => store.finish(&lease, failed()).await,
                     Op::Stopped(_) => store.finish_cancelled(&lease).await,
                     _ => store.release(&lease).await,
                 };
@@ -401,22 +356,6 @@ proptest! {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_of_equal_requests_is_one_build() {
-    let place = Place::new(SqliteOptions::default()).await;
-    let crowd = (0..200).map(|by| {
-        let store = place.store().clone();
-        tokio::spawn(async move { store.submit(new(by % 7, 0)).await.unwrap() })
-    });
-    let answers = futures::future::join_all(crowd).await;
-    let queued =
-        answers.iter().filter(|answer| matches!(answer.as_ref().unwrap(), Submission::Queued(_))).count();
-    assert_eq!(queued, 1);
-    let build = &everything(place.store()).await[..];
-    assert_eq!(build.len(), 1);
-    assert_eq!(build[0].wanted_by.len(), 7);
-}
-
 #[tokio::test]
 async fn a_second_server_is_told() {
     let place = Place::new(SqliteOptions::default()).await;
@@ -434,67 +373,19 @@ async fn a_newer_database_is_left_alone() {
 }
 
 #[tokio::test]
-async fn branches_are_good_for_a_while() {
-    let options = SqliteOptions { time_to_live: Duration::from_secs(3600), ..SqliteOptions::default() };
-    let mut place = Place::new(options).await;
-    let asked = || NewBuild { spec: branch(), ..new(0, 0) };
-    let first = place.store().submit(asked()).await.unwrap().build().id;
-    let lease = place.store().lease("worker").await.unwrap();
-    place.store().finish(&lease, outcome("aa")).await.unwrap();
-    let Submission::Finished(again) = place.store().submit(asked()).await.unwrap() else {
-        panic!("it is fresh")
-    };
-    let Some(BuildOutcome::Succeeded(mut made)) = again.outcome.clone() else { panic!("{again:?}") };
-    made.lock = place.store().lock(again.id).await.unwrap().unwrap();
-    assert_eq!((again.id, BuildOutcome::Succeeded(made)), (first, outcome("aa")));
-    place.options.time_to_live = Duration::ZERO;
-    place.reopen().await;
-    assert!(matches!(place.store().submit(asked()).await.unwrap(), Submission::Queued(_)));
-}
-
-#[tokio::test]
-async fn who_waits_hears_of_it() {
-    let place = Place::new(SqliteOptions::default()).await;
-    let store = place.store().clone();
-    let worker = tokio::spawn(async move { store.lease("worker").await.unwrap() });
-    let build = place.store().submit(new(0, 0)).await.unwrap().build().clone();
-    let lease = worker.await.unwrap();
-    assert_eq!((lease.build.id, lease.build.attempts), (build.id, 1));
-    let mut changes = place.store().watch(build.id).await.unwrap();
-    changes.next().await.unwrap();
-    let store = place.store().clone();
-    let writer = tokio::spawn(async move { store.append_log(&lease, vec![line("hello")]).await });
-    changes.next().await.unwrap();
-    writer.await.unwrap().unwrap();
-    assert_eq!(place.store().log(build.id, 0, 10).await.unwrap()[0].text, "hello");
-}
-
-#[tokio::test]
 async fn a_worker_that_leaves_takes_nothing_along() {
     let place = Place::new(SqliteOptions::default()).await;
     let mut leaving = Box::pin(place.store().lease("leaving"));
     assert!(futures::poll!(leaving.as_mut()).is_pending());
-    place.store().submit(new(0, 0)).await.unwrap();
+    place.store().submit(request(0, 0)).await.unwrap();
     drop(leaving);
     place.store().lease("staying").await.unwrap();
 }
 
 #[tokio::test]
-async fn silent_workers_lose_their_builds() {
-    let options = SqliteOptions { lease_time: Duration::from_millis(100), ..SqliteOptions::default() };
-    let place = Place::new(options).await;
-    place.store().submit(new(0, 0)).await.unwrap();
-    let silent = place.store().lease("silent").await.unwrap();
-    let other = place.store().lease("other").await.unwrap();
-    assert_eq!((other.build.id, other.build.attempts), (silent.build.id, 2));
-    assert!(matches!(place.store().extend(&silent).await, Err(StoreError::LeaseExpired(_))));
-    assert!(matches!(place.store().finish(&silent, outcome("aa")).await, Err(StoreError::LeaseExpired(_))));
-}
-
-#[tokio::test]
 async fn what_kills_its_workers_is_too_many_attempts() {
     let place = Place::new(SqliteOptions::default()).await;
-    place.store().submit(new(0, 0)).await.unwrap();
+    place.store().submit(request(0, 0)).await.unwrap();
     for _ in 0..MAX_ATTEMPTS {
         let lease = place.store().lease("victim").await.unwrap();
         place.expire(&lease).await;
@@ -514,13 +405,13 @@ async fn a_full_disk_loses_nothing_that_was_answered() {
         place.store().database.write(step, |()| {})
     };
     let lease = {
-        place.store().submit(new(0, 0)).await.unwrap();
+        place.store().submit(request(0, 0)).await.unwrap();
         place.store().lease("worker").await.unwrap()
     };
     pages(40).await.unwrap();
     let submit = |version| {
         let store = place.store().clone();
-        tokio::spawn(async move { store.submit(new(0, version)).await })
+        tokio::spawn(async move { store.submit(request(0, version)).await })
     };
     let mut accepted = 1;
     let mut refused = 0;
@@ -537,9 +428,9 @@ async fn a_full_disk_loses_nothing_that_was_answered() {
     assert_eq!(everything(place.store()).await.len(), accepted);
     place.store().extend(&lease).await.unwrap();
     pages(100_000).await.unwrap();
-    place.store().append_log(&lease, vec![line("hello")]).await.unwrap();
-    place.store().finish(&lease, outcome("aa")).await.unwrap();
-    assert!(matches!(place.store().submit(new(0, 10_000)).await, Ok(Submission::Queued(_))));
+    place.store().append_log(&lease, vec![entry("hello")]).await.unwrap();
+    place.store().finish(&lease, made("aa")).await.unwrap();
+    assert!(matches!(place.store().submit(request(0, 10_000)).await, Ok(Submission::Queued(_))));
 }
 
 #[cfg(unix)]

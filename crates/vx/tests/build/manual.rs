@@ -201,8 +201,10 @@ fn debug_keeps_symbols() {
         bytes.windows(7).any(|window| window == b".symtab")
     };
     assert!(!has_symbols(&plain) && has_symbols(&debug));
-    let tags = debug.info.settings.iter().find(|(name, _)| name == "-tags").map(|(_, value)| value.as_str());
-    assert_eq!(tags, Some("debug"));
+    for (name, value) in [("-tags", "debug"), ("-gcflags", "all=-N -l")] {
+        let setting = (name.to_owned(), value.to_owned());
+        assert!(debug.info.settings.contains(&setting), "{:?}", debug.info.settings);
+    }
 }
 
 #[test]
@@ -476,6 +478,7 @@ fn log_level_and_mode_control_the_output() {
         (&"ERROR".into(), &"velox.toml".into(), &5.into()),
         "{failed}"
     );
+    assert!(last["help"].is_array(), "{failed}");
     sandbox = sandbox.file("velox.toml", text("info", "raw"));
     let raw = sandbox.vx("build -c velox.toml --dry-run").stderr();
     assert!(raw.starts_with("Resolved RoadRunner "), "{raw}");

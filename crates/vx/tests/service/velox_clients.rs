@@ -16,8 +16,6 @@ use crate::{
     },
 };
 
-const ROADRUNNER: &str = "github.com/roadrunner-server/roadrunner/v2025";
-
 /// The request of the web configurator.
 fn call(version: &str, plugins: &Value, force: bool) -> Value {
     json!({
@@ -110,21 +108,6 @@ fn web_configurator_probes_builds_and_opens() {
     );
     let download = service.get(&query);
     assert!(download.status == 200 && download.body == std::fs::read(&file).unwrap(), "{}", download.status);
-}
-
-#[test]
-fn branches_and_commits_of_roadrunner() {
-    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-    let proxy = acme_proxy();
-    for query in ["master", "feature", "0123456", COMMIT] {
-        proxy.query(ROADRUNNER, query, RELEASE);
-    }
-    let sandbox = Sandbox::behind(&proxy);
-    let service = Service::start(&mut sandbox.vx_command("server --data data"));
-    for version in ["master", "feature", "0123456", COMMIT] {
-        let answer = service.post(CALL, &call(version, &hello(), false));
-        assert_eq!(answer.status, 200, "{version}: {answer:?}");
-    }
 }
 
 #[test]

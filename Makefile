@@ -12,10 +12,16 @@ help: ## list the targets
 needs:
 	@scripts/needs
 
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+# A fresh clone compiles the local builder only. After `make test`, the demo asks for the same packages, and for examples,
+# which have the dependencies of tests: the compiled dependencies then have the features that the demo needs.
+DEMO_PACKAGES := $(if $(wildcard $(TARGET_DIR)/debug/deps/service-*),--workspace --examples,--no-default-features -p vx -p velox-testkit)
+
 .PHONY: demo
 demo: needs ## build vx, let it build a server from an example, start that server and fetch a file from it
-	@cargo build --locked --no-default-features -p vx -p velox-testkit --bins
-	@target/debug/velox-demo target/debug/vx
+	@cargo build --locked $(DEMO_PACKAGES) --bins
+	@$(TARGET_DIR)/debug/velox-demo $(TARGET_DIR)/debug/vx
 
 .PHONY: test
 test: needs ## run every test
@@ -37,7 +43,7 @@ release: ## compile vx for the release's targets that this machine's Rust has, a
 .PHONY: bench
 bench: needs ## measure vx beside Velox: VELOX=/path/to/velox (and VX_TEST_GOPROXY), ARGS="--rounds 5"
 	@cargo build --locked --release -p vx -p velox-bench
-	@VX="$${VX:-$(or $(CARGO_TARGET_DIR),target)/release/vx}" $(or $(CARGO_TARGET_DIR),target)/release/velox-bench $(ARGS)
+	@VX="$${VX:-$(TARGET_DIR)/release/vx}" $(TARGET_DIR)/release/velox-bench $(ARGS)
 
 .PHONY: book
 book: ## write the generated pages of docs/ anew, and make the website target/book

@@ -139,7 +139,7 @@ impl SigningKey {
         Ok(Self { pair: Arc::new(pair) })
     }
 
-    /// The SHA-256 of the public key's SubjectPublicKeyInfo, in hexadecimal.
+    /// The fingerprint of the public key: [`VerifyingKey::id`].
     #[must_use]
     pub fn id(&self) -> String {
         self.verifying_key().id()

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use data_encoding::HEXLOWER;
+use data_encoding::BASE64_NOPAD;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
 use sha2::{Digest, Sha256};
 
@@ -68,10 +68,24 @@ impl VerifyingKey {
         }
     }
 
-    /// The SHA-256 of its SubjectPublicKeyInfo, in hexadecimal.
+    /// Its fingerprint as `ssh-keygen -l` prints it (`SHA256:…`). sigstore's libraries ignore a signature with another key
+    /// ID (<https://github.com/secure-systems-lab/go-securesystemslib>, `dsse.SHA256KeyID`).
     #[must_use]
     pub fn id(&self) -> String {
-        HEXLOWER.encode(&Sha256::digest(&self.info))
+        let (names, key): (&[&str], &[u8]) = match self.info.strip_prefix(&ED25519_PREFIX) {
+            Some(key) => (&["ssh-ed25519"], key),
+            None => (
+                &["ecdsa-sha2-nistp256", "nistp256"],
+                self.info.strip_prefix(&P256_PREFIX).unwrap_or_default(),
+            ),
+        };
+        // https://www.rfc-editor.org/rfc/rfc4253#section-6.6
+        let mut hash = Sha256::new();
+        for field in names.iter().map(|name| name.as_bytes()).chain([key]) {
+            hash.update((field.len() as u32).to_be_bytes());
+            hash.update(field);
+        }
+        format!("SHA256:{}", BASE64_NOPAD.encode(&hash.finalize()))
     }
 
     /// Whether the signature of this message is by this key.

@@ -14,7 +14,7 @@ use crate::support::{
 
 /// A key as `cosign generate-key-pair` writes it, made with github.com/secure-systems-lab/go-securesystemslib; the
 /// password is "ten coins".
-const COSIGN_KEY: &str = "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----
+pub(super) const COSIGN_KEY: &str = "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----
 eyJrZGYiOnsibmFtZSI6InNjcnlwdCIsInBhcmFtcyI6eyJOIjo2NTUzNiwiciI6
 OCwicCI6MX0sInNhbHQiOiJnY21aYUoremVvYVU3RHVGekJOb2tpT0NhMXV4S21Y
 NXkwbnVFRWtGNk1zPSJ9LCJjaXBoZXIiOnsibmFtZSI6Im5hY2wvc2VjcmV0Ym94
@@ -174,6 +174,14 @@ fn cosign_keys_sign_with_their_password() {
     right.vx(build).ok();
     if program("openssl").is_some() {
         assert!(openssl_verifies(&right, "a.json", "cosign.pub"));
+    }
+    if let Some(sigstore) = validators::go("cosign_keys_sign_with_their_password", "sigstore") {
+        let verify = |name: &str| CommandOutput::from(right.command(&sigstore, &[name, "cosign.pub"]));
+        verify("a.json").ok();
+        let mut changed = envelope(&right, "a.json");
+        changed["payload"] = BASE64.encode(b"{}").into();
+        fs::write(right.at("changed.json"), changed.to_string()).unwrap();
+        verify("changed.json").fails_with(1, &["accepted signatures do not match threshold"]);
     }
     let in_environment = right.env("VX_SIGN_KEY", COSIGN_KEY);
     let output = in_environment.vx("build -vv --attestation b.json");

@@ -1,4 +1,5 @@
-//! Foreign readers of the documents that vx writes: Python packages, installed into a directory of the tests.
+//! Foreign readers of the documents that vx writes, installed into a directory of the tests: Python packages, and programs
+//! with Go libraries.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
@@ -8,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use super::sandbox::{CommandOutput, program, skip};
+use super::sandbox::{CommandOutput, Sandbox, program, skip};
 
 const PACKAGES: [&str; 6] = [
     "cyclonedx-python-lib[json-validation]==11.12.0",
@@ -49,4 +50,19 @@ pub fn python(test: &str) -> Option<PathBuf> {
     }
     fs::write(installed, wanted).unwrap();
     Some(own)
+}
+
+/// A program of `foreign/`, which reads a document with the Go library of others; without its modules the test is skipped
+/// with a printed reason.
+pub fn go(test: &str, name: &str) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/foreign");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let sandbox = Sandbox::new();
+    let mut build = sandbox.command("go", &["build", "-o"]);
+    let built = CommandOutput::from(build.arg(&program).arg(format!("./{name}")).current_dir(source));
+    if built.code() != Some(0) {
+        println!("skipped: {test}: {name} can't be compiled: {}", built.stderr());
+        return None;
+    }
+    Some(program)
 }

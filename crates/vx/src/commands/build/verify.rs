@@ -28,7 +28,7 @@ use crate::{
 struct VerifiedEvent<'a> {
     #[serde(flatten)]
     result: &'a BuildVerification,
-    /// The SHA-256 of the public key that signed the attestation.
+    /// The fingerprint of the public key that signed the attestation.
     signed_by: Option<String>,
 }
 

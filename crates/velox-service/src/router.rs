@@ -29,7 +29,7 @@ use crate::{
 /// Builds the router; fails if the protobuf descriptors are invalid.
 pub(crate) fn router(state: &Arc<AppState>, access: &AccessConfig) -> Result<Router, ReflectionError> {
     let mut router = http::routes(state)?
-        .merge(page::routes(state.service.clone(), state.releases.clone()))
+        .merge(page::routes(state))
         .layer(from_fn_with_state(Arc::clone(state), access::authenticate))
         .with_state(Arc::clone(state));
     if !access.origins.is_empty() {

@@ -39,6 +39,8 @@ pub(super) struct BuildPage<'a> {
     pub(super) running: u64,
     /// Whether the caller may cancel the build.
     pub(super) is_own: bool,
+    /// Whether the service knows vulnerabilities of versions.
+    pub(super) has_audit: bool,
     pub(super) now: Timestamp,
 }
 
@@ -81,7 +83,7 @@ pub(super) fn page(data: &BuildPage<'_>) -> Page {
             }
             (log_panel(data))
             @if let Some(lock) = data.lock { (versions(lock)) }
-            (files(build, &change))
+            (files(data, &change))
         }
     };
     let title = format!("{title} · RoadRunner {version} · velox");
@@ -350,7 +352,7 @@ fn versions(lock: &str) -> Markup {
 }
 
 /// The files that reproduce the build.
-fn files(build: &Build, change: &str) -> Markup {
+fn files(BuildPage { build, has_audit, .. }: &BuildPage<'_>, change: &str) -> Markup {
     let of = |name: &str| format!("/v1/builds/{}/{name}", build.id);
     let (configuration, has_lock) = match &build.outcome {
         Some(BuildOutcome::Succeeded(result)) => (result.configuration.clone(), true),
@@ -377,6 +379,9 @@ fn files(build: &Build, change: &str) -> Markup {
                 }
                 @if documents.is_some_and(|documents| documents.signed_by.is_some()) {
                     a.button href=(of("attestation")) download="rr.intoto.jsonl" { "Attestation" }
+                }
+                @if *has_audit && documents.is_some() {
+                    a.button href=(of("audit")) { "Known vulnerabilities by version" }
                 }
                 @if build.spec.target.os == "linux" {
                     a.button href=(format!("/builds/{}/Dockerfile", build.id)) download="Dockerfile" { "Dockerfile" }

@@ -42,6 +42,7 @@ use self::{
 use crate::{
     catalogue::PluginCatalogue,
     http::{
+        AppState,
         access::{Builder, Reader, check_origin},
         body::{self, BuildPath},
         builds::{TEXT, TOML, attachment},
@@ -58,10 +59,14 @@ const LOG_END_BYTES: usize = 128 << 10;
 struct PageState {
     service: Service,
     releases: Releases,
+    /// Whether the service has a vulnerability database.
+    has_audits: bool,
 }
 
 /// The routes `/`, `/build`, `/builds/{id}` and `/assets/{name}`, and files and parts of these pages.
-pub(crate) fn routes<S: Clone + Send + Sync + 'static>(service: Service, releases: Releases) -> Router<S> {
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(state: &AppState) -> Router<S> {
+    let (service, releases) = (state.service.clone(), state.releases.clone());
+    let has_audits = state.vulnerabilities.is_some();
     // Fetches the list before the first request.
     let _ = releases.versions();
     Router::new()
@@ -75,7 +80,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(service: Service, release
         .route("/builds/{id}/Dockerfile", get(build_dockerfile))
         .route("/builds/{id}/cancel", post(cancel))
         .route("/assets/{name}", get(assets::serve))
-        .with_state(Arc::new(PageState { service, releases }))
+        .with_state(Arc::new(PageState { service, releases, has_audits }))
 }
 
 /// A form with its selection.
@@ -221,9 +226,9 @@ async fn show(
     };
     let is_own = caller.is_ok_and(|Builder(caller)| build.wanted_by.contains(&caller.tenant));
     let lock = state.service.store.lock(id).await?;
-    let now = velox_api::now();
-    let data =
-        BuildPage { build: &build, lock: lock.as_deref(), log: &log, first, position, running, is_own, now };
+    let (lock, now) = (lock.as_deref(), velox_api::now());
+    let has_audit = state.has_audits;
+    let data = BuildPage { build: &build, lock, log: &log, first, position, running, is_own, has_audit, now };
     Ok(build_page::page(&data).respond(StatusCode::OK))
 }
 

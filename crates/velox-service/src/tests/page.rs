@@ -406,6 +406,7 @@ async fn build_pages_show_progress_and_results() {
     for part in [&link, "57.2 kB", "kv was raised", "velox.lock"] {
         assert!(text.contains(part), "{part}: {text}");
     }
+    assert!(!text.contains("vulnerabilities"), "there is no database: {text}");
 
     let id = service.submit("v5.1.9").await;
     let message = "http has no version <v9>\nhelp: use v5.3.0";

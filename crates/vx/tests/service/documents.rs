@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{
     sandbox::{RELEASE, Sandbox, acme_proxy, assert_contains, configuration},
     service::{Answer, Service},
+    vulnerabilities::{HELLO, entry, url, with_database},
 };
 
 /// Writes a key pair `NAME.pem` and `NAME.pub`.
@@ -22,32 +23,13 @@ pub(super) fn with_key(sandbox: Sandbox, name: &str) -> Sandbox {
     sandbox
 }
 
-/// Writes a database with one vulnerability of hello, fixed in v1.1.0.
-fn with_database(sandbox: Sandbox) -> Sandbox {
-    let module = "example.com/acme/hello";
-    let id = "GO-2026-0001";
-    let entry = json!({
-        "id": id,
-        "modified": "2026-01-02T00:00:00Z",
-        "summary": "Fictional",
-        "affected": [{
-            "package": { "name": module, "ecosystem": "Go" },
-            "ranges": [{ "type": "SEMVER", "events": [{ "introduced": "0" }, { "fixed": "1.1.0" }] }],
-            "ecosystem_specific": { "imports": [{ "path": module }] },
-        }],
-    });
-    let modules = json!([{ "path": module, "vulns": [{ "id": id, "modified": "2026-01-02T00:00:00Z" }] }]);
-    sandbox
-        .file("db/index/db.json", json!({ "modified": "2026-01-02T00:00:00Z" }).to_string())
-        .file("db/index/modules.json", modules.to_string())
-        .file(&format!("db/ID/{id}.json"), entry.to_string())
-}
-
 #[test]
 fn documents_are_served_and_another_service_builds_the_same() {
     let proxy = acme_proxy();
-    let machine = with_key(with_key(with_database(Sandbox::behind(&proxy)), "ours"), "theirs");
-    let database = format!("file://{}", machine.at("db").display());
+    let entries = [entry("GO-2026-0001", HELLO, HELLO, &[], Some("1.1.0"))];
+    let machine = with_database(Sandbox::behind(&proxy), "2026-01-02T00:00:00Z", &entries);
+    let machine = with_key(with_key(machine, "ours"), "theirs");
+    let database = url(&machine);
     let mut command = machine.vx_command("server --data data --sign-key ours.pem --vulnerability-db");
     let service = Service::start(command.arg(&database));
     let toml = configuration("hello@v1.0.0");
@@ -84,10 +66,12 @@ fn documents_are_served_and_another_service_builds_the_same() {
     save("rr.intoto.jsonl", &service.get(&link("attestation")));
     let page = service.get(&format!("/builds/{id}")).text();
     assert_contains(&page, &["SBOM (CycloneDX)", "SBOM (SPDX)", ">Attestation<", &link("attestation")]);
-    let audit = service.get(&format!("/v1/builds/{id}/audit"));
+    let audit = format!("/v1/builds/{id}/audit");
+    assert_contains(&page, &[&format!("href=\"{audit}\">Known vulnerabilities by version<")]);
+    let audit = service.get(&audit);
     let known = &audit.json()["vulnerabilities"][0];
     assert_eq!((&known["id"], &known["fixed"]), (&json!("GO-2026-0001"), &json!("v1.1.0")), "{audit:?}");
-    assert_eq!((&known["module"], &known["version"]), (&json!("example.com/acme/hello"), &json!("v1.0.0")));
+    assert_eq!((&known["module"], &known["version"]), (&json!(HELLO), &json!("v1.0.0")));
     fs::remove_dir_all(machine.at("db")).unwrap();
     assert_eq!(service.get(&format!("/v1/builds/{id}/audit")).status, 200, "a result is kept for a while");
     let missing = id.replace(|c: char| c.is_ascii_digit(), "0");

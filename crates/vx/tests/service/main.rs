@@ -10,6 +10,7 @@ mod support {
     pub mod sandbox;
     pub mod service;
     pub mod small_disk;
+    pub mod vulnerabilities;
 }
 
 mod cluster;

@@ -137,7 +137,10 @@ impl<'a> BuildContext<'a> {
             scratch: scratch.path().to_owned(),
         };
         let go = match (locked, &found.lock) {
-            (Some(lock), _) => toolchains.exactly(&lock.go_version, lock.toolchain_sum()).await?,
+            (Some(lock), _) => toolchains
+                .exactly(&lock.go_version, lock.toolchain_sum())
+                .await
+                .map_err(|error| found.at_go_version(error))?,
             (None, _) if let Some(selection) = self.unlocked_go(found) => toolchains
                 .selected(&selection.value, None)
                 .await

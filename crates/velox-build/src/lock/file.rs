@@ -74,6 +74,15 @@ impl LockFile {
         }
     }
 
+    /// Adds the place of the Go version to an error about it.
+    pub(crate) fn at_go_version(&self, error: Error) -> Error {
+        let line = format!("version = \"{}\"", self.lock.as_ref().map_or("", |lock| &lock.go_version));
+        match self.text.iter().flat_map(|text| text.lines()).position(|it| it == line) {
+            Some(index) => error.help(format!("{}:{} requires this Go version", self.name(), index + 1)),
+            None => error,
+        }
+    }
+
     /// Writes the lock if it changed. The error is a message: a build can go on without it.
     pub(crate) fn write(&self, lock: &Lock) -> Result<(), String> {
         let Some(path) = &self.path else { return Ok(()) };

@@ -8,7 +8,9 @@ use serde::Serialize;
 use velox_build::{Error, Lock, http_client};
 use velox_gomod::module::ModuleVersion;
 
-use super::{STANDARD_LIBRARY, database::VulnerabilityDatabase, govulncheck::OsvEntry, number};
+use super::{
+    STANDARD_LIBRARY, database::VulnerabilityDatabase, govulncheck::OsvEntry, module_display_name, number,
+};
 
 /// How many entries of a database are read at once.
 const MAX_CONCURRENT_ENTRIES: usize = 16;
@@ -87,10 +89,7 @@ impl VersionVulnerability {
     /// The module as Go users name it: `Go 1.26.8` or `example.com/acme/lib v1.2.0`.
     #[must_use]
     pub fn subject(&self) -> String {
-        match self.module.as_str() {
-            STANDARD_LIBRARY => format!("Go {}", number(&self.version)),
-            module => format!("{module} {}", self.version),
-        }
+        module_display_name(&self.module, &self.version)
     }
 }
 

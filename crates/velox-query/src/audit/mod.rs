@@ -398,10 +398,7 @@ impl Vulnerability {
     /// The module as Go users name it: `Go 1.26.8` or `example.com/acme/lib v1.2.0`.
     #[must_use]
     pub fn subject(&self) -> String {
-        match self.module.as_str() {
-            STANDARD_LIBRARY => format!("Go {}", number(&self.version)),
-            module => format!("{module} {}", self.version),
-        }
+        module_display_name(&self.module, &self.version)
     }
 
     /// The fix, without the module.
@@ -445,6 +442,15 @@ impl Vulnerability {
             Some(_) => format!("update {}: {}", self.subject(), self.fix()),
             None => format!("no fix of {} is available", self.subject()),
         }
+    }
+}
+
+/// A module as Go users name it: `Go 1.26.8` or `example.com/acme/lib v1.2.0`.
+#[must_use]
+pub fn module_display_name(module: &str, version: &str) -> String {
+    match module {
+        STANDARD_LIBRARY => format!("Go {}", number(version)),
+        module => format!("{module} {version}"),
     }
 }
 

@@ -5,6 +5,8 @@ use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use velox_build::package_url;
+use velox_gomod::module::ModuleVersion;
 
 use super::{AuditReport, Reach, STANDARD_LIBRARY, Vulnerability, number};
 
@@ -12,9 +14,14 @@ impl AuditReport {
     /// A statement about each vulnerability. `version`: that of this program; `author`: who states it.
     #[must_use]
     pub fn openvex(&self, version: &str, author: &str, timestamp: Timestamp) -> Value {
-        let product = package_url(&self.roadrunner.path, &self.roadrunner.version);
-        let statements: Vec<Value> =
-            self.vulnerabilities.iter().map(|known| statement(known, &product)).collect();
+        let ModuleVersion { path, version: release } = &self.roadrunner;
+        let product = json!({
+            "@id": package_url(path, Some(release)),
+            // The build information of a binary doesn't have the version of the main module.
+            "identifiers": { "purl": package_url(path, None) },
+        });
+        let statement = |known: &Vulnerability| statement(known, product.clone(), known.module != *path);
+        let statements: Vec<Value> = self.vulnerabilities.iter().map(statement).collect();
         // Equal statements have an equal id.
         let digest = HEXLOWER.encode(&Sha256::digest(json!([author, statements]).to_string()));
         json!({
@@ -29,14 +36,11 @@ impl AuditReport {
     }
 }
 
-fn statement(known: &Vulnerability, product: &str) -> Value {
+fn statement(known: &Vulnerability, mut product: Value, is_in_module: bool) -> Value {
     let Vulnerability { id, aliases, url, module, version, reach, .. } = known;
-    let component = package_url(module, version);
-    let mut product = json!({ "@id": product });
-    if component != product["@id"]
-        && let Some(fields) = product.as_object_mut()
-    {
-        fields.insert("subcomponents".to_owned(), json!([{ "@id": component }]));
+    if is_in_module && let Some(fields) = product.as_object_mut() {
+        let modules = package_urls(module, version).into_iter().map(|url| json!({ "@id": url }));
+        fields.insert("subcomponents".to_owned(), modules.collect());
     }
     let mut statement = json!({
         "vulnerability": { "@id": url, "name": id, "description": known.summary, "aliases": aliases },
@@ -59,12 +63,12 @@ fn statement(known: &Vulnerability, product: &str) -> Value {
     statement
 }
 
-/// <https://github.com/package-url/purl-spec/blob/main/types-doc/golang-definition.md>
-fn package_url(module: &str, version: &str) -> String {
-    let version = match module {
-        // As scanners name the standard library.
-        STANDARD_LIBRARY => number(version),
-        _ => version,
-    };
-    format!("pkg:golang/{module}@{}", version.replace('+', "%2B"))
+/// The package URLs by which scanners know a module.
+fn package_urls(module: &str, version: &str) -> Vec<String> {
+    let url = |version: &str| package_url(module, Some(version));
+    match module {
+        // Syft's and Trivy's.
+        STANDARD_LIBRARY => vec![url(number(version)), url(&format!("v{}", number(version)))],
+        _ => vec![url(version)],
+    }
 }

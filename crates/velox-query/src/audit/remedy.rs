@@ -80,6 +80,17 @@ impl SecurityChange {
         to
     }
 
+    /// Whether another change is about the same thing.
+    #[must_use]
+    pub fn is_same_subject(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Go { .. }, Self::Go { .. }) | (Self::Roadrunner { .. }, Self::Roadrunner { .. }) => true,
+            (Self::Plugin { name, .. }, Self::Plugin { name: other, .. }) => name == other,
+            (Self::Requires { module, .. }, Self::Requires { module: other, .. }) => module == other,
+            _ => false,
+        }
+    }
+
     /// The same change, to another version.
     #[must_use]
     pub fn with_target(mut self, version: &str) -> Self {
@@ -107,6 +118,15 @@ pub struct UnfixedVulnerability {
     pub why: String,
 }
 
+impl UnfixedVulnerability {
+    /// A vulnerability, and why it stays.
+    #[must_use]
+    pub fn new(known: Vulnerability, why: String) -> Self {
+        let Vulnerability { id, module, version, reach, .. } = known;
+        Self { id, module, version, reach, why }
+    }
+}
+
 impl AuditReport {
     /// What removes the vulnerabilities of the binary of this configuration.
     #[must_use]
@@ -118,27 +138,23 @@ impl AuditReport {
         }
         let mut plan = SecurityPlan::default();
         for (module, known) in by_module {
-            let fixed = known.iter().filter_map(|known| known.fixed.as_deref());
-            let newest = fixed.max_by(|one, other| semver::compare(one, other));
-            let change = newest
-                .map(|to| change(module, known.first().map_or("", |it| &it.version), to, manifest, lock));
-            let why = match change {
-                Some(Ok(change)) => {
-                    plan.changes.push(change);
-                    None
-                }
-                Some(Err(why)) => Some(why),
-                None => None,
-            };
+            let mut newest: Option<(&str, SecurityChange)> = None;
             for known in known {
-                let why = match (&known.fixed, &why) {
-                    (None, _) => "no fix is available".to_owned(),
-                    (Some(_), Some(why)) => why.clone(),
-                    (Some(_), None) => continue,
+                let why = match known.fixed.as_deref() {
+                    None => "no fix is available".to_owned(),
+                    Some(to) => match change(module, &known.version, to, manifest, lock) {
+                        Err(why) => why,
+                        Ok(change) => {
+                            if newest.as_ref().is_none_or(|(old, _)| semver::compare(old, to).is_lt()) {
+                                newest = Some((to, change));
+                            }
+                            continue;
+                        }
+                    },
                 };
-                let Vulnerability { id, module, version, reach, .. } = known.clone();
-                plan.unfixed.push(UnfixedVulnerability { id, module, version, reach, why });
+                plan.unfixed.push(UnfixedVulnerability::new(known.clone(), why));
             }
+            plan.changes.extend(newest.map(|(_, change)| change));
         }
         plan
     }
@@ -301,6 +317,7 @@ mod tests {
         let plan = plan(&[
             ("stdlib", Some("v1.26.9")),
             ("stdlib", Some("v1.26.11")),
+            ("stdlib", Some("v1.27.1")),
             ("github.com/roadrunner-server/roadrunner/v2025", Some("v2025.1.16")),
             ("example.com/http/v5", Some("v5.1.3")),
             ("example.com/lib", Some("v1.0.2")),
@@ -322,7 +339,8 @@ mod tests {
         assert!(matches!(&plan.changes[3], SecurityChange::Roadrunner { .. }));
         assert!(matches!(&plan.changes[4], SecurityChange::Go { .. }));
         let unfixed: Vec<_> = plan.unfixed.iter().map(|it| (it.id.as_str(), it.why.as_str())).collect();
-        assert_eq!(unfixed, [("GO-6", "no fix is available")]);
+        let another_minor = "it is fixed in Go 1.27.1, another minor version: set version in [go]";
+        assert_eq!(unfixed, [("GO-7", "no fix is available"), ("GO-2", another_minor)]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod support {
     pub mod sandbox;
     pub mod small_disk;
     pub mod validators;
+    pub mod vulnerabilities;
 }
 
 mod action;
@@ -35,6 +36,7 @@ mod public_cache;
 mod real_roadrunner;
 mod run;
 mod sbom;
+mod security_update;
 mod shared_binaries;
 mod static_binary;
 mod toolchain;

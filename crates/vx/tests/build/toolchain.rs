@@ -319,12 +319,24 @@ fn build_fails_when_toolchain_is_unavailable() {
     assert!(root(&sandbox, &version).exists() && !root(&sandbox, "go1.22.1").exists());
 }
 
-/// A toolchain module whose go command reports its own version, and can resolve but not build.
-fn resolving_toolchain(proxy: &ModuleProxy, name: &str) {
+/// A toolchain module: this machine's Go under another version, which it also writes into binaries.
+pub(super) fn renamed_toolchain(proxy: &ModuleProxy, name: &str) {
     let (go, version) = (go(), version());
     let go = go.display();
     let text = format!(
-        "#!/bin/sh\nunset GOROOT\n[ \"$1\" != env ] || {{ {go} \"$@\" | sed 's/{version}/{name}/'; exit; }}\nexec {go} \"$@\"\n"
+        r#"#!/bin/sh
+unset GOROOT
+case "$*" in
+    "env GOROOT") dirname "$(dirname "$0")"; exit ;;
+    env*) {go} "$@" | sed 's/{version}/{name}/'; exit ;;
+esac
+for argument; do
+    shift
+    case "$argument" in -ldflags=*) argument="$argument -X runtime.buildVersion={name}" ;; esac
+    set -- "$@" "$argument"
+done
+exec {go} "$@"
+"#
     );
     let files = [("bin/go", text.as_str()), ("src/_go.mod", "module std\n")];
     let files = files.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()));
@@ -332,7 +344,7 @@ fn resolving_toolchain(proxy: &ModuleProxy, name: &str) {
 }
 
 /// The minor version of this machine's Go, such as `1.26`.
-fn minor() -> String {
+pub(super) fn minor() -> String {
     version().trim_start_matches("go").splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
 }
 
@@ -340,7 +352,7 @@ fn minor() -> String {
 fn a_downloaded_go_is_the_newest_patch_release() {
     let (proxy, version, minor) = (proxy(), version(), minor());
     for name in [&version, &format!("go{minor}.97"), &format!("go{minor}.98"), "go1.99.0"] {
-        resolving_toolchain(&proxy, name);
+        renamed_toolchain(&proxy, name);
     }
     let locked = |sandbox: &Sandbox, version: &str| {
         assert_contains(&sandbox.read("velox.lock"), &[&format!("\n[go]\nversion = \"{version}\"")]);
@@ -371,7 +383,7 @@ fn the_configuration_selects_the_go_version() {
     let (proxy, version, minor) = (proxy(), version(), minor());
     let [older, newest] = ["97", "98"].map(|patch| format!("go{minor}.{patch}"));
     for name in [&version, &older, &newest, "go1.25.1"] {
-        resolving_toolchain(&proxy, name);
+        renamed_toolchain(&proxy, name);
     }
     let text =
         |selection: &str| configuration("hello@v1.0.0") + &format!("\n[go]\nversion = \"{selection}\"\n");
@@ -387,7 +399,7 @@ fn the_configuration_selects_the_go_version() {
     let sandbox = locks(sandbox, &minor, &newest);
 
     // The lock keeps it, until it is upgraded.
-    resolving_toolchain(&proxy, &format!("go{minor}.99"));
+    renamed_toolchain(&proxy, &format!("go{minor}.99"));
     let sandbox = locks(sandbox, &minor, &newest);
     sandbox.vx("lock --check").ok();
     sandbox.vx("lock --upgrade").ok();

@@ -1,125 +1,17 @@
 //! `vx audit`, and `vx update --security`, with fictional vulnerabilities of the test modules.
 
-use std::{fs, path::Path, process::Command, sync::OnceLock};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
-use velox_testkit::{Files, ModuleProxy, plugin};
+use velox_testkit::{Fault, ModuleProxy};
 
 use crate::support::{
     sandbox::{CommandOutput, Sandbox, assert_contains, configuration},
     validators,
+    vulnerabilities::{
+        HELLO, LIB, called, entry, has_govulncheck, library, now, url, vulnerable_proxy, with_database,
+    },
 };
-
-const GO_MOD: &str = include_str!("../../../velox-query/src/audit/govulncheck.mod");
-const GO_SUM: &str = include_str!("../../../velox-query/src/audit/govulncheck.sum");
-const LIB: &str = "example.com/acme/lib";
-const HELLO: &str = "example.com/acme/hello";
-
-/// Downloads the modules of govulncheck; where that is impossible, the test is skipped with a printed reason.
-fn has_govulncheck(test: &str) -> bool {
-    static HAS: OnceLock<bool> = OnceLock::new();
-    let has = HAS.get_or_init(|| {
-        let sandbox = Sandbox::new().file("tool/go.mod", GO_MOD).file("tool/go.sum", GO_SUM);
-        let arguments = ["-C", "tool", "mod", "download"];
-        sandbox.command("go", &arguments).output().is_ok_and(|output| output.status.success())
-    });
-    if !has {
-        println!("{test} is skipped: golang.org/x/vuln can't be downloaded from GOPROXY");
-    }
-    *has
-}
-
-/// A library whose function `Read` is called, whose package `lib/rare` nobody imports.
-pub(super) fn library() -> Files {
-    let text =
-        |name: &str| format!("package {name}\n\nfunc Read() string {{ return \"x\" }}\n\nfunc Rare() {{}}\n");
-    [
-        ("go.mod", format!("module {LIB}\n\ngo 1.22\n")),
-        ("lib.go", text("lib")),
-        ("rare/rare.go", text("rare")),
-    ]
-    .map(|(file, text)| (file.to_owned(), text.into_bytes()))
-    .into()
-}
-
-/// A plugin that calls the library in a method that RoadRunner finds by reflection.
-fn user(name: &str, call: &str) -> Files {
-    let module = format!("example.com/acme/{name}");
-    let mut files = plugin(&module, name).requires(LIB, "v1.2.0").files();
-    let source =
-        format!("package {name}\n\nimport \"{LIB}\"\n\nfunc (*Plugin) Text() string {{ return {call} }}\n");
-    files.insert("use.go".to_owned(), source.into_bytes());
-    let source = format!("package {name}\n\nimport \"{LIB}\"\n\nfunc (*Plugin) Seldom() {{ lib.Rare() }}\n");
-    files.insert("rare_windows.go".to_owned(), source.into_bytes());
-    files
-}
-
-fn proxy() -> ModuleProxy {
-    let proxy = crate::support::sandbox::acme_proxy();
-    for version in ["v1.2.0", "v1.2.5", "v1.3.0"] {
-        proxy.module(LIB, version, library());
-    }
-    for version in ["v1.0.0", "v1.0.1"] {
-        proxy.module(HELLO, version, user("hello", "lib.Read()"));
-    }
-    proxy
-}
-
-/// A vulnerability of symbols of one package.
-pub(super) fn entry(id: &str, module: &str, package: &str, symbols: &[&str], fixed: Option<&str>) -> Value {
-    let fixed = fixed.map(|fixed| json!({ "fixed": fixed }));
-    let events: Vec<Value> = std::iter::once(json!({ "introduced": "0" })).chain(fixed).collect();
-    json!({
-        "schema_version": "1.3.1",
-        "id": id,
-        "published": "2026-01-02T00:00:00Z",
-        "modified": "2026-01-02T00:00:00Z",
-        "aliases": [format!("CVE-{}", &id[3..])],
-        "summary": format!("Fictional {id}"),
-        "details": "Only in tests.",
-        "affected": [{
-            "package": { "name": module, "ecosystem": "Go" },
-            "ranges": [{ "type": "SEMVER", "events": events }],
-            "ecosystem_specific": { "imports": [{ "path": package, "symbols": symbols }] },
-        }],
-        "database_specific": { "url": format!("https://pkg.go.dev/vuln/{id}") },
-    })
-}
-
-fn called() -> Value {
-    entry("GO-2026-0001", LIB, LIB, &["Read"], Some("1.2.5"))
-}
-
-/// Writes a database with these entries (<https://go.dev/doc/security/vuln/database#api>) to `db/`.
-pub(super) fn with_database(sandbox: Sandbox, modified: &str, entries: &[Value]) -> Sandbox {
-    let mut modules: Vec<Value> = Vec::new();
-    let mut sandbox = sandbox.file("db/index/db.json", json!({ "modified": modified }).to_string());
-    for entry in entries {
-        let vuln = json!({ "id": entry["id"], "modified": entry["modified"] });
-        modules.push(json!({ "path": entry["affected"][0]["package"]["name"], "vulns": [vuln] }));
-        sandbox = sandbox.file(&format!("db/ID/{}.json", entry["id"].as_str().unwrap()), entry.to_string());
-    }
-    modules.sort_by_key(|module| module["path"].as_str().unwrap().to_owned());
-    // One item for each module.
-    let mut merged: Vec<Value> = Vec::new();
-    for module in modules {
-        match merged.last_mut().filter(|last| last["path"] == module["path"]) {
-            Some(last) => {
-                last["vulns"].as_array_mut().unwrap().extend(module["vulns"].as_array().unwrap().clone())
-            }
-            None => merged.push(module),
-        }
-    }
-    sandbox.file("db/index/modules.json", json!(merged).to_string())
-}
-
-pub(super) fn now() -> String {
-    jiff::Timestamp::now().to_string()
-}
-
-pub(super) fn url(sandbox: &Sandbox) -> String {
-    format!("file://{}", sandbox.at("db").display())
-}
 
 fn audit(sandbox: &Sandbox, arguments: &str) -> CommandOutput {
     sandbox.vx(&format!("audit --db {} {arguments}", url(sandbox)))
@@ -142,7 +34,7 @@ fn audit_tells_called_from_imported_and_required() {
     if !has_govulncheck("audit_tells_called_from_imported_and_required") {
         return;
     }
-    let proxy = proxy();
+    let proxy = vulnerable_proxy();
     let sandbox = machine(&proxy);
     let output = audit(&sandbox, "-q");
     output.fails(1);
@@ -196,11 +88,19 @@ fn audit_tells_called_from_imported_and_required() {
 
 #[test]
 fn audit_writes_sarif_and_openvex() {
-    if !has_govulncheck("audit_writes_sarif_and_openvex") {
+    const TEST: &str = "audit_writes_sarif_and_openvex";
+    if !has_govulncheck(TEST) {
         return;
     }
-    let proxy = proxy();
-    let sandbox = machine(&proxy).env("SOURCE_DATE_EPOCH", "1767312000");
+    let proxy = vulnerable_proxy();
+    let entries = [
+        called(),
+        entry("GO-2026-0002", LIB, LIB, &["Rare"], None),
+        entry("GO-2026-0003", LIB, &format!("{LIB}/rare"), &["Read"], Some("1.3.0")),
+        entry("GO-2026-0005", "stdlib", "net/http/cgi", &["Serve"], None),
+    ];
+    let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0").env("SOURCE_DATE_EPOCH", "1767312000");
+    let sandbox = with_database(sandbox, &now(), &entries);
     let document = |format: &str| -> Value {
         let output = audit(&sandbox, &format!("-q --format {format}"));
         assert_eq!(output.code(), Some(1), "{}", output.stderr());
@@ -210,7 +110,7 @@ fn audit_writes_sarif_and_openvex() {
     let sarif = document("sarif");
     let results = sarif["runs"][0]["results"].as_array().unwrap();
     let levels: Vec<&Value> = results.iter().map(|result| &result["level"]).collect();
-    assert_eq!(levels, ["error", "warning", "note"]);
+    assert_eq!(levels, ["error", "warning", "note", "note"]);
     let place = &results[0]["locations"][0]["physicalLocation"];
     assert_eq!(
         (&place["artifactLocation"]["uri"], &place["region"]["startLine"]),
@@ -230,6 +130,7 @@ fn audit_writes_sarif_and_openvex() {
             ("affected", None),
             ("not_affected", Some("vulnerable_code_not_in_execute_path")),
             ("not_affected", Some("vulnerable_code_not_present")),
+            ("not_affected", Some("vulnerable_code_not_present")),
         ]
     );
     assert_eq!(
@@ -237,7 +138,23 @@ fn audit_writes_sarif_and_openvex() {
         "pkg:golang/example.com/acme/lib@v1.2.0"
     );
     assert_eq!(document("openvex"), vex, "the same statements have the same bytes");
-    validate("audit_writes_sarif_and_openvex", &sandbox);
+    validate(TEST, &sandbox);
+
+    // Scanners find RoadRunner without its version in a binary.
+    let Some(openvex) = validators::go(TEST, "openvex") else { return };
+    let statuses = |vulnerability: &str, module: &str| {
+        let roadrunner = "pkg:golang/github.com/roadrunner-server/roadrunner/v2025";
+        let arguments = ["openvex", vulnerability, roadrunner, &format!("pkg:golang/{module}")];
+        CommandOutput::from(sandbox.command(&openvex, &arguments)).ok()
+    };
+    assert_eq!(statuses("GO-2026-0001", &format!("{LIB}@v1.2.0")), "affected\n");
+    assert_eq!(statuses("CVE-2026-0002", &format!("{LIB}@v1.2.0")), "not_affected\n");
+    assert_eq!(statuses("CVE-2026-0002", &format!("{LIB}@v1.3.0")), "", "nothing is known of other versions");
+    let go = CommandOutput::from(sandbox.command("go", &["env", "GOVERSION"])).ok();
+    for prefix in ["", "v"] {
+        let module = format!("stdlib@{prefix}{}", go.trim().trim_start_matches("go"));
+        assert_eq!(statuses("CVE-2026-0005", &module), "not_affected\n");
+    }
 }
 
 /// Reads both documents with the packages of others.
@@ -246,7 +163,7 @@ fn validate(test: &str, sandbox: &Sandbox) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/read-audit");
     let read = Command::new(python).arg(script).args([sandbox.at("sarif"), sandbox.at("openvex")]).output();
     let read = CommandOutput(read.unwrap());
-    assert_contains(&read.ok(), &["read 3 results and statements"]);
+    assert_contains(&read.ok(), &["read 4 results and statements"]);
 }
 
 #[test]
@@ -254,7 +171,7 @@ fn every_target_is_audited() {
     if !has_govulncheck("every_target_is_audited") {
         return;
     }
-    let proxy = proxy();
+    let proxy = vulnerable_proxy();
     let sandbox = machine(&proxy);
     let output = audit(&sandbox, "--target linux/amd64 --target windows/amd64");
     let text = output.stdout();
@@ -275,7 +192,7 @@ fn every_target_is_audited() {
 
 #[test]
 fn audit_without_a_database_or_a_tool_is_a_failure() {
-    let proxy = proxy();
+    let proxy = vulnerable_proxy();
     let sandbox = machine(&proxy);
     let fails = |sandbox: &Sandbox, parts: &[&str]| {
         let output = audit(sandbox, "");
@@ -335,11 +252,57 @@ fn audit_without_a_database_or_a_tool_is_a_failure() {
 }
 
 #[test]
+fn a_mirror_that_is_cut_or_hostile_is_a_failure() {
+    const TEST: &str = "a_mirror_that_is_cut_or_hostile_is_a_failure";
+    let (proxy, mirror) = (vulnerable_proxy(), ModuleProxy::start());
+    let mut hostile = called();
+    hostile["summary"] = json!("\u{1b}]0;title\u{7}red\nRoadRunner: no known vulnerabilities");
+    let sandbox = Sandbox::behind(&proxy).plugins("hello@v1.0.0");
+    let sandbox = with_database(sandbox, &now(), &[hostile]);
+    sandbox.run("gzip -kr db");
+    for name in ["index/db.json", "index/modules.json", "ID/GO-2026-0001.json"] {
+        for name in [name, &format!("{name}.gz")] {
+            mirror.serve(&format!("/{name}"), sandbox.bytes(&format!("db/{name}")));
+        }
+    }
+    let audit = || sandbox.vx(&format!("audit -q --db {}", mirror.url()));
+    let fails = |fault: Fault, file: &str, texts: &[&str]| {
+        mirror.heal();
+        mirror.fail(file, fault);
+        let output = audit();
+        output.fails_with(1, texts);
+        assert_eq!(output.stdout(), "", "nothing is called clean");
+    };
+    let (db, modules, checked) = ("index/db.json", "index/modules.json", "nothing was checked");
+    let failed =
+        |file: &str| format!("failed to read {file} of the vulnerability database http://127.0.0.1:");
+    let invalid = |file: &str| format!("invalid {file} in the vulnerability database http://127.0.0.1:");
+    fails(Fault::CutBody, db, &[&failed(db), checked]);
+    fails(Fault::Status(503), modules, &[&failed(modules), "503 Service Unavailable", checked]);
+    fails(Fault::Oversized(33 << 20), modules, &[&failed(modules), "it is larger than 32 MiB", checked]);
+    fails(Fault::Page("<h1>Log in</h1>".to_owned()), db, &[&invalid(db), "line 1 column 1", checked]);
+    fails(Fault::GarbageJson, modules, &[&invalid(modules), checked]);
+    if !has_govulncheck(TEST) {
+        return;
+    }
+    fails(Fault::CutBody, "ID/GO-2026-0001.json", &["govulncheck failed for ", "unexpected EOF"]);
+    mirror.heal();
+    let output = audit();
+    output.fails(1);
+    assert_contains(&output.stdout(), &["red\n  example.com/acme/lib v1.2.0", "1 vulnerability: 1 called"]);
+    assert!(
+        !output.stdout().contains('\u{1b}') && !output.stdout().contains("no known"),
+        "{}",
+        output.stdout()
+    );
+}
+
+#[test]
 fn a_security_update_is_the_smallest_change() {
     if !has_govulncheck("a_security_update_is_the_smallest_change") {
         return;
     }
-    let proxy = proxy();
+    let proxy = vulnerable_proxy();
     let entries = [
         called(),
         entry("GO-2026-0002", LIB, LIB, &["Rare"], None),
@@ -396,7 +359,7 @@ fn a_binary_is_upgraded_without_its_vulnerabilities() {
     if !has_govulncheck("a_binary_is_upgraded_without_its_vulnerabilities") {
         return;
     }
-    let proxy = proxy();
+    let proxy = vulnerable_proxy();
     let sandbox = machine(&proxy);
     sandbox.vx("build -q -o bin").ok();
     for file in ["velox.toml", "velox.lock"] {

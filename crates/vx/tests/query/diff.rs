@@ -5,14 +5,14 @@ use std::{fs, io::Write as _, process::Stdio};
 use serde_json::{Value, json};
 use velox_testkit::{Files, ModuleProxy, plugin};
 
-use super::audit::{entry, library, now, url, with_database};
-use crate::support::sandbox::{CommandOutput, RELEASE, Sandbox, acme_proxy, assert_contains, configuration};
+use crate::support::{
+    sandbox::{CommandOutput, RELEASE, Sandbox, acme_proxy, assert_contains, configuration},
+    vulnerabilities::{HELLO, LIB, entry, library, now, url, with_database},
+};
 
 const MIT: &str = include_str!("../../../velox-build/src/licenses/texts/MIT");
 const GPL: &str = include_str!("../../../velox-build/src/licenses/texts/GPL-3.0");
 const NEW_RELEASE: &str = "v2025.0.78";
-const LIB: &str = "example.com/acme/lib";
-const HELLO: &str = "example.com/acme/hello";
 
 fn licensed(mut files: Files, text: &str) -> Files {
     files.insert("LICENSE".to_owned(), text.into());

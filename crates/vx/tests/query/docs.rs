@@ -12,7 +12,7 @@ use velox_manifest::{Manifest, Origin, Plugin, Project, SourceFile};
 use velox_testkit::{Internet, ModuleProxy, TestForge, plugin};
 
 use crate::support::{
-    book::{Block, Page, page, pages, top},
+    book::{Block, Page, fits, page, pages, top},
     sandbox::{CommandOutput, Sandbox, VX},
 };
 
@@ -304,26 +304,6 @@ fn manifest(place: &str, text: &str) -> Manifest {
         }
         Err(errors) => panic!("{place}: {errors:?}\n{text}"),
     }
-}
-
-/// Whether a line matches a pattern in which `…` matches anything.
-fn fits(shown: &str, line: &str) -> bool {
-    let (shown, line) = (shown.trim(), line.trim());
-    let mut parts = shown.split('…');
-    let first = parts.next().unwrap();
-    let Some(mut rest) = line.strip_prefix(first) else { return false };
-    if !shown.contains('…') {
-        return rest.is_empty();
-    }
-    let mut parts: Vec<&str> = parts.collect();
-    let last = parts.pop().unwrap();
-    for part in parts {
-        match rest.split_once(part) {
-            Some((_, after)) => rest = after,
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 #[test]

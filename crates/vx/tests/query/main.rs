@@ -7,6 +7,7 @@ mod support {
     pub mod book;
     pub mod sandbox;
     pub mod validators;
+    pub mod vulnerabilities;
 }
 
 mod audit;

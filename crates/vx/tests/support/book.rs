@@ -50,6 +50,26 @@ pub fn pages() -> Vec<Page> {
     names.iter().map(|name| page(name)).collect()
 }
 
+/// Whether a line matches a pattern in which `…` matches anything.
+pub fn fits(shown: &str, line: &str) -> bool {
+    let (shown, line) = (shown.trim(), line.trim());
+    let mut parts = shown.split('…');
+    let first = parts.next().unwrap();
+    let Some(mut rest) = line.strip_prefix(first) else { return false };
+    if !shown.contains('…') {
+        return rest.is_empty();
+    }
+    let mut parts: Vec<&str> = parts.collect();
+    let last = parts.pop().unwrap();
+    for part in parts {
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
 impl Page {
     fn events(&self) -> impl Iterator<Item = (Event<'_>, std::ops::Range<usize>)> {
         Parser::new_ext(&self.text, Options::ENABLE_TABLES).into_offset_iter()

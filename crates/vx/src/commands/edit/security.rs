@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use velox_build::{BuildRequest, CacheOptions, Error, Goal, Output, cache_directory};
 use velox_manifest::{Diagnostic, GoSelection, GoTarget, SourceFile};
-use velox_query::{AuditReport, Reach, SecurityChange, SecurityPlan, UnfixedVulnerability, Vulnerability};
+use velox_query::{
+    AuditReport, Reach, SecurityChange, SecurityPlan, UnfixedVulnerability, Vulnerability,
+    module_display_name,
+};
 
 use crate::{
     cli::OutputFormat,
@@ -88,22 +91,18 @@ pub(super) async fn plan(editing: &mut EditSession, database: &str) -> CommandRe
     warn(&*editing.session.report, &before);
     let mut after = before.clone();
     let mut changes: Vec<SecurityChange> = Vec::new();
-    let mut remaining: Vec<UnfixedVulnerability> = Vec::new();
     for _ in 0..MAX_ROUNDS {
-        let SecurityPlan { changes: new, unfixed } = after.security_plan(&request.manifest);
-        remaining = unfixed;
-        let mut is_changed = false;
-        for change in new {
-            match apply(editing, &mut request, &change) {
-                Ok(()) => {
-                    is_changed = true;
-                    merge(&mut changes, change);
-                }
-                Err(error) => return Err(editing.session.invalid(error)),
-            }
-        }
-        if !is_changed {
+        let SecurityPlan { changes: mut new, .. } = after.security_plan(&request.manifest);
+        // What had no effect is not tried again.
+        new.retain(|change| {
+            !changes.iter().any(|old| old.is_same_subject(change) && old.to() == change.to())
+        });
+        if new.is_empty() {
             break;
+        }
+        for change in new {
+            apply(editing, &mut request, &change).map_err(|error| editing.session.invalid(error))?;
+            merge(&mut changes, change);
         }
         let source = SourceFile { name: editing.source.name.clone(), text: editing.editor.text().to_owned() };
         request.manifest = editing
@@ -112,6 +111,22 @@ pub(super) async fn plan(editing: &mut EditSession, database: &str) -> CommandRe
         request.source = Some(source);
         after = audit(editing, &request, database).await?;
     }
+    let mut remaining = after.security_plan(&request.manifest).unfixed;
+    for known in &after.vulnerabilities {
+        if !remaining.iter().any(|other| (&other.id, &other.module) == (&known.id, &known.module)) {
+            let why = format!("it is {}, but the build still selects {}", known.fix(), known.subject());
+            remaining.push(UnfixedVulnerability::new(known.clone(), why));
+        }
+    }
+    // With `[go] version = "1.26"`, the newest patch release is selected.
+    let go = after.go_version.trim_start_matches("go");
+    changes.retain_mut(|change| match change {
+        SecurityChange::Go { from, to } => {
+            go.clone_into(to);
+            from != to
+        }
+        _ => true,
+    });
     let is_open = |known: &Vulnerability| {
         after.vulnerabilities.iter().any(|other| (&other.id, &other.module) == (&known.id, &known.module))
     };
@@ -180,16 +195,7 @@ fn apply(
 
 /// Adds a change, or extends one of an earlier round.
 fn merge(changes: &mut Vec<SecurityChange>, new: SecurityChange) {
-    let same = changes.iter_mut().find(|old| match (&**old, &new) {
-        (SecurityChange::Go { .. }, SecurityChange::Go { .. })
-        | (SecurityChange::Roadrunner { .. }, SecurityChange::Roadrunner { .. }) => true,
-        (SecurityChange::Plugin { name: old, .. }, SecurityChange::Plugin { name, .. }) => old == name,
-        (SecurityChange::Requires { module: old, .. }, SecurityChange::Requires { module, .. }) => {
-            old == module
-        }
-        _ => false,
-    });
-    match same {
+    match changes.iter_mut().find(|old| old.is_same_subject(&new)) {
         Some(old) => *old = old.clone().with_target(new.to()),
         None => changes.push(new),
     }
@@ -226,13 +232,14 @@ fn render(update: &SecurityUpdate<'_>) -> String {
     if !update.closed.is_empty() {
         let _ = writeln!(text, "closes {}:", vulnerabilities(update.closed.len()));
         for ClosedVulnerability { id, module, version, reach } in &update.closed {
-            let _ = writeln!(text, "  {id} in {module} {version} ({})", reach.word());
+            let _ = writeln!(text, "  {id} in {} ({})", module_display_name(module, version), reach.word());
         }
     }
     if !update.remaining.is_empty() {
         let _ = writeln!(text, "can't close {}:", vulnerabilities(update.remaining.len()));
         for UnfixedVulnerability { id, module, version, reach, why } in update.remaining {
-            let _ = writeln!(text, "  {id} in {module} {version} ({}): {why}", reach.word());
+            let module = module_display_name(module, version);
+            let _ = writeln!(text, "  {id} in {module} ({}): {why}", reach.word());
         }
     }
     text + match update.builds {

@@ -83,8 +83,13 @@ impl RegistryRepository {
             host: self.registry.host.clone(),
             repository: self.name.clone(),
             access,
-            had_credentials: matches!(self.registry.authorizations.lock().await.login, Some(Some(_))),
+            had_credentials: self.namespace_login().is_some()
+                || matches!(self.registry.authorizations.lock().await.login, Some(Some(_))),
         }
+    }
+
+    fn namespace_login(&self) -> Option<RegistryLogin> {
+        self.options().credentials.namespace_login(&self.registry.host, &self.name)
     }
 
     /// Answers a challenge. `rejected` is what the registry didn't accept.
@@ -103,10 +108,11 @@ impl RegistryRepository {
             return Ok(Arc::clone(value));
         }
         known.by_scopes.remove(scopes);
-        if known.login.is_none() {
+        let own = self.namespace_login();
+        if own.is_none() && known.login.is_none() {
             known.login = Some(self.options().credentials.login(&self.registry.host).await?);
         }
-        let login = known.login.as_ref().and_then(Option::as_ref);
+        let login = own.as_ref().or(known.login.as_ref().and_then(Option::as_ref));
         let value = match (challenge, login) {
             (Some(Challenge::Basic), Some(RegistryLogin::Password { user, password }))
                 if rejected.is_none() =>

@@ -92,7 +92,7 @@ pub(crate) type AuthorizationValue = Arc<SecretString>;
 #[derive(Default)]
 pub(crate) struct Authorizations {
     pub(crate) by_scopes: HashMap<Vec<String>, AuthorizationValue>,
-    /// Read once, when the registry first asks for it.
+    /// That of the whole registry. Read once, when the registry first asks for it.
     pub(crate) login: Option<Option<RegistryLogin>>,
 }
 

@@ -78,7 +78,8 @@ pub enum CredentialError {
 
 impl DockerCredentials {
     /// Reads the files of an environment, the first that has credentials for a registry counts: REGISTRY_AUTH_FILE,
-    /// `config.json` in DOCKER_CONFIG or `~/.docker`, `containers/auth.json` in XDG_RUNTIME_DIR and XDG_CONFIG_HOME.
+    /// `config.json` in DOCKER_CONFIG or `~/.docker`, `containers/auth.json` in XDG_RUNTIME_DIR (else
+    /// `/run/containers/UID/auth.json`) and in XDG_CONFIG_HOME or `~/.config`.
     ///
     /// # Errors
     /// A file exists, but is unreadable or invalid.
@@ -91,7 +92,7 @@ impl DockerCredentials {
             variable("DOCKER_CONFIG")
                 .or_else(|| Some(home()?.join(".docker")))
                 .map(|it| it.join("config.json")),
-            variable("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json")),
+            variable("XDG_RUNTIME_DIR").map_or_else(runtime_file, |it| Some(it.join("containers/auth.json"))),
             variable("XDG_CONFIG_HOME")
                 .or_else(|| Some(home()?.join(".config")))
                 .map(|directory| directory.join("containers/auth.json")),
@@ -100,7 +101,16 @@ impl DockerCredentials {
         Ok(Self { files: files.collect::<Result<_, _>>()?, environment: environment.clone() })
     }
 
-    /// The login for a registry (`ghcr.io`, `docker.io`, `localhost:5000`).
+    /// The login for a part of a registry that has this repository: the longest of the keys `ghcr.io/acme/app` and
+    /// `ghcr.io/acme`.
+    pub(crate) fn namespace_login(&self, registry: &str, repository: &str) -> Option<RegistryLogin> {
+        let ends = repository.match_indices('/').map(|(at, _)| at).chain([repository.len()]);
+        let keys: Vec<_> = ends.map(|end| format!("{registry}/{}", &repository[..end])).collect();
+        let login = |key| self.files.iter().find_map(|file| file.auths.get(key)?.login());
+        keys.iter().rev().find_map(login)
+    }
+
+    /// The login for a whole registry (`ghcr.io`, `docker.io`, `localhost:5000`).
     pub(crate) async fn login(&self, registry: &str) -> Result<Option<RegistryLogin>, CredentialError> {
         let keys = match registry {
             "docker.io" => vec![DOCKER_HUB_KEY.to_owned(), registry.to_owned(), "index.docker.io".to_owned()],
@@ -182,6 +192,14 @@ impl DockerCredentials {
 struct HelperAnswer {
     username: String,
     secret: SecretString,
+}
+
+/// Where Podman keeps credentials if there is no XDG_RUNTIME_DIR.
+fn runtime_file() -> Option<PathBuf> {
+    #[cfg(target_os = "linux")]
+    return Some(format!("/run/containers/{}/auth.json", rustix::process::getuid()).into());
+    #[cfg(not(target_os = "linux"))]
+    None
 }
 
 fn read(path: &Path) -> Result<Option<DockerConfigFile>, CredentialError> {

@@ -21,12 +21,11 @@ use data_encoding::HEXLOWER;
 use object_store::{GetResult, ObjectStore, ObjectStoreExt, PutPayload, path::Path as ObjectPath};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::time::timeout;
 use url::Url;
 
 use crate::{
     GoCacheError,
-    location::{open_remote, store_error_summary},
+    location::{open_remote, within},
     pack::ZSTD_LEVEL,
     remote::MIN_BYTES_PER_SECOND,
 };
@@ -119,12 +118,10 @@ impl RemoteArtifacts {
     /// # Errors
     /// The remote failed, or didn't answer in time.
     pub async fn find(&self, name: &ArtifactName) -> Result<Option<RemoteArtifact>, RemoteArtifactError> {
-        match timeout(ANSWER_TIMEOUT, self.store.get(&self.path(name))).await {
-            Ok(Ok(answer)) => Ok(Some(RemoteArtifact { name: name.clone(), answer })),
-            Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
-            Ok(Err(error)) => Err(failed("reading a binary", &error)),
-            Err(_) => Err(slow("looking for a binary", ANSWER_TIMEOUT)),
-        }
+        let get = async { Ok(self.store.get(&self.path(name)).await?) };
+        let answer = within(ANSWER_TIMEOUT, "looking for a binary", get).await;
+        let found = |answer| RemoteArtifact { name: name.clone(), answer };
+        answer.map(|answer| answer.map(found)).map_err(RemoteArtifactError::Remote)
     }
 
     /// Writes an artifact with these files of a directory, unless the remote has it and `replace` is false. Returns
@@ -142,21 +139,18 @@ impl RemoteArtifacts {
     ) -> Result<u64, RemoteArtifactError> {
         let path = self.path(name);
         if !replace {
-            match timeout(ANSWER_TIMEOUT, self.store.head(&path)).await {
-                Ok(Ok(_)) => return Ok(0),
-                Ok(Err(object_store::Error::NotFound { .. })) => {}
-                Ok(Err(error)) => return Err(failed("looking for a binary", &error)),
-                Err(_) => return Err(slow("looking for a binary", ANSWER_TIMEOUT)),
+            let head = async { Ok(self.store.head(&path).await?) };
+            let found = within(ANSWER_TIMEOUT, "looking for a binary", head).await;
+            if found.map_err(RemoteArtifactError::Remote)?.is_some() {
+                return Ok(0);
             }
         }
         let (name, directory, files) = (name.clone(), directory.to_owned(), files.to_vec());
         let content = blocking(move || packed(name, &directory, &files)).await?;
         let size = content.len() as u64;
-        match timeout(limit, self.store.put(&path, PutPayload::from(content))).await {
-            Ok(Ok(_)) => Ok(size),
-            Ok(Err(error)) => Err(failed("sending a binary", &error)),
-            Err(_) => Err(slow("sending a binary", limit)),
-        }
+        let put = async { Ok(self.store.put(&path, PutPayload::from(content)).await?) };
+        within(limit, "sending a binary", put).await.map_err(RemoteArtifactError::Remote)?;
+        Ok(size)
     }
 }
 
@@ -177,11 +171,9 @@ impl RemoteArtifact {
             return Err(RemoteArtifactError::Damaged(format!("it has {size} bytes")));
         }
         let limit = ANSWER_TIMEOUT + Duration::from_secs_f64(size as f64 / MIN_BYTES_PER_SECOND);
-        let content = match timeout(limit, self.answer.bytes()).await {
-            Ok(Ok(content)) => content,
-            Ok(Err(error)) => return Err(failed("reading a binary", &error)),
-            Err(_) => return Err(slow("reading a binary", limit)),
-        };
+        let read = async { Ok(self.answer.bytes().await?) };
+        let content = within(limit, "reading a binary", read).await.map_err(RemoteArtifactError::Remote)?;
+        let content = content.ok_or_else(|| damaged("it was deleted"))?;
         let (name, directory) = (self.name, directory.to_owned());
         blocking(move || unpack(&name, &content, &directory)).await
     }
@@ -191,14 +183,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RemoteArtifactError> + Send + 'static,
 ) -> Result<T, RemoteArtifactError> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
-}
-
-fn failed(what: &str, error: &object_store::Error) -> RemoteArtifactError {
-    RemoteArtifactError::Remote(format!("{what} failed ({})", store_error_summary(error)))
-}
-
-fn slow(what: &str, limit: Duration) -> RemoteArtifactError {
-    RemoteArtifactError::Remote(format!("{what} took longer than {} s", limit.as_secs()))
 }
 
 fn damaged(why: impl Into<String>) -> RemoteArtifactError {

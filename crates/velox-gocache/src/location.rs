@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use object_store::{ObjectStore, path::Path};
+use tokio::time::timeout;
 use url::Url;
 use velox_oci::{ImageReference, InvalidReference};
 
@@ -113,6 +114,20 @@ impl From<object_store::Error> for RemoteFailure {
             object_store::Error::NotFound { .. } => Self::NotFound,
             error => Self::Failed(store_error_summary(&error).to_owned()),
         }
+    }
+}
+
+/// Waits for a request that does `what` (`reading a pack`). `None`: there is no such object. The error has no secrets.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    what: &str,
+    answer: impl Future<Output = Result<T, RemoteFailure>>,
+) -> Result<Option<T>, String> {
+    match timeout(limit, answer).await {
+        Ok(Ok(value)) => Ok(Some(value)),
+        Ok(Err(RemoteFailure::NotFound)) => Ok(None),
+        Ok(Err(RemoteFailure::Failed(reason))) => Err(format!("{what} failed ({reason})")),
+        Err(_) => Err(format!("{what} took longer than {} s", limit.as_secs())),
     }
 }
 

@@ -35,7 +35,7 @@ use crate::{
     CacheId, GoCacheError, GoCacheOptions,
     disk::{ActionEntry, LocalCache},
     hex,
-    location::{RemoteFailure, is_registry, open_remote},
+    location::{RemoteFailure, is_registry, open_remote, within},
     pack::{
         Index, IndexFile, MAX_OBJECT_BYTES, OutputLocation, Pack, PackFile, PackedOutput, packed, unpack_to,
     },
@@ -169,18 +169,10 @@ impl RemoteCache {
         if self.is_off() {
             return None;
         }
-        match timeout(limit, answer).await {
-            Ok(Ok(value)) => Some(value),
-            Ok(Err(RemoteFailure::NotFound)) => None,
-            Ok(Err(RemoteFailure::Failed(reason))) => {
-                self.failed(&format!("{what} failed ({reason})"), weight);
-                None
-            }
-            Err(_) => {
-                self.failed(&format!("{what} took longer than {} s", limit.as_secs()), weight);
-                None
-            }
-        }
+        within(limit, what, answer).await.unwrap_or_else(|reason| {
+            self.failed(&reason, weight);
+            None
+        })
     }
 
     async fn index(&self) -> &Index {

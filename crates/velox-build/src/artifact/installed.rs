@@ -58,6 +58,15 @@ impl InstalledBinary {
         }
     }
 
+    /// Finds the binary at a path, which may be missing or broken, to [roll it back](Self::roll_back).
+    ///
+    /// # Errors
+    /// Its directory can't be read.
+    pub fn to_roll_back(path: &Path) -> Result<Self, Error> {
+        let path = resolved(path).map_err(|error| Error::file("read", path, &error))?;
+        Ok(Self { state: state_of(&path), path })
+    }
+
     /// The file at the end of all symbolic links.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -133,16 +142,25 @@ impl InstalledBinary {
         }
     }
 
-    /// Puts the previous binary back. The binary becomes the previous one, so that this can be undone.
+    /// Puts the previous binary back. The binary becomes the previous one, so that this can be undone; returns whether
+    /// there was one.
     ///
     /// # Errors
     /// There is no previous binary, or it can't be renamed.
-    pub fn roll_back(&self) -> Result<(), Error> {
+    pub fn roll_back(&self) -> Result<bool, Error> {
         let previous = self.previous();
         if !previous.is_file() {
             let message =
                 format!("there is no {}: `vx upgrade` has replaced nothing here", previous.display());
             return Err(Error::configuration(message));
+        }
+        let failed = |error: io::Error| self.failed("replace", &error);
+        match fs::symlink_metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return fs::rename(&previous, &self.path).map(|()| false).map_err(failed);
+            }
+            Ok(data) if !data.is_file() => return Err(failed(io::ErrorKind::IsADirectory.into())),
+            _ => {}
         }
         let swap = || {
             // Both names always have a whole binary, where the file system can do this.
@@ -159,7 +177,7 @@ impl InstalledBinary {
             fs::rename(&previous, &self.path)?;
             fs::rename(&kept, &previous)
         };
-        swap().map_err(|error| self.failed("replace", &error))
+        swap().map(|()| true).map_err(failed)
     }
 
     fn temporary(&self) -> PathBuf {
@@ -193,6 +211,17 @@ impl StagedBinary {
             new.persist()
         };
         replace().map(drop).map_err(|error| installed.failed("replace", &error))
+    }
+}
+
+/// The path at the end of all symbolic links, whose file may be missing.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    match (path.canonicalize(), path.file_name()) {
+        (Err(error), Some(name)) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
+            Ok(target) => resolved(&directory_of(path).join(target)),
+            Err(_) => Ok(directory_of(path).canonicalize()?.join(name)),
+        },
+        (resolved, _) => resolved,
     }
 }
 
@@ -234,7 +263,7 @@ mod tests {
         // The running program keeps its file.
         assert_eq!(fs::metadata(path("rr-1.previous")).unwrap().ino(), inode);
         for expected in ["old", "new"] {
-            installed.roll_back().unwrap();
+            assert!(installed.roll_back().unwrap());
             assert_eq!(text("rr"), expected);
         }
         let mut left: Vec<_> =

@@ -191,6 +191,17 @@ fn a_binary_is_upgraded_and_rolled_back() {
     let event_of = event(&sandbox.vx("upgrade --rollback --format json"), "rolled_back");
     assert!(event_of["previous"].as_str().unwrap().ends_with("bin/rr-1.previous"));
     assert_eq!(version(&sandbox, "rr"), "2025.0.78");
+    // Of a deleted binary, the link is enough.
+    fs::remove_file(sandbox.at("bin/rr-1")).unwrap();
+    let rolled_back = sandbox.vx("upgrade --rollback");
+    assert_eq!(
+        rolled_back.ok(),
+        format!("{} is the previous binary again\n", sandbox.at("bin/rr-1").display())
+    );
+    assert_eq!(
+        (version(&sandbox, "rr"), sandbox.entries("bin")),
+        ("2024.9.1".into(), vec!["rr-1".to_owned()])
+    );
 
     // Other generations and pre-releases if they are named.
     sandbox.vx("upgrade --to v3 -q").ok();

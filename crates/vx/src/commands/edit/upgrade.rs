@@ -70,11 +70,12 @@ pub(crate) async fn upgrade(settings: Settings, mut arguments: UpgradeCommand) -
     let directory = working_directory()?;
     let failed = |error: Error| report::failed(&settings, &error);
     let path = directory.join(&arguments.binary);
-    let installed = InstalledBinary::at(&path).map_err(failed)?;
     if arguments.rollback {
-        installed.roll_back().map_err(failed)?;
-        return rolled_back(&settings, &installed);
+        let installed = InstalledBinary::to_roll_back(&path).map_err(failed)?;
+        let has_newer = installed.roll_back().map_err(failed)?;
+        return rolled_back(&settings, &installed, has_newer);
     }
+    let installed = InstalledBinary::at(&path).map_err(failed)?;
     if let Some(file) = arguments.config.take_if(|file| rr_config::is_at(file, &directory)) {
         arguments.rr_config = Some(file);
     }
@@ -128,17 +129,19 @@ pub(crate) async fn upgrade(settings: Settings, mut arguments: UpgradeCommand) -
     replace(editing, &planned.request, &installed, config.as_deref(), &inspection, rr_config.as_ref()).await
 }
 
-fn rolled_back(settings: &Settings, installed: &InstalledBinary) -> CommandResult {
-    let (binary, previous) = (installed.path(), installed.previous());
-    report::print(&match settings.format() {
-        OutputFormat::Json => {
-            report::event("rolled_back", &serde_json::json!({ "binary": binary, "previous": previous }))
+fn rolled_back(settings: &Settings, installed: &InstalledBinary, has_newer: bool) -> CommandResult {
+    let binary = installed.path();
+    let newer = has_newer.then(|| installed.previous());
+    report::print(&match (settings.format(), &newer) {
+        (OutputFormat::Json, newer) => {
+            report::event("rolled_back", &serde_json::json!({ "binary": binary, "previous": newer }))
         }
-        OutputFormat::Human => format!(
+        (OutputFormat::Human, Some(newer)) => format!(
             "{} is the previous binary again; the newer one is {}\n",
             binary.display(),
-            previous.display()
+            newer.display()
         ),
+        (OutputFormat::Human, None) => format!("{} is the previous binary again\n", binary.display()),
     })
 }
 

@@ -91,7 +91,7 @@ fn failed(error: PublishError) -> Error {
         PublishError::Occupied(_) => failed
             .help("`--replace` overwrites it; another tag keeps it")
             .help("with the `--sign-key` that signed the cache, packages are added to it"),
-        PublishError::Contended => {
+        PublishError::Registry(velox_oci::Error::Contended { .. }) => {
             failed.help("run the command again, or publish all targets with one command")
         }
         _ => failed,

@@ -4,13 +4,11 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use data_encoding::BASE64;
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::time::sleep;
 use velox_fetch::http::HttpOptions;
 use velox_oci::{
     BlobContent, BlobDigest, BlobPush, Descriptor, Error, ImageIndex, ImageManifest, ImageReference,
@@ -28,10 +26,6 @@ use crate::{
 };
 
 const MAX_CONCURRENT_UPLOADS: usize = 4;
-/// How often the packages are added to what other publishers have published meanwhile.
-const MAX_ATTEMPTS: usize = 5;
-/// Registries have no conditional writes: a tag that stays this long was not overwritten by a concurrent publisher.
-const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// Signs a message; an error has the cause.
 pub type SignMessage = dyn Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync;
@@ -91,9 +85,6 @@ pub enum PublishError {
     /// The tag has something that nothing can be added to.
     #[error("the tag exists, and nothing is added to it: {0}")]
     Occupied(String),
-    /// Other publishers overwrote the tag again and again.
-    #[error("other publishers keep overwriting the tag")]
-    Contended,
     /// Signing failed.
     #[error("{0}")]
     Signature(String),
@@ -121,7 +112,7 @@ impl CachePublication {
     /// # Errors
     /// [`PublishError::Occupied`], or a registry that fails.
     pub async fn check(&self) -> Result<(), PublishError> {
-        if let Some(existing) = self.existing().await? {
+        if let Some(existing) = self.repository.find_manifest(self.tag.version()).await? {
             self.manifests(&existing).await?;
         }
         Ok(())
@@ -138,14 +129,14 @@ impl CachePublication {
         if namespaces.is_empty() {
             return Err(PublishError::Empty);
         }
+        let mut uploaded = 0;
         let mut published = PublishedCache::default();
-        for _ in 0..MAX_ATTEMPTS {
-            let existing = self.existing().await?;
-            let mut manifests = match &existing {
+        let push = async |existing: Option<&PulledManifest>| {
+            let mut manifests = match existing {
                 Some(existing) => self.manifests(existing).await?,
                 None => BTreeMap::new(),
             };
-            published = PublishedCache { uploaded: published.uploaded, ..PublishedCache::default() };
+            published = PublishedCache::default();
             published.kept = manifests.keys().filter(|it| !namespaces.contains_key(*it)).cloned().collect();
             for (namespace, packs) in &namespaces {
                 let older = match manifests.get(namespace) {
@@ -156,36 +147,21 @@ impl CachePublication {
                 manifests.insert(namespace.clone(), manifest);
                 published.namespaces.push(namespace.clone());
             }
+            uploaded += published.uploaded;
             let mut index = ImageIndex::new(manifests.into_values().collect());
             index.annotations = self.annotations.clone();
             let index = json(&index)?;
             let digest = self.repository.push_manifest(None, media_type::INDEX, &index).await?;
-            if let Some(signer) = &self.signer {
+            if let Some(signer) = &self.signer
+                && (self.replace || existing.is_none_or(|existing| existing.descriptor.digest != digest))
+            {
                 push_signature(&self.repository, &digest, &signer.sign).await?;
             }
-            published.location = format!("oci://{}@{digest}", self.tag);
-            let digest_of = |pulled: Option<PulledManifest>| pulled.map(|it| it.descriptor.digest);
-            if !self.replace && digest_of(self.existing().await?) != digest_of(existing) {
-                continue;
-            }
-            self.repository.push_manifest(Some(self.tag.version()), media_type::INDEX, &index).await?;
-            if self.replace {
-                return Ok(published);
-            }
-            sleep(SETTLE_TIME).await;
-            if digest_of(self.existing().await?) == Some(digest) {
-                return Ok(published);
-            }
-        }
-        Err(PublishError::Contended)
-    }
-
-    async fn existing(&self) -> Result<Option<PulledManifest>, PublishError> {
-        match self.repository.pull_manifest(self.tag.version()).await {
-            Ok(pulled) => Ok(Some(pulled)),
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+            Ok::<_, PublishError>(index)
+        };
+        let tag = self.tag.version();
+        let digest = self.repository.update_tag(tag, push).await?;
+        Ok(PublishedCache { location: format!("oci://{}@{digest}", self.tag), uploaded, ..published })
     }
 
     /// The manifests that stay of what the tag has.

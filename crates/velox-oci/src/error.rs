@@ -51,6 +51,9 @@ pub enum Error {
         "verification failed: registry {host} sent other content for {what}: expected {expected}, got {actual}"
     )]
     DigestMismatch { host: String, what: String, expected: BlobDigest, actual: BlobDigest },
+    /// Other clients change a tag again and again.
+    #[error("other clients keep overwriting {what}")]
+    Contended { what: String },
     /// The response doesn't follow the protocol, or is too large.
     #[error("invalid response of registry {host}: {reason}")]
     InvalidResponse { host: String, reason: String },

@@ -68,6 +68,18 @@ impl RegistryRepository {
         Ok(PulledManifest { descriptor: Descriptor::new(&media_type, digest, bytes.len() as u64), bytes })
     }
 
+    /// The manifest of a tag or a digest, if it is there.
+    ///
+    /// # Errors
+    /// As for [`pull_manifest`](Self::pull_manifest).
+    pub async fn find_manifest(&self, version: &str) -> Result<Option<PulledManifest>, Error> {
+        match self.pull_manifest(version).await {
+            Ok(pulled) => Ok(Some(pulled)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn pull(&self, request: &Request, what: &str) -> Result<Response, Error> {
         let response = self.send(request, RegistryAccess::Pull, None).await?;
         match response.status().is_success() {

@@ -7,11 +7,11 @@ use reqwest::{
     Method, Response, StatusCode,
     header::{CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE},
 };
+use tokio::time::sleep;
 use url::Url;
 
 use crate::{
-    BlobContent, BlobDigest, Descriptor, Error, ImageIndex, ImageManifest, RegistryAccess,
-    RegistryRepository,
+    BlobContent, BlobDigest, Descriptor, Error, PulledManifest, RegistryAccess, RegistryRepository,
     client::is_acceptable,
     media_type,
     transport::{Request, RequestBody},
@@ -20,6 +20,9 @@ use crate::{
 /// How often the upload of a blob may be interrupted.
 const MAX_INTERRUPTIONS: u32 = 5;
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(200);
+const MAX_TAG_UPDATES: usize = 10;
+/// A tag that stays this long was not overwritten by a concurrent client.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// How a blob came into a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +136,7 @@ impl RegistryRepository {
             if !is_temporary || interruptions == MAX_INTERRUPTIONS {
                 return Err(failure);
             }
-            tokio::time::sleep(FIRST_RETRY_DELAY * 2u32.pow(interruptions)).await;
+            sleep(FIRST_RETRY_DELAY * 2u32.pow(interruptions)).await;
             interruptions += 1;
             (session, start) = match self.upload_state(&session).await {
                 Some((session, start)) if start <= blob.size => (session, start),
@@ -173,8 +176,8 @@ impl RegistryRepository {
         }
     }
 
-    /// Pushes a manifest or an index under a tag or its digest, whose blobs are in the repository already. A manifest
-    /// with a [subject](ImageManifest::subject) becomes one of its referrers. Returns the digest.
+    /// Pushes a manifest or an index under a tag or its digest, whose blobs are in the repository already. Returns the
+    /// digest.
     ///
     /// # Errors
     /// As for [`push_blob`](Self::push_blob).
@@ -184,6 +187,16 @@ impl RegistryRepository {
         media_type: &str,
         manifest: &[u8],
     ) -> Result<BlobDigest, Error> {
+        self.put_manifest(version, media_type, manifest).await.map(|(digest, _)| digest)
+    }
+
+    /// Returns the digest, and whether the registry itself lists the referrers of the manifest's subject.
+    pub(crate) async fn put_manifest(
+        &self,
+        version: Option<&str>,
+        media_type: &str,
+        manifest: &[u8],
+    ) -> Result<(BlobDigest, bool), Error> {
         let digest = BlobDigest::of(manifest);
         let version = version.unwrap_or(digest.as_str());
         let request = Request::new(Method::PUT, self.url(&format!("manifests/{version}")).await?)
@@ -197,34 +210,39 @@ impl RegistryRepository {
         if let Some(stored) = header("docker-content-digest").and_then(|value| value.parse().ok()) {
             self.verify(&self.what(version), &digest, stored)?;
         }
-        if header("oci-subject").is_none()
-            && let Ok(ImageManifest { subject: Some(subject), artifact_type, config, annotations, .. }) =
-                serde_json::from_slice(manifest)
-        {
-            let mut descriptor = Descriptor::new(media_type, digest.clone(), manifest.len() as u64);
-            descriptor.artifact_type = artifact_type.or(Some(config.media_type));
-            descriptor.annotations = annotations;
-            self.tag_referrer(&subject.digest, descriptor).await?;
-        }
-        Ok(digest)
+        Ok((digest, header("oci-subject").is_some()))
     }
 
-    /// Adds a referrer to the index that stands in for the
-    /// [referrers API](https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema).
-    async fn tag_referrer(&self, subject: &BlobDigest, referrer: Descriptor) -> Result<(), Error> {
-        let tag = format!("sha256-{}", subject.hex());
-        let mut index = match self.pull_manifest(&tag).await {
-            Ok(index) => index.parse::<ImageIndex>().map_err(|error| {
-                self.invalid(format!("the referrers of {subject} are not an index: {error}"))
-            })?,
-            Err(Error::NotFound { .. }) => ImageIndex::new(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        if index.manifests.iter().any(|known| known.digest == referrer.digest) {
-            return Ok(());
+    /// Writes what `change` makes of a tag's index. Registries have no conditional writes: the tag is read again
+    /// after a while, and changed again if another client has overwritten it. Returns the digest of the index.
+    ///
+    /// # Errors
+    /// That of `change`, a registry that fails, or [`Error::Contended`].
+    pub async fn update_tag<E: From<Error>>(
+        &self,
+        tag: &str,
+        mut change: impl AsyncFnMut(Option<&PulledManifest>) -> Result<Vec<u8>, E>,
+    ) -> Result<BlobDigest, E> {
+        let mut existing = self.find_manifest(tag).await?;
+        for _ in 0..MAX_TAG_UPDATES {
+            let index = change(existing.as_ref()).await?;
+            let digest = BlobDigest::of(&index);
+            let is_at =
+                |it: &Option<PulledManifest>| it.as_ref().is_some_and(|it| it.descriptor.digest == digest);
+            if is_at(&existing) {
+                return Ok(digest);
+            }
+            let before = std::mem::replace(&mut existing, self.find_manifest(tag).await?);
+            if existing != before {
+                continue;
+            }
+            self.push_manifest(Some(tag), media_type::INDEX, &index).await?;
+            sleep(SETTLE_TIME).await;
+            existing = self.find_manifest(tag).await?;
+            if is_at(&existing) {
+                return Ok(digest);
+            }
         }
-        index.manifests.push(referrer);
-        let index = serde_json::to_vec(&index).map_err(|error| self.invalid(error.to_string()))?;
-        Box::pin(self.push_manifest(Some(&tag), media_type::INDEX, &index)).await.map(drop)
+        Err(Error::Contended { what: self.what(tag) }.into())
     }
 }

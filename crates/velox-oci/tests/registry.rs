@@ -13,7 +13,9 @@ use bytes::Bytes;
 use velox_fetch::http::HttpOptions;
 use velox_oci::{
     BlobContent, BlobPush, Descriptor, DockerCredentials, Error, ImageIndex, ImageManifest, ImageReference,
-    OnRegistryEvent, RegistryClient, RegistryEvent, RegistryOptions, RegistryRepository, media_type,
+    OnRegistryEvent, RegistryClient, RegistryEvent, RegistryOptions, RegistryRepository,
+    image::{Referrer, push_referrers},
+    media_type,
 };
 use velox_testkit::{Fault, TestRegistry};
 
@@ -109,23 +111,43 @@ async fn referrers_have_a_tagged_index_without_the_api() {
         }
         let repository = anonymous(&registry);
         let image = push_image(&repository).await.unwrap();
-        push(&repository, ImageManifest::EMPTY_CONFIG).await.unwrap();
-        for kind in ["application/spdx+json", "application/vnd.in-toto+json"] {
-            let (content, _) = push(&repository, kind.as_bytes()).await.unwrap();
-            let mut manifest = ImageManifest::artifact(kind, vec![content]);
-            manifest.subject = Some(image.clone());
-            let manifest = serde_json::to_vec(&manifest).unwrap();
-            for _ in 0..2 {
-                repository.push_manifest(None, media_type::MANIFEST, &manifest).await.unwrap();
-            }
+        let document = |kind: &str| Referrer {
+            artifact_type: kind.to_owned(),
+            media_type: "application/json".to_owned(),
+            content: kind.as_bytes().to_vec(),
+            annotations: BTreeMap::new(),
+        };
+        // Others push theirs at the same time.
+        let kinds = ["spdx", "in-toto", "cyclonedx", "vex"].map(document);
+        let push = async |referrers| push_referrers(&repository, &image, referrers).await.unwrap();
+        let pushed = tokio::join!(push(&kinds[..2]), push(&kinds[2..3]), push(&kinds[3..]));
+        let tag = image.digest.as_str().replace(':', "-");
+        assert_eq!(registry.tags("acme/app").contains(&tag), !has_api);
+        if !has_api {
+            let index = registry.manifest("acme/app", &tag).unwrap();
+            let listed: BTreeMap<_, _> = index["manifests"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|it| {
+                    (
+                        it["digest"].as_str().unwrap().to_owned(),
+                        it["artifactType"].as_str().unwrap().to_owned(),
+                    )
+                })
+                .collect();
+            let digests = [pushed.0, pushed.1, pushed.2].concat();
+            let expected: BTreeMap<_, _> = digests
+                .iter()
+                .map(ToString::to_string)
+                .zip(kinds.each_ref().map(|it| it.artifact_type.clone()))
+                .collect();
+            assert_eq!(listed, expected);
         }
-        let index = registry.manifest("acme/app", &image.digest.to_string().replace(':', "-"));
-        assert_eq!(index.is_none(), has_api);
-        if let Some(index) = index {
-            let kind = |at: usize| index["manifests"][at]["artifactType"].as_str().unwrap().to_owned();
-            assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
-            assert_eq!([kind(0), kind(1)], ["application/spdx+json", "application/vnd.in-toto+json"]);
-        }
+        registry.clear_requests();
+        push(&kinds).await;
+        let tagged = format!("PUT /v2/acme/app/manifests/{tag}");
+        assert!(!registry.requests().contains(&tagged), "they are there already");
     }
 }
 
@@ -154,6 +176,39 @@ async fn logins_are_basic_tokens_or_missing() {
     let registry = TestRegistry::start();
     registry.token_service("refresh", false);
     push_image(&logged_in(&registry, r#"{"identitytoken": "refresh"}"#)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_login_for_a_namespace_is_for_its_repositories_only() {
+    for is_token in [false, true] {
+        let registry = TestRegistry::start();
+        if is_token {
+            registry.token_service("s3cret", false)
+        } else {
+            registry.password("s3cret")
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let login = |password: &str| serde_json::json!({ "username": "me", "password": password });
+        let host = registry.host();
+        let config = serde_json::json!({ "auths": {
+            &host: login("whole"), format!("{host}/acme"): login("s3cret"), format!("{host}/acme/private"): login("other"),
+        } });
+        fs::create_dir(directory.path().join("containers")).unwrap();
+        fs::write(directory.path().join("containers/auth.json"), config.to_string()).unwrap();
+        let runtime = directory.path().display().to_string();
+        let environment = BTreeMap::from([("XDG_RUNTIME_DIR".to_owned(), runtime)]);
+        let client = RegistryClient::new(RegistryOptions::from_environment(&environment).unwrap()).unwrap();
+        for (name, is_allowed) in
+            [("acme/app", true), ("acme/private", false), ("acmes/app", false), ("other", false)]
+        {
+            let repository = client.repository(&format!("{host}/{name}:1").parse().unwrap());
+            match push_image(&repository).await {
+                Ok(_) => assert!(is_allowed, "{name}"),
+                Err(Error::Unauthorized { had_credentials: true, .. }) => assert!(!is_allowed, "{name}"),
+                Err(error) => panic!("{name}: {error}"),
+            }
+        }
+    }
 }
 
 #[tokio::test]

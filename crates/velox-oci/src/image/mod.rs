@@ -18,4 +18,4 @@ pub use base::{BaseImage, PlatformBase};
 pub use config::{ImageSettings, LayerCompression};
 pub use files::{ImageAddition, image_path};
 pub use layout::{check_layout, write_layout};
-pub use publish::{Referrer, push_image, push_referrer};
+pub use publish::{Referrer, push_image, push_referrers};

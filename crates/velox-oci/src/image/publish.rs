@@ -9,7 +9,10 @@ use super::{
     assemble::{ImageSet, json},
     source::{BlobOrigin, ImageContent},
 };
-use crate::{BlobContent, BlobDigest, Descriptor, Error, ImageManifest, RegistryRepository, media_type};
+use crate::{
+    BlobContent, BlobDigest, Descriptor, Error, ImageIndex, ImageManifest, PulledManifest,
+    RegistryRepository, media_type,
+};
 
 const MAX_CONCURRENT_BLOBS: usize = 4;
 
@@ -79,22 +82,61 @@ async fn push_content(
     push.map(drop)
 }
 
-/// Attaches a document to a manifest or an index of the repository. Returns the digest of its manifest.
+/// Attaches documents to a manifest or an index of the repository. Returns the digests of their manifests.
 ///
 /// # Errors
 /// The registry fails or denies access.
-pub async fn push_referrer(
+pub async fn push_referrers(
     repository: &RegistryRepository,
     subject: &Descriptor,
-    referrer: &Referrer,
-) -> Result<BlobDigest, Error> {
-    let content = Descriptor::of(&referrer.media_type, &referrer.content);
-    let mut manifest = ImageManifest::artifact(&referrer.artifact_type, vec![content.clone()]);
-    manifest.subject = Some(Descriptor::new(&subject.media_type, subject.digest.clone(), subject.size));
-    manifest.annotations = referrer.annotations.clone();
-    let bytes = BlobContent::Bytes(Bytes::copy_from_slice(&referrer.content));
-    repository.push_blob(&content, &bytes).await?;
-    let empty = BlobContent::Bytes(Bytes::from_static(ImageManifest::EMPTY_CONFIG));
-    repository.push_blob(&manifest.config, &empty).await?;
-    repository.push_manifest(None, media_type::MANIFEST, &json(&manifest)?).await
+    referrers: &[Referrer],
+) -> Result<Vec<BlobDigest>, Error> {
+    let (mut digests, mut unlisted) = (Vec::new(), Vec::new());
+    for referrer in referrers {
+        let content = Descriptor::of(&referrer.media_type, &referrer.content);
+        let mut manifest = ImageManifest::artifact(&referrer.artifact_type, vec![content.clone()]);
+        manifest.subject = Some(Descriptor::new(&subject.media_type, subject.digest.clone(), subject.size));
+        manifest.annotations = referrer.annotations.clone();
+        let bytes = BlobContent::Bytes(Bytes::copy_from_slice(&referrer.content));
+        repository.push_blob(&content, &bytes).await?;
+        let empty = BlobContent::Bytes(Bytes::from_static(ImageManifest::EMPTY_CONFIG));
+        repository.push_blob(&manifest.config, &empty).await?;
+        let manifest_bytes = json(&manifest)?;
+        let (digest, is_listed) =
+            repository.put_manifest(None, media_type::MANIFEST, &manifest_bytes).await?;
+        if !is_listed {
+            let mut descriptor = Descriptor::of(media_type::MANIFEST, &manifest_bytes);
+            descriptor.artifact_type = Some(referrer.artifact_type.clone());
+            descriptor.annotations = manifest.annotations;
+            unlisted.push(descriptor);
+        }
+        digests.push(digest);
+    }
+    if !unlisted.is_empty() {
+        tag_referrers(repository, &subject.digest, &unlisted).await?;
+    }
+    Ok(digests)
+}
+
+/// Adds referrers to the index that stands in for the
+/// [referrers API](https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema).
+async fn tag_referrers(
+    repository: &RegistryRepository,
+    subject: &BlobDigest,
+    referrers: &[Descriptor],
+) -> Result<(), Error> {
+    let add = async |existing: Option<&PulledManifest>| {
+        let Some(existing) = existing else { return json(&ImageIndex::new(referrers.to_vec())) };
+        let mut index: ImageIndex = existing.parse().map_err(|error| {
+            repository.invalid(format!("the referrers of {subject} are not an index: {error}"))
+        })?;
+        let is_new = |it: &&Descriptor| !index.manifests.iter().any(|known| known.digest == it.digest);
+        let new: Vec<_> = referrers.iter().filter(is_new).cloned().collect();
+        if new.is_empty() {
+            return Ok(existing.bytes.clone());
+        }
+        index.manifests.extend(new);
+        json(&index)
+    };
+    repository.update_tag(&subject.as_str().replace(':', "-"), add).await.map(drop)
 }

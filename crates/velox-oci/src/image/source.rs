@@ -107,7 +107,7 @@ impl FileSet {
 
     pub(crate) fn find(&self, name: &str) -> Result<Option<FilePart>, Error> {
         let Some(files) = &self.archived else {
-            let path = self.path.join(name);
+            let path = self.path.join(resolved("", name));
             return match fs::metadata(&path) {
                 Ok(data) if data.is_file() => Ok(Some(FilePart { path, offset: 0, size: data.len() })),
                 Ok(_) => Ok(None),

@@ -191,6 +191,16 @@ fn damaged_and_foreign_caches_cost_only_the_compile() {
     let said = trouble(&format!("oci://{}/{REPOSITORY}@{no_cache}", registry.host()));
     assert_contains(&said, &["is not a cache"]);
 
+    // The registry stops in the middle, or limits requests for longer than the compile takes.
+    for (fault, message) in [
+        (Fault::CutBody, "reading the index failed (request to registry"),
+        (Fault::TooManyRequests { retry_after: 4000 }, "reading the index failed (rate limit exceeded for"),
+    ] {
+        let fault = registry.fault(fault).on("GET", "/v2/acme/velox-cache/manifests/*").times(1);
+        assert_contains(&trouble(&pinned), &["remote cache disabled", message]);
+        assert_eq!(fault.hits(), 1);
+    }
+
     // The registry sends other bytes for a pack.
     for layer in manifest["layers"].as_array().unwrap().iter().skip(1) {
         let size = usize::try_from(layer["size"].as_u64().unwrap()).unwrap();
@@ -221,13 +231,32 @@ fn refused_publishing_leaves_the_tag() {
     // A tag that can't be written.
     machine
         .vx(&format!("cache publish --replace --for {RELEASE} {location}"))
-        .fails_with(1, &["failed to publish the cache"]);
+        .fails_with(1, &["failed to publish the cache: ", "with status 409: the tag is immutable"]);
     let digest = first.split_once('@').unwrap().1;
     assert_eq!(registry.manifest(REPOSITORY, RELEASE), registry.manifest(REPOSITORY, digest));
     // Nothing is left in the cache directory.
     let cache = machine.value("VX_CACHE_DIR");
     let left = fs::read_dir(Path::new(&cache)).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(!left.into_iter().any(|name| name.to_string_lossy().starts_with("publish-")));
+}
+
+#[test]
+fn two_publishers_at_once_keep_each_others_packages() {
+    let proxy = acme_proxy();
+    let registry = TestRegistry::start();
+    let first = publisher(&proxy);
+    let second = Sandbox::behind(&proxy).file("key.pem", first.read("key.pem"));
+    second.run("chmod 600 key.pem");
+    let publish = |machine, target| {
+        publish(machine, &registry, &format!("--sign-key key.pem --target {target}"));
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| publish(&first, "linux/amd64"));
+        scope.spawn(|| publish(&second, "linux/arm64"));
+    });
+    let index = registry.manifest(REPOSITORY, RELEASE).unwrap();
+    let platforms = index["manifests"].as_array().unwrap().iter().map(|it| &it["platform"]["architecture"]);
+    assert_eq!(platforms.collect::<Vec<_>>(), ["amd64", "arm64"]);
 }
 
 #[test]

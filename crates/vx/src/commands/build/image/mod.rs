@@ -5,13 +5,14 @@ mod request;
 
 use std::{collections::BTreeMap, io::ErrorKind, path::Path, sync::Arc};
 
+use futures::future::try_join_all;
 use velox_build::{BuildSummary, BuiltImage, Error, Phase, SbomFormat, ScratchDirectory, cache_directory};
 use velox_manifest::GoTarget;
 use velox_oci::{
     Descriptor, Error as OciError, ImageReference, Platform, RegistryAccess, RegistryClient, RegistryOptions,
     image::{
         BaseImage, ImageAddition, ImageInput, ImageSet, ImageSettings, PlatformBase, Referrer, push_image,
-        push_referrer, write_archive, write_layout,
+        push_referrers, write_archive, write_layout,
     },
 };
 
@@ -159,10 +160,10 @@ impl ImageBuild {
             let on_blob = |blob: &Descriptor| self.progress.blob(blob);
             let pushed = push_image(set, &repository, &tags, directory.path(), &on_blob).await;
             pushed.map_err(failure)?;
-            for (subject, referrer) in referrers_of(summary, set, formats)? {
-                let digest = push_referrer(&repository, subject, &referrer).await;
-                referrers.push(digest.map_err(failure)?.to_string());
-            }
+            let documents = referrers_of(summary, set, formats)?;
+            let pushes = documents.iter().map(|(subject, all)| push_referrers(&repository, subject, all));
+            let digests = try_join_all(pushes).await.map_err(failure)?;
+            referrers.extend(digests.iter().flatten().map(ToString::to_string));
         }
         referrers.sort();
         referrers.dedup();
@@ -225,37 +226,36 @@ fn referrers_of<'a>(
     summary: &BuildSummary,
     set: &'a ImageSet,
     formats: &[SbomFormat],
-) -> Result<Vec<(&'a Descriptor, Referrer)>, Error> {
-    let read = |path: &Path| std::fs::read(path).map_err(|error| Error::file("read", path, &error));
-    let title = |path: &Path| {
+) -> Result<Vec<(&'a Descriptor, Vec<Referrer>)>, Error> {
+    let referrer = |path: &Path, artifact_type: &str, media_type: &str| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        BTreeMap::from([(format!("{ANNOTATIONS}.title"), name)])
+        Ok::<_, Error>(Referrer {
+            artifact_type: artifact_type.to_owned(),
+            media_type: media_type.to_owned(),
+            content: std::fs::read(path).map_err(|error| Error::file("read", path, &error))?,
+            annotations: BTreeMap::from([(format!("{ANNOTATIONS}.title"), name)]),
+        })
     };
     let mut referrers = Vec::new();
     for (binary, image) in summary.binaries.iter().zip(&set.images) {
-        for (path, format) in binary.sboms.iter().zip(formats) {
+        let sboms = binary.sboms.iter().zip(formats).map(|(path, format)| {
             let kind = match format {
                 SbomFormat::CycloneDx => "application/vnd.cyclonedx+json",
                 SbomFormat::Spdx => "application/spdx+json",
             };
-            referrers.push((
-                &image.descriptor,
-                Referrer {
-                    artifact_type: kind.to_owned(),
-                    media_type: kind.to_owned(),
-                    content: read(path)?,
-                    annotations: title(path),
-                },
-            ));
-        }
+            referrer(path, kind, kind)
+        });
+        referrers.push((&image.descriptor, sboms.collect::<Result<Vec<_>, _>>()?));
     }
     if let Some(path) = &summary.attestation {
-        let mut annotations = title(path);
-        annotations
-            .insert("in-toto.io/predicate-type".to_owned(), "https://slsa.dev/provenance/v1".to_owned());
-        let content = read(path)?;
-        let (artifact_type, media_type) = (IN_TOTO.to_owned(), DSSE_ENVELOPE.to_owned());
-        referrers.push((&set.descriptor, Referrer { artifact_type, media_type, content, annotations }));
+        let mut attestation = referrer(path, IN_TOTO, DSSE_ENVELOPE)?;
+        let predicate = ("in-toto.io/predicate-type".to_owned(), "https://slsa.dev/provenance/v1".to_owned());
+        attestation.annotations.extend([predicate]);
+        // The only image has no index.
+        match referrers.iter_mut().find(|(subject, _)| subject.digest == set.descriptor.digest) {
+            Some((_, documents)) => documents.push(attestation),
+            None => referrers.push((&set.descriptor, vec![attestation])),
+        }
     }
     Ok(referrers)
 }

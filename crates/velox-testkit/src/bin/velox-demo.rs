@@ -1,7 +1,7 @@
 //! `velox-demo VX`: demonstrates the given `vx` on one machine, from a velox.toml to a running RoadRunner.
 //!
-//! GitHub is a forge on localhost, so nothing depends on github.com: it has a small server with RoadRunner's
-//! layout and mirrors of five real plugins. All other modules come from the Go module proxy.
+//! RoadRunner is a small server with its layout, from a module proxy on localhost. Its five plugins are the real ones,
+//! from the Go module proxy, as all other modules.
 
 use std::{
     env, fs,
@@ -9,7 +9,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use velox_testkit::{Files, Repo, RunningRoadRunner, TestForge, roadrunner};
+use velox_testkit::{ModuleProxy, RunningRoadRunner};
 
 const RELEASE: &str = "v2025.1.0";
 const PLUGINS: [&str; 5] = ["fileserver", "logger", "rpc", "status", "metrics"];
@@ -60,25 +60,23 @@ fn demo(vx: &Path) -> DemoResult<()> {
         .map_err(|error| format!("{}: {error}; build it with: cargo build -p vx", vx.display()))?;
     let place = DemoDirectory::new()?;
 
-    step("start a forge on localhost in place of GitHub");
-    let forge = TestForge::start();
-    roadrunner("v2025").commit_to(&forge.github("roadrunner-server/roadrunner")).tag(RELEASE);
-    println!("  {}: a small server with RoadRunner's layout, {RELEASE}", forge.github_url());
-    for plugin in PLUGINS {
-        place.mirror(plugin, &forge.github(&format!("roadrunner-server/{plugin}")))?;
-        println!("  roadrunner-server/{plugin}: the real one, {PLUGIN_RELEASE}");
-    }
+    step("start a module proxy on localhost");
+    let proxy = ModuleProxy::start();
+    proxy.roadrunner(RELEASE);
+    println!("  {}: a small server with RoadRunner's layout, {RELEASE}", proxy.url());
 
     step("write velox.toml");
-    let manifest = manifest(&forge.github_url());
+    let manifest = manifest();
     place.write("velox.toml", &manifest)?;
     for line in manifest.lines() {
         println!("  {line}");
     }
 
     step("vx build -c velox.toml -o bin");
-    let status =
-        place.vx(&vx).status().map_err(|error| format!("failed to start {}: {error}", vx.display()))?;
+    let status = place
+        .vx(&vx, &proxy)?
+        .status()
+        .map_err(|error| format!("failed to start {}: {error}", vx.display()))?;
     if !status.success() {
         return Err(format!("vx build failed ({status})"));
     }
@@ -114,17 +112,13 @@ fn step(what: &str) {
     println!("\n==> {what}");
 }
 
-fn manifest(endpoint: &str) -> String {
-    let mut text = format!(
-        "[roadrunner]\nref = \"{RELEASE}\"\n\n\
-         # Without this it would be github.com.\n[github.endpoint]\nendpoint = \"{endpoint}\"\n\n[github.plugins]\n"
-    );
-    for plugin in PLUGINS {
-        text += &format!(
-            "{plugin} = {{ ref = \"{PLUGIN_RELEASE}\", owner = \"roadrunner-server\", repository = \"{plugin}\" }}\n"
-        );
-    }
-    text
+fn manifest() -> String {
+    let plugin = |name: &str| {
+        format!(
+            "\n[plugins.{name}]\nmodule_name = \"github.com/roadrunner-server/{name}/v5\"\ntag = \"{PLUGIN_RELEASE}\"\n"
+        )
+    };
+    format!("[roadrunner]\nref = \"{RELEASE}\"\n{}", PLUGINS.map(plugin).concat())
 }
 
 /// `target/demo` below the current directory, with all files of the demo.
@@ -146,9 +140,6 @@ impl DemoDirectory {
                 _ => {}
             }
         }
-        for (name, content) in roadrunner("v2025").files() {
-            place.write(&format!("server/{name}"), content)?;
-        }
         Ok(place)
     }
 
@@ -160,64 +151,26 @@ impl DemoDirectory {
             .map_err(|error| format!("{}: {error}", file.display()))
     }
 
-    /// The demo's own module cache: the demo forge's RoadRunner must not get into the user's.
-    fn module_cache(&self) -> PathBuf {
-        self.directory.join("modules")
-    }
-
-    /// Commits a plugin's release from the module proxy, as in its repository.
-    fn mirror(&self, plugin: &str, repo: &Repo) -> DemoResult<()> {
-        let module = format!("github.com/roadrunner-server/{plugin}/v5@{PLUGIN_RELEASE}");
-        // RoadRunner's go.sum verifies the module.
-        let mut command = Command::new("go");
-        command
-            .args(["mod", "download", "-json", &module])
-            .current_dir(self.directory.join("server"))
-            .env("GOMODCACHE", self.module_cache())
-            .env("GOFLAGS", "-modcacherw")
-            .env("GOWORK", "off");
-        let answer = stdout_of(&mut command).map_err(|error| {
-            format!("{error}; {module} comes from the Go module proxy (see: go env GOPROXY)")
-        })?;
-        let answer: serde_json::Value =
-            serde_json::from_str(&answer).map_err(|error| format!("{module}: {error}"))?;
-        let folder =
-            answer["Dir"].as_str().ok_or_else(|| format!("{module}: go mod download names no folder"))?;
-        let mut files = Files::new();
-        read(Path::new(folder), "", &mut files).map_err(|error| format!("{folder}: {error}"))?;
-        repo.files(files).commit(PLUGIN_RELEASE).tag(PLUGIN_RELEASE);
-        Ok(())
-    }
-
-    fn vx(&self, vx: &Path) -> Command {
+    fn vx(&self, vx: &Path, proxy: &ModuleProxy) -> DemoResult<Command> {
+        let public = stdout_of(Command::new("go").args(["env", "GOPROXY"]))?;
         let mut command = Command::new(vx);
         let direct = ["NO_PROXY", "no_proxy"].iter().find_map(|name| env::var(name).ok()).unwrap_or_default();
         command
             .args(["build", "-c", "velox.toml", "-o", "bin"])
             .current_dir(&self.directory)
-            .env("GOMODCACHE", self.module_cache())
+            .env("GOPROXY", format!("{},{public}", proxy.url()))
+            // The checksum database doesn't know this RoadRunner, which must not get into the user's module cache.
+            .env("GONOSUMDB", "github.com/roadrunner-server/*")
+            .env("GOMODCACHE", self.directory.join("modules"))
+            .env("GOFLAGS", "-modcacherw")
             .env("VX_CACHE_DIR", self.directory.join("cache"))
             .env("NO_PROXY", format!("127.0.0.1,{direct}"));
         // Without these variables the release is the version stamp.
         for name in ["VERSION", "APP_VERSION"] {
             command.env_remove(name);
         }
-        command
+        Ok(command)
     }
-}
-
-/// All files below a folder.
-fn read(folder: &Path, prefix: &str, files: &mut Files) -> std::io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-        if entry.file_type()?.is_dir() {
-            read(&entry.path(), &format!("{name}/"), files)?;
-        } else {
-            files.insert(name, fs::read(entry.path())?);
-        }
-    }
-    Ok(())
 }
 
 /// The standard output of a program, without trailing whitespace.

@@ -119,12 +119,6 @@ fn setting(user: &Sandbox, binary: &str, name: &str) -> Option<String> {
 rows! {
     // Keys
 
-    debug_race {
-        let user = user(&modules("[debug]\nrace = true\n"));
-        user.vx("build").ok();
-        assert_eq!(setting(&user, "rr", "-race").as_deref(), Some("true"));
-        assert_eq!(setting(&user, "rr", "CGO_ENABLED").as_deref(), Some("1"));
-    }
     plugins_tag {
         let user = user(&modules("[plugins.bye]\nmodule_name = \"example.com/acme/bye\"\ntag = \"main\"\n"));
         assert_eq!(version_of(&plan(&user, ""), "bye"), "v1.0.0");
@@ -151,68 +145,16 @@ rows! {
         let user = user(&modules("[[excludes]]\nmodule = \"example.com/acme/hello\"\nversion = \"v1.1.0\"\n"));
         assert_contains(go_mod(&plan(&user, "")), &["exclude example.com/acme/hello v1.1.0"]);
     }
-    no_plugins {
-        user(&format!("[roadrunner]\nref = \"{RELEASE}\"\n")).vx("build").fails_with(2, &["plugins"]);
-    }
 
     // Command line
 
-    version_flag {
-        let version = user("").vx("--version").ok();
-        assert_eq!(version, concat!("vx ", env!("CARGO_PKG_VERSION"), "\n"));
-        assert_eq!(user("").vx("-v").ok(), version);
-    }
-    help_flag {
-        assert_contains(&user("").vx("--help").ok(), &["Usage: vx"]);
-        assert_contains(&user("").vx("build -h").ok(), &["Usage: vx build"]);
-    }
-
-    options_before_the_command {
-        let user = user("").file("mine.toml", modules(""));
-        for line in ["-c mine.toml build -o out", "-c=mine.toml -o=out build", "-o out build -c mine.toml"] {
-            user.vx(&format!("{line} --dry-run")).ok();
-        }
-    }
-    options_given_twice {
-        user("").file("mine.toml", modules("")).vx("build -c other.toml -c mine.toml --dry-run").ok();
-    }
     completion_command {
         let user = user("");
         assert_eq!(user.vx("completion bash").ok(), user.vx("completions bash").ok());
     }
-    words_after_the_command {
-        for line in ["build velox.toml", "build -c velox.toml ."] {
-            assert_eq!(user(&modules("")).vx(line).code(), Some(2), "{line}");
-        }
-    }
 
     // Environment
 
-    goos_and_goarch {
-        let user = user(&modules("")).env("GOOS", "windows").env("GOARCH", "arm64");
-        assert_eq!(plan(&user, "")["targets"], json!(["windows/arm64"]));
-        assert_eq!(plan(&user, "--target linux/amd64")["targets"], json!(["linux/amd64"]));
-    }
-    instruction_set {
-        let user = user(&modules("")).env("GOOS", "linux").env("GOARCH", "arm").env("GOARM", "5");
-        user.vx("lock").ok();
-        assert_contains(&user.read("velox.lock"), &["GOARM=5"]);
-    }
-    modcacherw {
-        let user = user(&modules("")).own_caches().env("GOFLAGS", "-modcacherw");
-        user.vx("build --dry-run").ok();
-        let module = Path::new(&user.value("GOMODCACHE")).join("example.com/acme/hello@v1.0.0");
-        assert!(!fs::metadata(module).unwrap().permissions().readonly());
-    }
-    ignored_go_settings {
-        let user = user(&modules("")).env("GOFLAGS", "-tags=acme").env("GOEXPERIMENT", "nogreenteagc");
-        user.vx("build --dry-run").succeeds_with(&["GOFLAGS=-tags=acme, GOEXPERIMENT=nogreenteagc are ignored"]);
-    }
-    contradicting_stamp {
-        let user = user(&modules("")).env("APP_VERSION", "1.0.0");
-        user.vx("build").succeeds_with(&["`rr --version` will print 1.0.0, from APP_VERSION"]);
-        assert_contains(&user.run("./rr --version"), &["rr version 1.0.0"]);
-    }
     stamp_variables {
         let user = user(&modules("")).env("APP_VERSION", "1.2.3").env("BUILD_TIME", "2026-01-02T03:04:05+0000");
         let plan = plan(&user, "");
@@ -234,16 +176,6 @@ rows! {
         let user = user(&modules("")).env("CGO_ENABLED", "1");
         user.vx("build").ok();
         assert_eq!(setting(&user, "rr", "CGO_ENABLED").as_deref(), Some("1"));
-    }
-
-    // Exit codes
-
-    exit_code_of_a_wrong_configuration {
-        for wrong in ["", "[roadrunner]\nreff = 1\n", "[plugins.x]\ntag = \"v1.0.0\"\n"] {
-            assert_eq!(user(wrong).vx("build").code(), Some(2), "{wrong}");
-        }
-        assert_eq!(user("").vx("build -c missing.toml").code(), Some(2));
-        assert_eq!(user("").vx("bulid").code(), Some(2));
     }
 
     // What is built

@@ -69,6 +69,8 @@ impl Sandbox {
         command.env("GOPROXY", &self.goproxy).env("GONOSUMDB", "*").env("GONOSUMCHECK", "1");
         // The machine's toolchain, and a module cache that can be removed.
         command.env("GOTOOLCHAIN", "local").env("GOFLAGS", "-modcacherw");
+        // A service that is root would refuse to start; Velox builds as its own user, too.
+        command.env("VX_SERVER_JOB_USER", "root");
         command
     }
 

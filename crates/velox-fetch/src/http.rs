@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
 use reqwest::{Client, ClientBuilder, NoProxy, Proxy, redirect::Policy};
+use rustls::RootCertStore;
 
 /// The settings of an HTTP client.
 #[derive(Debug, Clone)]
@@ -122,15 +123,22 @@ pub enum HttpClientError {
     Tls(String),
 }
 
+/// The certificates of the system, which take milliseconds to read.
+static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    Arc::new(roots)
+});
+
 /// The TLS configuration with ring and the certificates of `ca_bundle`, or the system's.
 fn tls(ca_bundle: Option<&Path>) -> Result<rustls::ClientConfig, HttpClientError> {
     use rustls::pki_types::{
         CertificateDer,
         pem::{self, PemObject as _},
     };
-    let mut roots = rustls::RootCertStore::empty();
-    match ca_bundle {
+    let roots = match ca_bundle {
         Some(file) => {
+            let mut roots = RootCertStore::empty();
             let unreadable = |error: pem::Error| HttpClientError::CertificateFile {
                 path: file.to_owned(),
                 reason: error.to_string(),
@@ -140,11 +148,10 @@ fn tls(ca_bundle: Option<&Path>) -> Result<rustls::ClientConfig, HttpClientError
                 // Certificates that rustls doesn't support are skipped.
                 let _ = roots.add(certificate);
             }
+            Arc::new(roots)
         }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
+        None => Arc::clone(&SYSTEM_ROOTS),
+    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -4,7 +4,6 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use axum::http::HeaderValue;
 use futures::{FutureExt as _, future::OptionFuture};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -105,7 +104,7 @@ pub async fn serve(
         https_only: tls.is_some(),
     };
     let listening = |error| ServeError::Listen { addresses: options.listen.clone(), error };
-    let listener = TcpListener::bind(&*options.listen).await.map_err(listening)?;
+    let listener = listener::bind(&options.listen).map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
     let (draining, closing) = (shutdown, CancellationToken::new());
     let in_data = |error| ServeError::Data { directory: options.data.clone(), error };

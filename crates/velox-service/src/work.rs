@@ -2,7 +2,6 @@
 
 use std::{future, net::SocketAddr, sync::Arc};
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -35,7 +34,7 @@ pub async fn work(
     let listener = match watched {
         Some(address) => {
             let listening = |error| ServeError::Listen { addresses: vec![address], error };
-            let listener = TcpListener::bind(address).await.map_err(listening)?;
+            let listener = listener::bind(&[address]).map_err(listening)?;
             Some((listener.local_addr().map_err(listening)?, listener))
         }
         None => None,

@@ -1,14 +1,10 @@
 //! Copying a binary into the output directory.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
 };
-
-use serde::{Deserialize, Serialize};
 
 use crate::{
     artifact::store::StoredArtifact,
@@ -19,9 +15,6 @@ use crate::{
 };
 
 pub(crate) const TEMPORARY_PREFIX: &str = ".rr.";
-
-/// More than the time resolution of any file system.
-const TIME_RESOLUTION: Duration = Duration::from_secs(3);
 
 impl Output {
     /// Fails before the compile if the output paths can't be used.
@@ -184,29 +177,12 @@ fn is_something_else(file: &Path) -> bool {
     read.is_ok_and(|size| size > 0) && !programs.iter().any(|program| start.starts_with(program))
 }
 
-/// Whether the file is a copy of the artifact; an unchanged file is not read again.
+/// Whether the file is a copy of the artifact.
 fn is_published(artifact: &StoredArtifact, file: &Path) -> bool {
-    let Some(identity) = FileIdentity::of(file).filter(|identity| identity.size == artifact.size) else {
-        return false;
-    };
-    if !is_executable(file) {
-        return false;
-    }
-    let record = artifact.directory.join("published.json");
-    let mut published: BTreeMap<PathBuf, FileIdentity> =
-        fs::read(&record).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    if published.get(file) == Some(&identity) {
-        return true;
-    }
-    let same = have_same_content(&artifact.binary(), file).unwrap_or(false);
-    if same && identity.is_settled() && FileIdentity::of(file) == Some(identity) {
-        published.retain(|other, _| other.exists());
-        published.insert(file.to_owned(), identity);
-        // On failure, the file is read again next time.
-        let text = serde_json::to_string(&published).unwrap_or_default();
-        let _ = crate::write_text(&record, &text);
-    }
-    same
+    let is_candidate = fs::metadata(file).is_ok_and(|data| data.is_file() && data.len() == artifact.size);
+    is_candidate
+        && is_executable(file)
+        && artifact.is_known_copy(file, || have_same_content(&artifact.binary(), file))
 }
 
 /// Compares two files up to the first difference.
@@ -222,41 +198,6 @@ fn have_same_content(one: &Path, other: &Path) -> io::Result<bool> {
         if first != second || first.is_empty() {
             return Ok(first == second);
         }
-    }
-}
-
-/// Identifies the content of a file without reading it: a write or a rename changes one of these values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct FileIdentity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    /// Status change time: seconds since 1970, and nanoseconds.
-    changed: (i64, i64),
-}
-
-impl FileIdentity {
-    #[cfg(unix)]
-    fn of(file: &Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt;
-        let data = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
-        let changed = (data.ctime(), data.ctime_nsec());
-        Some(Self { device: data.dev(), inode: data.ino(), size: data.len(), changed })
-    }
-
-    #[cfg(not(unix))]
-    fn of(file: &Path) -> Option<Self> {
-        let data = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
-        Some(Self { device: 0, inode: 0, size: data.len(), changed: (0, 0) })
-    }
-
-    /// Whether a later change would have another status change time; false if that time is unknown.
-    fn is_settled(&self) -> bool {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let (seconds, nanos) = self.changed;
-        let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanos).ok());
-        cfg!(unix)
-            && changed.is_some_and(|(seconds, nanos)| Duration::new(seconds, nanos) + TIME_RESOLUTION < now)
     }
 }
 

@@ -29,6 +29,7 @@ const STALE_AFTER: Duration = Duration::from_secs(60 * 60);
 ///     rr.cdx.json         its bill of materials, see [`crate::SbomFormat`]
 ///     rr.spdx.json
 ///     artifact.json       its size and SHA-256; its modification time is the time of the last use
+///     copies.json         the files that are known to have this SHA-256, see [`StoredArtifact::is_known_copy`]
 ///   .building-3f9a…       locked by the process that compiles this artifact
 ///   .new-…/  .old-…/      artifacts that are being added or removed
 ///   .lock                 locked by writers
@@ -147,13 +148,12 @@ impl ArtifactStore {
     pub(crate) fn get(&self, key: &str) -> Option<StoredArtifact> {
         let shard = self.root.join(key.get(..2)?);
         let artifact = self.read(&shard.join(key))?;
-        let record = artifact.directory.join("artifact.json");
-        let is_ours = [&self.root, &shard, &artifact.directory, &record, &artifact.binary()]
-            .iter()
-            .all(|path| is_owned(path));
-        let is_regular = fs::symlink_metadata(artifact.binary()).is_ok_and(|data| data.is_file());
+        let (record, binary) = (artifact.directory.join("artifact.json"), artifact.binary());
+        let is_ours =
+            [&self.root, &shard, &artifact.directory, &record, &binary].iter().all(|path| is_owned(path));
+        let is_regular = fs::symlink_metadata(&binary).is_ok_and(|data| data.is_file());
         let is_recorded =
-            || digest::of_file(&artifact.binary()).is_ok_and(|(_, sha256)| sha256 == artifact.sha256);
+            || artifact.is_known_copy(&binary, || Ok(digest::of_file(&binary)?.1 == artifact.sha256));
         if artifact.key != key || !is_ours || !is_regular || !is_recorded() {
             self.discard(&artifact.directory);
             return None;

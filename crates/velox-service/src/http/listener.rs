@@ -25,7 +25,7 @@ use hyper_util::{
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::Notify,
 };
 use tokio_io_timeout::TimeoutStream;
@@ -61,6 +61,25 @@ const HTTP2_SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// The delay before accepting again after an error, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// Listens on the first of these addresses that is free. As many connections may wait to be accepted as may be open: the
+/// default of 128 would make bursts of clients wait for a second, until they try again.
+pub(crate) fn bind(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
+    let bind_one = |address: &SocketAddr| {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(*address)?;
+        socket.listen(u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX))
+    };
+    let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match bind_one(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
 
 /// Serves connections until `draining` is cancelled, then until the open ones and `work` have ended or `closing` is
 /// cancelled. Meanwhile new connections serve one request each, such as readiness checks.

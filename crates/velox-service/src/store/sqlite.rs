@@ -13,7 +13,10 @@ mod watch;
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -32,7 +35,7 @@ use self::{
 use super::{
     BuildStore, Lease, LeaseStatus, MAX_ATTEMPTS, MAX_LOG_READ_BYTES, QueueDepth, RESUBMITTED, StoreError,
     Submission, WORKER_LOST, WORKER_STOPPED, is_fresh, too_many_attempts,
-    turns::{self, QueueLoad, TenantLine},
+    turns::{self, QueueLoad, QueuePositions, TenantLine},
 };
 use crate::{
     build::{Build, BuildOutcome, NewBuild, Tenant},
@@ -72,10 +75,15 @@ struct Notifier {
     builds: Arc<Watches>,
     /// Notified when a build is queued.
     queue: Notify,
+    /// The number of changes of builds, log entries aside.
+    queue_changes: AtomicU64,
+    /// The queue positions after this number of changes.
+    positions: Mutex<Option<(u64, QueuePositions)>>,
 }
 
 impl Notifier {
     fn changed(&self, build: &Build) {
+        self.queue_changes.fetch_add(1, Ordering::SeqCst);
         self.builds.tell(build.id);
         if build.state == BuildState::Queued {
             self.queue.notify_waiters();
@@ -319,11 +327,12 @@ impl BuildStore for SqliteStore {
     }
 
     async fn append_log(&self, lease: &Lease, entries: Vec<LogEntry>) -> Result<(), StoreError> {
-        let step = move |connection: &Connection, row: BuildRow| {
-            append(connection, row.number, entries)?;
-            Ok(row.build)
+        let (id, token) = (lease.build.id, lease.token.clone());
+        let step = move |connection: &Connection| {
+            append(connection, leased(connection, id, &token)?.number, entries)
         };
-        self.with_lease(lease, step).await
+        let notifier = Arc::clone(&self.notifier);
+        self.database.write(step, move |()| notifier.builds.tell(id)).await
     }
 
     /// The artifact directory records the last use.
@@ -373,7 +382,17 @@ impl BuildStore for SqliteStore {
     }
 
     async fn position(&self, id: BuildId) -> Result<Option<QueuePosition>, StoreError> {
-        self.database.read(move |connection| position(connection, id)).await
+        let changes = self.notifier.queue_changes.load(Ordering::SeqCst);
+        let cached = || self.notifier.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, positions)) = &*cached()
+            && *at == changes
+        {
+            return Ok(positions.of(id));
+        }
+        let positions = self.database.read(positions).await?;
+        let position = positions.of(id);
+        *cached() = Some((changes, positions));
+        Ok(position)
     }
 
     async fn prune(&self, before: Timestamp, max_builds: u64, _: Timestamp) -> Result<u64, StoreError> {
@@ -582,7 +601,7 @@ fn count(connection: &Connection, state: BuildState) -> Result<u64, StoreError> 
     Ok(connection.prepare_cached(text)?.query_row([], |row| row.get(0))?)
 }
 
-fn position(connection: &Connection, id: BuildId) -> Result<Option<QueuePosition>, StoreError> {
+fn positions(connection: &Connection) -> Result<QueuePositions, StoreError> {
     let mut waiting = connection.prepare_cached(
         "SELECT waiting.tenant, builds.id FROM waiting JOIN builds ON builds.number = waiting.build
          ORDER BY place, number",
@@ -593,7 +612,7 @@ fn position(connection: &Connection, id: BuildId) -> Result<Option<QueuePosition
     let mut running = connection
         .prepare_cached("SELECT tenant, count(*) FROM builds WHERE state = 'running' GROUP BY tenant")?;
     let running = running.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(turns::position(id, waiting.into_iter().filter_map(named), running.collect::<Result<_, _>>()?))
+    Ok(QueuePositions::new(waiting.into_iter().filter_map(named), running.collect::<Result<_, _>>()?))
 }
 
 fn submit(

@@ -1,9 +1,6 @@
 //! Fair scheduling between tenants: the next tenant, queue positions and admission.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    hash::Hash,
-};
+use std::{collections::HashMap, hash::Hash};
 
 use velox_api::{BuildId, QueuePosition};
 
@@ -25,23 +22,32 @@ pub(super) fn sort_by_turn<L>(lines: &mut [TenantLine<L>]) {
     lines.sort_by_key(|line| (line.running, line.last_turn));
 }
 
-/// The position of a queued build: `waiting` has the queued builds of each line in order, `running` the
-/// number of running builds of each line.
-pub(super) fn position<L: Hash + Eq>(
-    id: BuildId,
-    waiting: impl IntoIterator<Item = (L, BuildId)>,
-    mut running: HashMap<L, u64>,
-) -> Option<QueuePosition> {
-    let mut rounds = BTreeMap::new();
-    for (line, build) in waiting {
-        let round = running.entry(line).or_default();
-        *round += 1;
-        rounds.entry(build).and_modify(|least: &mut u64| *least = (*least).min(*round)).or_insert(*round);
+/// The positions of all queued builds in one state of the queue.
+#[derive(Debug, Default)]
+pub(super) struct QueuePositions(HashMap<BuildId, u64>);
+
+impl QueuePositions {
+    /// `waiting` has the queued builds of each line in order, `running` the number of running builds of each line.
+    pub(super) fn new<L: Hash + Eq>(
+        waiting: impl IntoIterator<Item = (L, BuildId)>,
+        mut running: HashMap<L, u64>,
+    ) -> Self {
+        let mut rounds: HashMap<BuildId, u64> = HashMap::new();
+        for (line, build) in waiting {
+            let round = running.entry(line).or_default();
+            *round += 1;
+            rounds.entry(build).and_modify(|least| *least = (*least).min(*round)).or_insert(*round);
+        }
+        let mut order: Vec<(u64, BuildId)> =
+            rounds.into_iter().map(|(build, round)| (round, build)).collect();
+        order.sort_unstable();
+        Self(order.into_iter().map(|(_, build)| build).zip(1..).collect())
     }
-    let turn = |(build, round): (&BuildId, &u64)| (*round, *build);
-    let mine = turn(rounds.get_key_value(&id)?);
-    let at = rounds.iter().filter(|other| turn(*other) <= mine).count() as u64;
-    Some(QueuePosition { at, of: rounds.len() as u64 })
+
+    /// The position of a build; `None` if it isn't queued.
+    pub(super) fn of(&self, id: BuildId) -> Option<QueuePosition> {
+        self.0.get(&id).map(|at| QueuePosition { at: *at, of: self.0.len() as u64 })
+    }
 }
 
 /// The numbers of builds for the admission of another one.

@@ -18,7 +18,7 @@ use velox_api::{BuildId, BuildState, QueuePosition};
 use super::record::lane;
 use crate::store::{
     QueueDepth,
-    turns::{self, QueueLoad},
+    turns::{QueueLoad, QueuePositions},
 };
 
 /// The number of the newest builds in the index.
@@ -34,6 +34,8 @@ pub(super) struct BuildIndex {
 #[derive(Debug, Default)]
 struct IndexState {
     unfinished: HashMap<BuildId, UnfinishedBuild>,
+    /// The queue positions of `unfinished`, once somebody asked for one.
+    positions: Option<QueuePositions>,
     newest: BTreeSet<BuildId>,
     /// All records up to this revision were seen.
     reached: u64,
@@ -53,6 +55,7 @@ impl BuildIndex {
     /// Updates the index from a record: its state, revision and requesting tenants.
     pub(super) fn saw(&self, id: BuildId, revision: u64, state: BuildState, tenants: Vec<String>) {
         let mut index = self.hold();
+        index.positions = None;
         if state.is_final() {
             index.unfinished.remove(&id);
         } else if index.unfinished.get(&id).is_none_or(|old| old.revision < revision) {
@@ -73,6 +76,7 @@ impl BuildIndex {
     /// Removes a build whose record was removed.
     pub(super) fn saw_removal(&self, id: BuildId) {
         let mut index = self.hold();
+        index.positions = None;
         index.unfinished.remove(&id);
         index.newest.remove(&id);
         index.tell(id);
@@ -121,20 +125,15 @@ impl BuildIndex {
 
     /// The number of running builds of each lane.
     pub(super) fn running(&self) -> HashMap<String, u64> {
-        let mut running = HashMap::new();
-        let index = self.hold();
-        for build in index.unfinished.values().filter(|build| build.state == BuildState::Running) {
-            if let Some(tenant) = build.tenants.first() {
-                *running.entry(lane(tenant).to_owned()).or_default() += 1;
-            }
-        }
-        running
+        self.hold().running()
     }
 
     /// The queue position of a build.
     pub(super) fn position(&self, id: BuildId) -> Option<QueuePosition> {
-        let running = self.running();
-        let index = self.hold();
+        let mut index = self.hold();
+        if let Some(positions) = &index.positions {
+            return positions.of(id);
+        }
         let mut waiting: Vec<(BuildId, &UnfinishedBuild)> =
             index.unfinished.iter().map(|(id, build)| (*id, build)).collect();
         waiting.retain(|(_, build)| build.state == BuildState::Queued);
@@ -143,7 +142,8 @@ impl BuildIndex {
             let lanes: BTreeSet<&str> = build.tenants.iter().map(|tenant| lane(tenant)).collect();
             lanes.into_iter().map(move |lane| (lane.to_owned(), id))
         });
-        turns::position(id, lines, running)
+        let positions = QueuePositions::new(lines, index.running());
+        index.positions.insert(positions).of(id)
     }
 
     pub(super) fn depth(&self) -> QueueDepth {
@@ -185,6 +185,16 @@ impl BuildIndex {
 }
 
 impl IndexState {
+    fn running(&self) -> HashMap<String, u64> {
+        let mut running = HashMap::new();
+        for build in self.unfinished.values().filter(|build| build.state == BuildState::Running) {
+            if let Some(tenant) = build.tenants.first() {
+                *running.entry(lane(tenant).to_owned()).or_default() += 1;
+            }
+        }
+        running
+    }
+
     fn depth(&self) -> QueueDepth {
         let count = |state| self.unfinished.values().filter(|build| build.state == state).count() as u64;
         QueueDepth { queued: count(BuildState::Queued), running: count(BuildState::Running) }

@@ -132,7 +132,7 @@ async fn newest_of_major(
     Ok(Some(newest.map(str::to_owned).ok_or_else(|| {
         let cause = versions.error.map(|cause| format!(": {cause}")).unwrap_or_default();
         Error::configuration(format!("no version of RoadRunner {target} found{cause}"))
-            .help(format!("name a tag, a branch or a commit: `vx migrate --to {DEFAULT_BRANCH}`"))
+            .help(format!("name a tag, a branch or a commit: `--to {DEFAULT_BRANCH}`"))
     })))
 }
 

@@ -273,6 +273,9 @@ fn failure(error: OciError) -> Error {
             let available = available.join(", ");
             (true, Some(format!("it is for {available}: select one of them with --target, or another base")))
         }
+        OciError::Network { .. } => {
+            (false, Some("check the network, and the proxy in HTTPS_PROXY".to_owned()))
+        }
         OciError::Certificate { .. } => (
             false,
             Some(

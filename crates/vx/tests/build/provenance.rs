@@ -123,6 +123,11 @@ fn it_names_the_binary_and_everything_that_it_is_from() {
     assert!(openssl_verifies(&sandbox, "rr.intoto.jsonl", "ed.pub"));
     assert!(!openssl_verifies(&sandbox, "rr.intoto.jsonl", "p256.pub"));
     assert_eq!(self::envelope(&sandbox, "rr.intoto.jsonl")["payload"], envelope["payload"]);
+    if let Some(sigstore) = validators::go(TEST, "sigstore") {
+        let verify = |key: &str| CommandOutput::from(sandbox.command(&sigstore, &["rr.intoto.jsonl", key]));
+        verify("ed.pub").ok();
+        verify("p256.pub").fails(1);
+    }
 
     let Some(python) = validators::python(TEST) else { return };
     let script = r#"

@@ -5,7 +5,6 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -19,7 +18,7 @@ use velox_testkit::{ModuleProxy, plugin};
 
 use crate::support::{
     collector::Collector,
-    sandbox::{CommandOutput, RELEASE, Sandbox, wait_until},
+    sandbox::{CommandOutput, RELEASE, Sandbox, program, wait_until},
     service::Service,
 };
 
@@ -270,24 +269,16 @@ fn ctrl_c_cancels_the_remote_build() {
 fn client_waits_for_a_killed_service() {
     let story = Story::new();
     // The first compilation never ends.
-    let bin = story.machine.at("bin");
-    let path = story.machine.value("PATH");
-    let go = std::env::split_paths(&path).map(|folder| folder.join("go")).find(|go| go.is_file()).unwrap();
+    let go = program("go").unwrap();
     let once = "if [ \"$1\" = build ] && ! [ -e $HOME/once ]; then touch $HOME/once; exec sleep 600; fi";
-    std::fs::create_dir(&bin).unwrap();
-    std::fs::write(bin.join("go"), format!("#!/bin/sh\n{once}\nexec {} \"$@\"\n", go.display())).unwrap();
-    std::fs::set_permissions(bin.join("go"), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let serve = || {
-        let mut command = story.machine.vx_command("server --data data");
-        command.env("PATH", format!("{}:{path}", bin.display()));
-        command
-    };
-    let service = Service::start(&mut serve());
+    let script = format!("#!/bin/sh\n{once}\nexec {} \"$@\"\n", go.display());
+    let story = Story { machine: story.machine.script("go", &script), ..story };
+    let service = story.serve(&[]);
     let address = service.address().to_string();
     let child = story.command(&service, "").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     wait_until("the service has it", || story.machine.has("data/home/once"));
     service.kill();
-    let mut again = serve();
+    let mut again = story.machine.vx_command("server --data data");
     let mut again =
         again.args(["--address", &address]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let ran = CommandOutput(child.wait_with_output().unwrap());

@@ -643,24 +643,22 @@ pub(crate) fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
     Some(directory.join("client"))
 }
 
+/// The answers of a service to calls of [`go_client`].
+pub(crate) fn answers_of(client: &Path, sandbox: &Sandbox, service: &Service, calls: &[Value]) -> Vec<Value> {
+    let calls: Vec<String> = calls.iter().map(Value::to_string).collect();
+    std::fs::write(sandbox.at("calls"), calls.join("\n")).unwrap();
+    let calls = std::fs::File::open(sandbox.at("calls")).unwrap();
+    let output = CommandOutput::from(Command::new(client).arg(&service.url).stdin(calls));
+    output.ok();
+    output.events()
+}
+
 #[test]
 fn connect_client_in_go() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
     let Some(client) = go_client(&sandbox) else { return };
-    let ask = |service: &Service, calls: &[Value]| -> Vec<Value> {
-        let calls: Vec<String> = calls.iter().map(Value::to_string).collect();
-        std::fs::write(sandbox.at("calls"), calls.join("\n")).unwrap();
-        let calls = std::fs::File::open(sandbox.at("calls")).unwrap();
-        let output = Command::new(&client).arg(&service.url).stdin(calls).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let answers: Vec<Value> = String::from_utf8(output.stdout)
-            .unwrap()
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
-        answers
-    };
+    let ask = |service: &Service, calls: &[Value]| answers_of(&client, &sandbox, service, calls);
     let with = |protocol: &str, changes: Value| {
         let mut call = json!({"protocol": protocol, "version": RELEASE, "module": "example.com/acme/hello",
             "tag": "v1.0.0", "os": "linux", "arch": go_arch()});

@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    server::{CALL, go_arch, go_client},
+    server::{CALL, answers_of, go_arch, go_client},
     support::{
         sandbox::{RELEASE, Sandbox, acme_proxy, assert_contains, wait_until},
         service::{Answer, Service, request},
@@ -44,15 +44,7 @@ fn middleware_opens_the_path_of_the_answer() {
     let service = Service::start(&mut sandbox.vx_command("server --data data --share-dir shared"));
     let call = json!({"protocol": "connect", "request_id": "0d0a1b9e-7c3b-4f5e-8f52-3b1f2a9f0c11", "open": true,
         "version": RELEASE, "module": "example.com/acme/hello", "tag": "v1.0.0", "os": "linux", "arch": go_arch()});
-    std::fs::write(sandbox.at("calls"), format!("{call}\n{call}\n")).unwrap();
-    let calls = std::fs::File::open(sandbox.at("calls")).unwrap();
-    let output = Command::new(client).arg(&service.url).stdin(calls).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let answers: Vec<Value> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let answers = answers_of(&client, &sandbox, &service, &[call.clone(), call]);
     assert_eq!(answers.len(), 2);
     for answer in &answers {
         assert_eq!(

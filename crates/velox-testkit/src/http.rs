@@ -213,7 +213,7 @@ pub(crate) fn start(handler: impl Fn(&HttpRequest) -> HttpReply + Send + Sync + 
 pub(crate) fn start_tls(
     handler: impl Fn(&HttpRequest) -> HttpReply + Send + Sync + 'static,
 ) -> (LocalServer, String) {
-    let authority = crate::tls::TestAuthority::new().expect("a certificate authority");
+    let authority = crate::authority::TestAuthority::new().expect("a certificate authority");
     let config = authority.server("127.0.0.1").expect("a certificate");
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let (handler, bound) = (Arc::new(handler), localhost::bind());

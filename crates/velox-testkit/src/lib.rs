@@ -3,6 +3,8 @@
 //! All fixtures have a blocking interface, listen on 127.0.0.1 only, and stop when dropped. Fixtures with
 //! dependencies that only tests need are behind the features `nats`, `s3` and `tls`.
 
+#[cfg(feature = "tls")]
+mod authority;
 mod fault;
 mod forge;
 mod http;

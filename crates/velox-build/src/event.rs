@@ -19,6 +19,8 @@ pub enum Phase {
     Fetch,
     /// Writing the source tree.
     Prepare,
+    /// Reading packages, which compiles those that the build cache lacks.
+    Read,
     /// `go build` without the link.
     Compile,
     /// The linker.
@@ -41,6 +43,7 @@ impl Phase {
             Self::Resolve => "resolve",
             Self::Fetch => "fetch",
             Self::Prepare => "prepare",
+            Self::Read => "read",
             Self::Compile => "compile",
             Self::Link => "link",
             Self::Verify => "verify",

@@ -238,7 +238,7 @@ impl<'a> QuerySession<'a> {
             return Ok(read);
         }
         let reading = package_reader::read(context, reader, &tools, &lock, &workspace);
-        phase(&*context.reporter, Phase::Compile, reading).await
+        phase(&*context.reporter, Phase::Read, reading).await
     }
 
     /// Links the binary of the first target with all symbols, over the same compiled packages as a build, and reads it;

@@ -17,7 +17,8 @@ use crate::{
     },
     cache_directory::cache_directory,
     compile::{
-        compile_cache::CompileCacheSession, go_build::go_build, key, suggestion::suggest_public_cache, verify,
+        compile_cache::CompileCacheSession, go_build::go_build, key, progress::CompileProgress,
+        suggestion::suggest_public_cache, verify,
     },
     context::{BuildContext, BuildTools},
     digest,
@@ -105,10 +106,11 @@ pub(crate) async fn compile<'a>(
     output: &Output,
 ) -> Result<Vec<BuildTarget<'a>>, Error> {
     let copies = key::copies(lock, workspace, context.replaced(lock))?;
+    let progress = CompileProgress::new(context);
     stream::iter(find(context, lock, output, &copies)?)
         .map(async |target| match target.artifact {
             Some(_) => Ok(target),
-            None => compile_one(context, tools, lock, workspace, &copies, target).await,
+            None => compile_one(context, &progress, tools, lock, workspace, &copies, target).await,
         })
         .buffered(MAX_CONCURRENT_COMPILES)
         .try_collect()
@@ -117,6 +119,7 @@ pub(crate) async fn compile<'a>(
 
 async fn compile_one<'a>(
     context: &BuildContext<'_>,
+    progress: &CompileProgress<'_>,
     tools: &BuildTools,
     lock: &Lock,
     workspace: &Workspace,
@@ -162,7 +165,8 @@ async fn compile_one<'a>(
         roadrunner: workspace.directory().to_owned(),
         directories: copies.to_vec(),
     };
-    let (binary, sbom) = tokio::join!(go_build(context, go, lock, workspace, variant), source.collect());
+    let (binary, sbom) =
+        tokio::join!(go_build(context, progress, go, lock, workspace, variant), source.collect());
     let (binary, sbom) = (binary?, sbom?);
     target.compile_cache = cache.map(|cache| {
         let (stats, failed) = cache.map_or_else(|unused| (unused, Vec::new()), |cache| cache.finish());

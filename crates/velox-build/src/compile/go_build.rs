@@ -3,25 +3,24 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::Arc,
 };
 
-use tokio::sync::Notify;
 use velox_manifest::{Diagnostic, Origin};
 
-use super::source_lines::SourceLines;
+use super::{
+    progress::{CompileProgress, TargetProgress, is_package_name},
+    source_lines::SourceLines,
+};
 use crate::{
     artifact::record::BuildRecord,
     context::BuildContext,
     error::{Blame, Error, ErrorKind},
-    event::{Event, Phase, Reporter},
+    event::{Event, Reporter},
     imports::module_of,
     lock::{Lock, LockedPlugin, LockedReplacement, LockedTarget, TargetVariant},
     settings::BuildSettings,
+    shared_caches::SharedCaches,
     stamp::Stamp,
     toolchain::{ModuleMode, Toolchain},
     workspace::{Workspace, plugins_go::import_name},
@@ -33,6 +32,7 @@ pub(crate) const MAIN_PACKAGE: &str = "./cmd/rr";
 /// Compiles the workspace for one target. Returns the path of the binary in the workspace.
 pub(crate) async fn go_build(
     context: &BuildContext<'_>,
+    progress: &CompileProgress<'_>,
     go: &Toolchain,
     lock: &Lock,
     workspace: &Workspace,
@@ -41,7 +41,8 @@ pub(crate) async fn go_build(
     let settings = &context.settings;
     let binary = workspace.directory().join("out").join(settings.binary_name(&variant.target));
     let linker = linker_flags(settings, &lock.roadrunner.module, &context.stamp(lock))?;
-    run(context, go, lock, workspace, variant, linker, &binary).await?;
+    run(context, &progress.target(&lock.roadrunner.module, variant), go, lock, workspace, linker, &binary)
+        .await?;
     Ok(binary)
 }
 
@@ -64,7 +65,9 @@ pub(crate) async fn go_build_unstripped(
     // Hundreds of thousands of lines.
     let reporter: Arc<dyn Reporter> = Arc::new(WithoutOutput(Arc::clone(&context.reporter)));
     let go = go.with_reporter(reporter);
-    let mut lines = run(context, &go, lock, workspace, variant, linker, &binary).await?;
+    let progress = CompileProgress::new(context);
+    let target = progress.target(&lock.roadrunner.module, variant);
+    let mut lines = run(context, &target, &go, lock, workspace, linker, &binary).await?;
     lines.retain(|line| line.contains(" -> "));
     Ok((binary, lines))
 }
@@ -83,27 +86,39 @@ impl Reporter for WithoutOutput {
 /// Runs `go build`. Returns its lines on standard error.
 async fn run(
     context: &BuildContext<'_>,
+    target: &TargetProgress<'_>,
     go: &Toolchain,
     lock: &Lock,
     workspace: &Workspace,
-    variant: &TargetVariant,
     mut linker: Vec<String>,
     binary: &Path,
 ) -> Result<Vec<String>, Error> {
+    let variant = target.variant;
     let locked = lock.targets.get(variant).cloned().unwrap_or_default();
     let record = BuildRecord::new(lock, &context.stamp(lock), &context.settings);
     linker.extend(["-X".to_owned(), quote(&record.definition()?)?]);
     let arguments = arguments(&context.settings, &linker, binary);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
 
-    let main_package = format!("{}/cmd/rr", lock.roadrunner.module);
-    let progress = CompileProgress::new(context, locked.packages, main_package);
-    let on_line = |line: &str| progress.line(line);
+    let on_line = |line: &str| target.line(line);
     let directory = workspace.directory();
-    let run = go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, Some(&on_line));
-    let finished = run.await?;
-    progress.finish(finished.status.success());
+    let running = async {
+        let run = go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, Some(&on_line));
+        let finished = run.await;
+        target.stop_counting();
+        finished
+    };
+    let flags = build_flags(&context.settings, lock, &context.stamp(lock))?;
+    let counting = async {
+        // A shared compile cache would be asked for each package twice.
+        if SharedCaches::of(context.request).is_ok_and(|caches| caches.remotes.is_empty()) {
+            target.count(go, &flags, directory).await;
+        }
+    };
+    let (finished, ()) = tokio::join!(running, counting);
+    let finished = finished?;
     if finished.status.success() {
+        target.finish();
         return Ok(finished.stderr);
     }
     let lines = finished.stderr.into_iter().filter(|line| !is_package_name(line)).collect();
@@ -164,81 +179,6 @@ fn quote(field: &str) -> Result<String, Error> {
                 .help("Go's linker flags support only one kind of quotes in a value"))
         }
     }
-}
-
-/// Counts the packages that `go build -v` prints. The main package is the last; the linker follows it.
-struct CompileProgress<'a> {
-    reporter: &'a dyn Reporter,
-    compiled: &'a Notify,
-    total: u64,
-    main_package: String,
-    done: AtomicU64,
-    compiling: Instant,
-    linking: Mutex<Option<Instant>>,
-}
-
-impl<'a> CompileProgress<'a> {
-    fn new(context: &'a BuildContext<'_>, total: u64, main_package: String) -> Self {
-        let BuildContext { reporter, compiled, .. } = context;
-        reporter.report(Event::Started(Phase::Compile));
-        let (done, linking) = (AtomicU64::new(0), Mutex::new(None));
-        Self {
-            reporter: &**reporter,
-            compiled,
-            total,
-            main_package,
-            done,
-            compiling: Instant::now(),
-            linking,
-        }
-    }
-
-    fn line(&self, line: &str) {
-        if !is_package_name(line) {
-            return;
-        }
-        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        let (phase, total, item) = (Phase::Compile, Some(self.total), line.to_owned());
-        self.reporter.report(Event::Progress { phase, done, total, item, bytes: None });
-        if line == self.main_package {
-            self.link();
-        }
-    }
-
-    fn link(&self) {
-        let mut linking = self.linking.lock().unwrap_or_else(PoisonError::into_inner);
-        if linking.is_none() {
-            *linking = Some(Instant::now());
-            self.reporter.report(Event::Finished(Phase::Compile, self.compiling.elapsed()));
-            self.reporter.report(Event::Started(Phase::Link));
-            self.compiled.notify_one();
-        }
-    }
-
-    fn finish(&self, success: bool) {
-        if success {
-            let linking = *self.linking.lock().unwrap_or_else(PoisonError::into_inner);
-            let elapsed = match linking {
-                Some(since) => since.elapsed(),
-                // With a cached main package, only the linker ran.
-                None => {
-                    let (phase, done, total) =
-                        (Phase::Compile, self.done.load(Ordering::Relaxed), Some(self.total));
-                    let item = String::new();
-                    self.reporter.report(Event::Progress { phase, done, total, item, bytes: None });
-                    self.reporter.report(Event::Finished(Phase::Compile, Duration::ZERO));
-                    self.reporter.report(Event::Started(Phase::Link));
-                    self.compiling.elapsed()
-                }
-            };
-            self.reporter.report(Event::Finished(Phase::Link, elapsed));
-        }
-    }
-}
-
-/// `go build -v` prints one import path on a line; lines of the compiler have a position or a `#`.
-fn is_package_name(line: &str) -> bool {
-    !line.is_empty() && !line.contains([' ', ':', '#', '\t'])
 }
 
 /// The error of a failed compile: the output of the compiler, and a diagnostic for each plugin in it.
@@ -391,13 +331,5 @@ mod tests {
         assert_eq!(quote("m.version=it's").unwrap(), "\"m.version=it's\"");
         assert!(quote("m.version='\"").is_err());
         assert!(quote("m.version=1\n2").is_err());
-    }
-
-    #[test]
-    fn package_names_are_told_from_the_compilers_lines() {
-        assert!(is_package_name("github.com/roadrunner-server/http/v5"));
-        for line in ["# example.com/x", "x.go:1:2: undefined: y", "\thave (int)", ""] {
-            assert!(!is_package_name(line), "{line:?}");
-        }
     }
 }

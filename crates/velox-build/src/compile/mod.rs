@@ -5,6 +5,7 @@ pub(crate) mod compile_cache;
 pub(crate) mod go_build;
 pub(crate) mod key;
 pub(crate) mod precompile;
+pub(crate) mod progress;
 mod source_lines;
 pub(crate) mod suggestion;
 pub(crate) mod verify;

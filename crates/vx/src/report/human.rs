@@ -212,8 +212,9 @@ impl HumanReport {
             return;
         }
         state.compiling = Some((started, Instant::now()));
-        let most = total.map(|total| format!(" of at most {total}")).unwrap_or_default();
-        let text = format!("{}{most} after {}", count(done, "package"), elapsed(started.elapsed()));
+        let of = total.map(|_| format!("{done} of ")).unwrap_or_default();
+        let packages = count(total.unwrap_or(done), "package");
+        let text = format!("{of}{packages} after {}", elapsed(started.elapsed()));
         self.row(state, RUNNING_STYLE, running_verb(Phase::Compile), &text);
     }
 
@@ -234,6 +235,7 @@ impl HumanReport {
                 ("Fetched", format!("{}{size}", count(modules, "module")))
             }
             Phase::Prepare => ("Prepared", "the source tree".to_owned()),
+            Phase::Read => ("Read", "the packages".to_owned()),
             Phase::Compile if progress.is_some_and(|progress| progress.count == 0) => {
                 return self.row(
                     state,
@@ -243,9 +245,12 @@ impl HumanReport {
                 );
             }
             Phase::Compile => {
-                ("Compiled", progress.map_or("all packages".to_owned(), |done| count(done.count, "package")))
+                ("Compiled", progress.map_or("the packages".to_owned(), |done| count(done.count, "package")))
             }
-            Phase::Link => ("Linked", "the binary".to_owned()),
+            Phase::Link => (
+                "Linked",
+                progress.map_or("the binary".to_owned(), |done| format!("{} binaries", done.count)),
+            ),
             Phase::Verify => ("Verified", "the binary".to_owned()),
             Phase::Publish => ("Published", "the binary".to_owned()),
             Phase::Image => ("Assembled", "the image".to_owned()),
@@ -551,6 +556,7 @@ fn running_verb(phase: Phase) -> &'static str {
         Phase::Resolve => "Resolving",
         Phase::Fetch => "Fetching",
         Phase::Prepare => "Preparing",
+        Phase::Read => "Reading",
         Phase::Compile => "Compiling",
         Phase::Link => "Linking",
         Phase::Verify => "Verifying",

@@ -1,7 +1,8 @@
-//! The catalogue of official and third-party plugins, from `catalogue.toml` in this crate, and the plugins of
-//! two RoadRunner releases, from `releases.toml`, for as long as no module proxy has responded.
+//! The catalogue of official and third-party plugins, from `catalogue.toml` in this crate, the plugins of
+//! two RoadRunner releases, from `releases.toml`, for as long as no module proxy has responded, and measured sizes of
+//! plugins, from `sizes.toml`.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::Deserialize;
 
@@ -193,6 +194,16 @@ pub fn known_releases() -> &'static [KnownRelease] {
         file.map(|file| file.releases).unwrap_or_default()
     });
     &RELEASES
+}
+
+/// About how many bytes a plugin with this module path adds to a binary with all plugins of its RoadRunner release: those
+/// of packages that neither another plugin nor RoadRunner itself imports, for linux/amd64.
+#[must_use]
+pub fn plugin_size(module: &str) -> Option<u64> {
+    static SIZES: LazyLock<BTreeMap<String, u64>> =
+        // Parsing can't fail: a test covers it.
+        LazyLock::new(|| toml_edit::de::from_str(include_str!("../sizes.toml")).unwrap_or_default());
+    SIZES.get(module).copied()
 }
 
 fn file() -> &'static CatalogueFile {
@@ -456,6 +467,7 @@ mod tests {
         );
         assert!(PluginGroup::ALL.is_sorted());
 
+        let mut measured = 0;
         let mut names = HashSet::new();
         let mut modules = HashSet::new();
         for plugin in &plugins {
@@ -463,6 +475,9 @@ mod tests {
             assert!(modules.insert(&plugin.module), "{} twice", plugin.module);
             assert!(crate::refs::module_path(&plugin.module).is_ok(), "{}", plugin.module);
             assert!(crate::refs::module_path(&plugin.module_path()).is_ok(), "{}", plugin.module_path());
+            let sizes = plugin.majors.iter().filter_map(|major| plugin_size(&plugin.module_path_at(*major)));
+            assert!(sizes.clone().all(|bytes| (1_000..20_000_000).contains(&bytes)), "{}", plugin.name);
+            measured += sizes.count();
             assert!(!plugin.majors.is_empty() && plugin.majors.is_sorted(), "{}", plugin.name);
             assert!(plugin.optional.iter().all(|major| plugin.majors.contains(major)), "{}", plugin.name);
             let in_a_generation = generations.iter().any(|it| plugin.majors.contains(&it.plugins));
@@ -485,6 +500,7 @@ mod tests {
                 None => assert!(plugin.name == "reload" || plugin.status != PluginStatus::Deprecated),
             }
         }
+        assert!(measured > 50, "{measured}");
     }
 
     #[test]

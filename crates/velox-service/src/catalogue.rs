@@ -60,6 +60,9 @@ pub struct CataloguePlugin {
     /// The version in this RoadRunner release.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// About how many bytes it adds to a binary with all plugins of its release, if that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
 }
 
 impl PluginCatalogue {
@@ -139,6 +142,7 @@ fn groups(roadrunner: &str, released: &[(String, String)]) -> Vec<CatalogueGroup
             always_included: false,
             replaced_by: None,
             version: Some(version.clone()),
+            size: None,
         })
         .collect();
     if !others.is_empty() {
@@ -161,6 +165,7 @@ fn plugin(known: &KnownPlugin, released: &[(String, String)], major: Option<u64>
     };
     Some(CataloguePlugin {
         name: known.name.clone(),
+        size: catalogue::plugin_size(&module),
         module,
         status: Some(known.status.word().to_owned()),
         description: known.description.clone(),
@@ -191,6 +196,7 @@ mod tests {
         let http = newest.plugins().find(|plugin| plugin.name == "http").unwrap();
         assert_eq!(http.module, "github.com/roadrunner-server/http/v5");
         assert_ne!(http.reference(), "latest");
+        assert!(http.size.is_some_and(|bytes| bytes > 100_000), "{:?}", http.size);
         let souin = newest.plugins().find(|plugin| plugin.name == "souin").unwrap();
         assert_eq!((souin.reference(), souin.status.as_deref()), ("latest", Some("third-party")));
         let released = newest.plugins().filter(|plugin| plugin.version.is_some()).count();

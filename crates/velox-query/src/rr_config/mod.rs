@@ -510,7 +510,8 @@ mod tests {
             let checked = config.check(CompiledPlugins::Graph(&graph), Some(5));
             assert_eq!(shown(&checked.reports), Vec::<String>::new());
             let needed: Vec<&str> = config.plugins().plugins.iter().map(|it| it.name.as_str()).collect();
-            all.push(format!("{name}\nneeds {}\nunused {}", needed.join(" "), checked.unused.join(" ")));
+            let unused: Vec<&str> = checked.unused.iter().map(|(name, _)| name.as_str()).collect();
+            all.push(format!("{name}\nneeds {}\nunused {}", needed.join(" "), unused.join(" ")));
             // What the file needs is all that it needs.
             let modules = modules(&needed);
             let checked = config.check(CompiledPlugins::Modules(&modules), Some(5));

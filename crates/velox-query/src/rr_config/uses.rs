@@ -75,8 +75,8 @@ pub enum CompiledPlugins<'a> {
 pub struct RrConfigCheck {
     /// The findings of each file.
     pub reports: Vec<RrConfigReport>,
-    /// The plugins of the binary that no setting uses, by name.
-    pub unused: Vec<String>,
+    /// The plugins of the binary that no setting uses: their names and module paths.
+    pub unused: Vec<(String, String)>,
 }
 
 /// The plugins that a configuration needs.
@@ -265,6 +265,7 @@ pub(super) fn settings_of(graph: &PluginGraph, index: usize) -> BTreeSet<String>
 /// A plugin of the binary.
 struct ServedPlugin {
     label: String,
+    module: String,
     /// What it serves.
     settings: BTreeSet<String>,
     /// What only it serves, if it starts for nothing else.
@@ -303,15 +304,16 @@ impl ServedSettings {
             served.names.insert(without_major(&plugin.module).to_owned());
             served.is_open |= is_open(plugin);
             let own = if starts_anyway { BTreeSet::new() } else { own };
-            served.plugins.push(ServedPlugin { label: plugin.label.clone(), settings, own });
+            let (label, module) = (plugin.label.clone(), plugin.module.clone());
+            served.plugins.push(ServedPlugin { label, module, settings, own });
         }
         served
     }
 
     fn of_modules(modules: &[(String, String)]) -> Self {
         let mut served = Self { plugins: Vec::new(), names: BTreeSet::new(), is_open: false };
-        for (label, module) in modules {
-            let module = without_major(module);
+        for (label, path) in modules {
+            let module = without_major(path);
             let known = catalogue::find(module).filter(|known| known.module == module);
             let settings: BTreeSet<String> =
                 known.map(|known| known.rr_config.iter().cloned().collect()).unwrap_or_default();
@@ -322,7 +324,8 @@ impl ServedSettings {
             } else {
                 settings.clone()
             };
-            served.plugins.push(ServedPlugin { label: label.clone(), settings, own });
+            let (label, module) = (label.clone(), path.clone());
+            served.plugins.push(ServedPlugin { label, module, settings, own });
         }
         served
     }
@@ -403,10 +406,10 @@ impl ServedSettings {
         (best.0 > MIN_SIMILARITY).then(|| best.1.to_owned())
     }
 
-    /// The plugins none of whose own settings is used.
-    fn unused(&self, used: &BTreeSet<String>) -> Vec<String> {
+    /// The names and module paths of the plugins none of whose own settings is used.
+    fn unused(&self, used: &BTreeSet<String>) -> Vec<(String, String)> {
         let unused = self.plugins.iter().filter(|it| !it.own.is_empty() && it.own.is_disjoint(used));
-        unused.map(|plugin| plugin.label.clone()).collect()
+        unused.map(|plugin| (plugin.label.clone(), plugin.module.clone())).collect()
     }
 }
 

@@ -7,7 +7,10 @@ use velox_api::{
 };
 use velox_build::{Lock, LockedReplacement, SbomFormat};
 
-use super::{layout::Page, selection::Selection};
+use super::{
+    layout::{Page, human_size},
+    selection::Selection,
+};
 use crate::build::{Build, BuildOutcome, BuildResult};
 
 /// The phases in order, with their titles.
@@ -237,18 +240,6 @@ fn check_command(ArtifactInfo { sha256, file_name, target, .. }: &ArtifactInfo) 
     format!("echo \"{sha256}  {file_name}\" | {program} --check && chmod +x {file_name}")
 }
 
-fn human_size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["bytes", "kB", "MB", "GB"];
-    let mut rest = bytes as f64;
-    let mut unit = 0;
-    while rest >= 999.5 && unit + 1 < UNITS.len() {
-        rest /= 1000.0;
-        unit += 1;
-    }
-    let name = UNITS.get(unit).copied().unwrap_or_default();
-    if unit == 0 { format!("{bytes} {name}") } else { format!("{rest:.1} {name}") }
-}
-
 fn failed(failure: &BuildFailure, change: &str) -> Markup {
     let advice = match failure.kind {
         FailureKind::Invalid => "The selection can’t be built. Change the part that the message names.",
@@ -415,14 +406,5 @@ mod tests {
         assert_eq!(of("linux/arm64", "rr"), "echo \"5e  rr\" | sha256sum --check && chmod +x rr");
         assert!(of("darwin/arm64", "rr").contains("| shasum --algorithm 256 --check &&"));
         assert_eq!(of("windows/amd64", "rr.exe"), "(Get-FileHash rr.exe).Hash -eq \"5e\"");
-    }
-
-    #[test]
-    fn human_sizes() {
-        assert_eq!(human_size(0), "0 bytes");
-        assert_eq!(human_size(999), "999 bytes");
-        assert_eq!(human_size(1000), "1.0 kB");
-        assert_eq!(human_size(57_234_123), "57.2 MB");
-        assert_eq!(human_size(999_960_000), "1.0 GB");
     }
 }

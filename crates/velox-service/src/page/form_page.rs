@@ -7,7 +7,7 @@ use velox_manifest::catalogue;
 
 use super::{
     configuration::ReadConfiguration,
-    layout::{Page, code_spans},
+    layout::{Page, code_spans, human_size},
     missing::MissingPlugins,
     selection::Selection,
 };
@@ -358,6 +358,9 @@ fn links(plugin: &CataloguePlugin) -> Markup {
     html! {
         p.links {
             (works_with(plugin))
+            @if let Some(bytes) = plugin.size {
+                span { "Adds about " (human_size(bytes)) }
+            }
             @if let Some(page) = &plugin.documentation {
                 a href=(page) rel="noreferrer" { "Docs" span.hidden { " of " (plugin.name) } }
             }

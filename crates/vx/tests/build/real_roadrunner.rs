@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant
 
 use serde_json::Value;
 use velox_gomod::{buildinfo::BuildInfo, modfile::GoMod, semver};
+use velox_manifest::catalogue;
 
 use crate::support::sandbox::{Sandbox, exclusive, long, module_tree, skip};
 
@@ -114,6 +115,45 @@ fn predicted_sizes_are_those_of_real_builds() {
         let error = (predicted as f64 - real as f64) / real as f64 * 100.0;
         println!("without {name}: predicted {predicted}, built {real}: {error:+.2} %");
         assert!(error.abs() < 5.0, "{name}: {error} %");
+    }
+}
+
+/// Differences of another Go version or machine.
+const SIZE_TOLERANCE_BYTES: u64 = 30_000;
+
+/// The catalogue's sizes of plugins are those of the releases. `INSTA_UPDATE=always` writes them.
+#[test]
+fn the_sizes_of_the_catalogue_are_measured() {
+    let Some(_tree) = module_tree("the sizes of the real plugins") else { return };
+    let _exclusive = exclusive();
+    let mut measured: BTreeMap<String, u64> = BTreeMap::new();
+    for configuration in [ALL_35, V3] {
+        let sandbox = sandbox().file("velox.toml", configuration);
+        let events = sandbox.vx("size --format json --target linux/amd64").events();
+        let size = events.iter().find(|event| event["event"] == "size").unwrap();
+        let plugins = size["plugins"].as_array().unwrap().iter();
+        measured.extend(plugins.map(|plugin| {
+            let bytes = plugin["exclusive"].as_u64().unwrap();
+            (plugin["module"].as_str().unwrap().to_owned(), bytes.next_multiple_of(1000))
+        }));
+    }
+    // RoadRunner imports some plugins itself.
+    measured.retain(|_, bytes| *bytes > 0);
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        let lines: String =
+            measured.iter().map(|(module, bytes)| format!("\"{module}\" = {bytes}\n")).collect();
+        let text = format!(
+            "# Bytes of packages that only this plugin imports, in a binary with all plugins of its RoadRunner release for\n\
+             # linux/amd64. Written by `INSTA_UPDATE=always cargo test -p vx --test build -- sizes_of_the_catalogue`.\n\n{lines}"
+        );
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../velox-manifest/sizes.toml");
+        fs::write(file, text).unwrap();
+        return;
+    }
+    for (module, bytes) in measured {
+        let known = catalogue::plugin_size(&module).unwrap_or_else(|| panic!("{module} has no size"));
+        let tolerance = SIZE_TOLERANCE_BYTES.max(bytes / 10);
+        assert!(known.abs_diff(bytes) < tolerance, "{module}: {known} in the catalogue, {bytes} measured");
     }
 }
 

@@ -1,7 +1,8 @@
 use std::path::Path;
 
+use indicatif::HumanBytes;
 use serde_json::json;
-use velox_manifest::{Diagnostic, Level, SourceFile};
+use velox_manifest::{Diagnostic, Level, SourceFile, catalogue};
 use velox_query::{CheckReport, Finding, RR_CONFIG_FILE_NAME, RrConfig};
 
 use crate::{
@@ -64,7 +65,11 @@ fn render(checked: &CheckReport, source: Option<&SourceFile>) -> String {
             text += &rr_config::render(report, OutputFormat::Human);
         }
         if let (Some(report), false) = (rr_config.reports.first(), rr_config.unused.is_empty()) {
-            let plugins = rr_config.unused.join(", ");
+            let plugin = |(name, module): &(String, String)| match catalogue::plugin_size(module) {
+                Some(bytes) => format!("{name} (about {})", HumanBytes(bytes)),
+                None => name.clone(),
+            };
+            let plugins = rr_config.unused.iter().map(plugin).collect::<Vec<_>>().join(", ");
             text += &format!("note: `{}` does not use these plugins: {plugins}\n", report.source.name);
         }
     }
@@ -82,7 +87,8 @@ fn events(checked: &CheckReport, source: Option<&SourceFile>) -> String {
     let mut text: String = checked.findings.iter().map(|finding| finding_event(finding, source)).collect();
     let reports = checked.rr_configs.iter().flat_map(|checked| &checked.reports);
     text.extend(reports.map(|report| rr_config::render(report, OutputFormat::Json)));
-    let unused: Vec<&String> = checked.rr_configs.iter().flat_map(|checked| &checked.unused).collect();
+    let unused = checked.rr_configs.iter().flat_map(|checked| &checked.unused);
+    let unused: Vec<&String> = unused.map(|(name, _)| name).collect();
     let summary = json!({
         "roadrunner": checked.roadrunner,
         "errors": count_level(checked, Level::Error),

@@ -6,7 +6,7 @@ use crate::{
     BuildArgs, CacheConfig, DebugConfig, Diagnostic, Forge, ForgeKind, ImageConfig, LogConfig, Manifest,
     ManifestFormat, Origin, Plugin, Replacement, RoadRunnerConfig, Spanned, catalogue,
     manual::shown,
-    reader::nearest,
+    reader::unknown_plugin,
     refs::{self, InvalidValue},
 };
 
@@ -208,12 +208,7 @@ impl Manifest {
         let is_it = |plugin: &Plugin| named.as_ref() == Some(&plugin.name.value);
         let Some(index) = self.plugins.iter().position(is_it) else {
             let names: Vec<&str> = self.plugins.iter().map(|plugin| plugin.name.value.as_str()).collect();
-            let diagnostic = Diagnostic::error(format!("--without: no plugin named `{}`", shown(name)));
-            return Err(match nearest(name, names.iter().copied()) {
-                Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
-                None if names.is_empty() => diagnostic.help("the configuration has no plugins"),
-                None => diagnostic.help(format!("the plugins are: {}", names.join(", "))),
-            });
+            return Err(unknown_plugin(&shown(name), &names));
         };
         self.plugins.remove(index);
         Ok(())

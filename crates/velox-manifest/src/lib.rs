@@ -37,6 +37,7 @@ pub use manifest::{
     ManifestFormat, Origin, Plugin, Project, ReplaceDirective, Replacement, RequireDirective,
     RoadRunnerConfig, Spanned,
 };
+pub use reader::unknown_plugin;
 pub use reference::{KeySpec, TABLES, TableSpec, ValueKind};
 pub use refs::go_selection;
 pub use schema::schema;

@@ -494,6 +494,17 @@ fn uninterpolated(failure: &InterpolationError) -> Diagnostic {
     }
 }
 
+/// The error that a configuration with plugins of these names has none of this name.
+#[must_use]
+pub fn unknown_plugin(name: &str, names: &[&str]) -> Diagnostic {
+    let unknown = Diagnostic::error(format!("no plugin named `{name}` in the configuration"));
+    match nearest(name, names.iter().copied()) {
+        Some(near) => unknown.help(format!("did you mean `{near}`?")),
+        None if names.is_empty() => unknown.help("the configuration has no plugins"),
+        None => unknown.help(format!("the plugins are: {}", names.join(", "))),
+    }
+}
+
 /// The most similar candidate; one inserted, missing or wrong letter is always similar.
 pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given = given.to_lowercase();

@@ -218,11 +218,10 @@ impl PluginSelector {
     }
 
     fn none_found(&self, versions: &Versions) -> Error {
-        let cause = versions.error.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
         let constraint =
             self.reference.as_ref().map(|reference| format!(" for {reference}")).unwrap_or_default();
-        Error::configuration(format!("no version of {}{constraint} found{cause}", self.path))
-            .help(format!("use a tag, a branch or a commit: `vx add {}@main`", self.path))
+        let help = format!("use a tag, a branch or a commit: `vx add {}@main`", self.path);
+        versions.none_found(&format!("{}{constraint}", self.path), &help)
     }
 
     /// The error that the plugin has no version for the plugins of the release.

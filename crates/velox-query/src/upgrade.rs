@@ -130,9 +130,8 @@ async fn newest_of_major(
     let versions = session.versions(&[VersionSubject::RoadRunner]).await?.pop().unwrap_or_default();
     let newest = versions.of(&format!("{ROADRUNNER_MODULE}/{target}")).and_then(|major| major.newest());
     Ok(Some(newest.map(str::to_owned).ok_or_else(|| {
-        let cause = versions.error.map(|cause| format!(": {cause}")).unwrap_or_default();
-        Error::configuration(format!("no version of RoadRunner {target} found{cause}"))
-            .help(format!("name a tag, a branch or a commit: `--to {DEFAULT_BRANCH}`"))
+        let help = format!("name a tag, a branch or a commit: `--to {DEFAULT_BRANCH}`");
+        versions.none_found(&format!("RoadRunner {target}"), &help)
     })))
 }
 

@@ -23,8 +23,8 @@ use super::{
     request::RepositoryLocation,
 };
 use crate::{
-    download_failure::{of_go, of_listing},
-    error::Error,
+    download_failure::{advice, fault, of_go, of_listing},
+    error::{Blame, Error},
     toolchain::{ModuleMode, Toolchain},
 };
 
@@ -89,6 +89,18 @@ impl Versions {
     #[must_use]
     pub fn newest_major_with(&self, prereleases: bool) -> Option<&MajorVersions> {
         if prereleases { self.majors.last() } else { self.newest_major() }
+    }
+
+    /// The error that there is no version of `subject`, with `help`; or that its versions can't be listed.
+    #[must_use]
+    pub fn none_found(&self, subject: &str, help: &str) -> Error {
+        let cause = self.error.as_deref();
+        if let Some(cause) = cause.filter(|cause| fault(cause) != Blame::Request) {
+            let error = Error::build(format!("failed to list the versions of {subject}: {cause}"));
+            return advice(cause).into_iter().fold(error.fault(fault(cause)), Error::help);
+        }
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        Error::configuration(format!("no version of {subject} found{cause}")).help(help)
     }
 
     /// The three versions most similar to `wanted`, the best first.

@@ -15,7 +15,9 @@ use self::{
         TextEdits, after_own_comments, as_lines, blank_line_before, is_blank, line_end, line_start, whole,
     },
 };
-use crate::{Diagnostic, ManifestFormat, Replacement, SourceFile, catalogue, document, reader::nearest};
+use crate::{
+    Diagnostic, ManifestFormat, Replacement, SourceFile, catalogue, document, reader::unknown_plugin,
+};
 
 /// A format-preserving editor of a configuration text.
 ///
@@ -301,11 +303,7 @@ impl Editor {
             return Ok(entry.clone());
         }
         let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-        let unknown = Diagnostic::error(format!("no plugin named `{name}` in the configuration"));
-        Err(match nearest(name, names.iter().copied()) {
-            Some(near) => unknown.help(format!("did you mean `{near}`?")),
-            None => unknown.help(format!("the plugins are: {}", names.join(", "))),
-        })
+        Err(unknown_plugin(name, &names))
     }
 
     fn add_like(

@@ -17,8 +17,9 @@ use std::{collections::BTreeMap, fs::File, io::Read, path::Path, sync::Arc};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use velox_build::{BuildRequest, Error, LinkReader, Lock, QuerySession, Reporter};
+use velox_build::{BuildRequest, Error, ErrorKind, LinkReader, Lock, QuerySession, Reporter};
 use velox_gomod::module::ModuleVersion;
+use velox_manifest::unknown_plugin;
 
 use self::link_map::LinkMap;
 pub(crate) use self::symbols::functions;
@@ -229,8 +230,7 @@ impl BuildSize {
             let known = || lock.plugins.iter().filter(|plugin| plugin.from.is_some());
             let Some(plugin) = known().find(|plugin| plugin.name == *name) else {
                 let known: Vec<&str> = known().map(|plugin| plugin.name.as_str()).collect();
-                return Err(Error::configuration(format!("--without: there is no plugin `{name}`"))
-                    .help(format!("the plugins are: {}", known.join(", "))));
+                return Err(Error::many(ErrorKind::Configuration, vec![unknown_plugin(name, &known)]));
             };
             removed.extend(map.package(&plugin.module));
         }

@@ -162,6 +162,7 @@ pub(crate) struct RemoveCommand {
   vx update                # all plugins, within their major versions or version constraints
   vx update http kv        # only these plugins
   vx update --major http   # to the latest major version, with its module path
+  vx update --dry-run      # what would change
   vx update roadrunner     # RoadRunner itself, which is only updated when named
   vx update --security     # the smallest changes that remove known vulnerabilities
   vx update --security --dry-run
@@ -186,7 +187,7 @@ pub(crate) struct UpdateCommand {
     #[arg(long, conflicts_with_all = ["plugins", "major", "pre", "no_lock"])]
     pub(crate) security: bool,
     /// Show the changes without making them
-    #[arg(long, requires = "security")]
+    #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,

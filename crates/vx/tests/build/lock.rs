@@ -175,7 +175,10 @@ fn invalid_flags_fail_before_any_request() {
     }
     assert_eq!(proxy.requests(), [""; 0], "reported before any request");
     assert_eq!(sandbox.read("velox.toml"), text);
-    sandbox.vx("lock --upgrade helo").fails_with(2, &["there is no plugin `helo`", "roadrunner, hello"]);
+    sandbox.vx("lock --upgrade helo").fails_with(2, &["no plugin named `helo`", "did you mean `hello`?"]);
+    sandbox
+        .vx("lock --upgrade x")
+        .fails_with(2, &["no plugin named `x`", "the plugins are: roadrunner, hello"]);
 
     let replaced = format!("{text}replace = \"./mine\"\n");
     let sandbox =

@@ -280,14 +280,25 @@ fn an_unreachable_proxy_is_reported_once() {
         ("build", 1, cause),
         ("lock", 1, cause),
         ("add kv", 1, "of RoadRunner: failed to reach 127.0.0.1:9: connection refused"),
-        ("update --no-lock", 0, "failed to list the versions of `hello`, `bye`, `http`: 127.0.0.1:9: "),
-        ("outdated", 0, "roadrunner, hello, bye, http: 127.0.0.1:9: "),
-        ("init -c new.toml --default", 2, "127.0.0.1:9: "),
+        (
+            "update --no-lock",
+            1,
+            "error: failed to list the versions of `hello`, `bye`, `http`: 127.0.0.1:9: ",
+        ),
+        ("outdated", 1, "roadrunner, hello, bye, http: 127.0.0.1:9: "),
+        ("init -c new.toml --default", 1, "127.0.0.1:9: "),
     ] {
         let output = sandbox.vx(command);
         let shown = output.shown().to_lowercase();
         assert_eq!((output.code(), shown.matches("refused").count()), (Some(code), 1), "{command}: {shown}");
         assert!(shown.contains(&text.to_lowercase()), "{command}: {shown}");
+    }
+    let sandbox = sandbox.without("https_proxy").proxy("https://proxy.invalid");
+    for command in ["lock", "add kv", "update --no-lock", "outdated", "init -c new.toml --default"] {
+        let output = sandbox.vx(command);
+        let shown = output.shown();
+        let is_told_once = shown.matches("proxy.invalid: ").count() == 1;
+        assert!(output.code() == Some(1) && is_told_once, "{command}: {shown}");
     }
 }
 
@@ -314,6 +325,12 @@ fn outdated_and_update_agree_on_newer_versions() {
     assert_eq!(json["plugins"][1]["newest_major"]["module"], "github.com/acme/hello/v2");
 
     proxy.query("github.com/acme/bye", "main", "v1.1.0");
+    let lock = sandbox.read("velox.lock");
+    for flags in ["", "--major"] {
+        let dry = sandbox.vx(&format!("update --dry-run {flags}"));
+        dry.succeeds_with(&["Updated hello v1.0.0 -> v", "note: nothing was written (--dry-run)"]);
+    }
+    assert_eq!((sandbox.read("velox.toml"), sandbox.read("velox.lock")), (file.clone(), lock));
     sandbox.vx("update hello").ok();
     assert_eq!(new_lines(&file, &sandbox.read("velox.toml")), ["tag = \"v1.1.0\" # for now"]);
     assert!(sandbox.read("velox.lock").contains("github.com/acme/bye v1.0.0"), "what isn't named stays");
@@ -362,7 +379,7 @@ fn update_never_asks_proxies_for_private_modules() {
         .file("velox.toml", MODULES)
         .env("GONOPROXY", "github.com/acme")
         .env("GOVCS", "*:off");
-    sandbox.vx("update --no-lock").succeeds_with(&["failed to list the versions of `hello`"]);
+    sandbox.vx("update --no-lock").fails_with(1, &["error: failed to list the versions of `hello`"]);
     assert!(!proxy.requests().iter().any(|path| path.contains("acme")), "{:?}", proxy.requests());
     assert_eq!(sandbox.read("velox.toml"), MODULES);
 }

@@ -313,11 +313,7 @@ async fn newest_roadrunner(query: &QuerySession<'_>) -> Result<(Versions, String
     let versions = query.versions(&[VersionSubject::RoadRunner]).await?.pop().unwrap_or_default();
     match versions.newest_major().and_then(|major| major.newest()).map(str::to_owned) {
         Some(latest) => Ok((versions, latest)),
-        None => {
-            let cause = versions.error.map(|cause| format!(": {cause}")).unwrap_or_default();
-            let error = Error::configuration(format!("no version of RoadRunner found{cause}"));
-            Err(error.help("select one with `--roadrunner v2025.1.15`"))
-        }
+        None => Err(versions.none_found("RoadRunner", "select one with `--roadrunner v2025.1.15`")),
     }
 }
 

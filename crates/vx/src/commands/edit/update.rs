@@ -1,6 +1,6 @@
-use velox_build::Event;
+use velox_build::{Error, ErrorKind, Event};
 use velox_gomod::semver;
-use velox_manifest::Diagnostic;
+use velox_manifest::{Diagnostic, Level};
 use velox_query::{AvailableVersions, ROADRUNNER, available_versions, failed_listings};
 
 use crate::{
@@ -31,14 +31,27 @@ pub(crate) async fn update(settings: Settings, arguments: UpdateCommand) -> Comm
         available_versions(&session.request, &names, pre, session.reporter(), session.cancel.clone()).await;
     let versions = versions.map_err(|error| editing.session.failed(&error))?;
     let needs_list = |it: &&AvailableVersions| it.constraint().is_some() || semver::is_valid(&it.requested);
-    for (names, cause) in failed_listings(versions.iter().filter(needs_list)) {
+    let is_failed = |it: &AvailableVersions| needs_list(&it) && it.versions.error.is_some();
+    let level = if versions.iter().all(is_failed) { Level::Error } else { Level::Warning };
+    let failed = |(names, cause): (Vec<&str>, &str)| {
         let names = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        let warning = Diagnostic::warning(format!("failed to list the versions of {names}: {cause}"));
-        session.report.report(Event::Warning(warning.help("these plugins are not updated")));
+        let diagnostic = Diagnostic::warning(format!("failed to list the versions of {names}: {cause}"));
+        Diagnostic { level, ..diagnostic.help("these plugins are not updated") }
+    };
+    let failed: Vec<Diagnostic> =
+        failed_listings(versions.iter().filter(needs_list)).into_iter().map(failed).collect();
+    if level == Level::Error && !failed.is_empty() {
+        return Err(session.failed(&Error::many(ErrorKind::Build, failed)));
     }
+    failed.into_iter().for_each(|warning| session.report.report(Event::Warning(warning)));
     for available in versions {
         update_plugin(&mut editing, &available, major, !edit.no_lock)
             .map_err(|error| editing.session.invalid(error))?;
+    }
+    if dry_run {
+        editing.finish(&editing.changes)?;
+        editing.session.note("nothing was written (--dry-run)".to_owned());
+        return Ok(());
     }
     editing.save(!edit.no_lock).await
 }

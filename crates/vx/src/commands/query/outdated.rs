@@ -8,7 +8,7 @@ use crate::{
         text::{clean, count, table},
     },
     settings::Settings,
-    status::CommandResult,
+    status::{CommandResult, ExitStatus},
 };
 
 pub(crate) async fn outdated(settings: Settings, arguments: OutdatedCommand) -> CommandResult {
@@ -28,7 +28,9 @@ pub(crate) async fn outdated(settings: Settings, arguments: OutdatedCommand) -> 
     session.print(&match session.format {
         OutputFormat::Json => json(&rows),
         OutputFormat::Human => render(&rows, arguments.all),
-    })
+    })?;
+    // Without any list, nothing is known.
+    if rows.iter().all(|row| row.versions.error.is_some()) { Err(ExitStatus::Failure) } else { Ok(()) }
 }
 
 /// Renders outdated plugins, the number of other ones, and plugins with unknown versions.

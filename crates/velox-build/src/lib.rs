@@ -77,7 +77,7 @@ pub use lock::{
     TargetVariant, carry_over_lock, locked_go_version, locked_versions,
 };
 pub use package_reader::{PackageCheck, PackageReader, PackagesRead};
-pub use pipeline::{build, build_checked};
+pub use pipeline::{build, build_checked, report_findings};
 pub use plugin_template::PluginTemplate;
 pub use process::group::{EndSignal, ProcessGroup};
 pub use provenance::attestation::{Attestation, AttestedBuild};

@@ -65,8 +65,9 @@ pub struct PackagesRead {
 pub struct PackageCheck<'a> {
     /// Reads the packages.
     pub reader: PackageReader,
-    /// Whether the versions of a lock leave open what the packages contain. If not, they are only read with `--strict`.
-    pub is_needed: &'a (dyn Fn(&Lock) -> bool + Sync),
+    /// The findings that the versions of a lock tell; `None` if the packages have to be read. Builds with `--strict` read
+    /// them in any case.
+    pub known: &'a (dyn Fn(&Lock) -> Option<Vec<Diagnostic>> + Sync),
     /// The findings in a result.
     pub findings: &'a (dyn Fn(PackagesRead) -> Vec<Diagnostic> + Sync),
 }

@@ -7,7 +7,7 @@ use velox_fetch::{
     download::{DownloadRequest, Fetcher},
     modcache::ModCache,
 };
-use velox_manifest::{Diagnostic, GoTarget, Level};
+use velox_manifest::{Diagnostic, GoTarget, Level, unknown_plugin};
 
 use crate::{
     cache_directory::{cache_directory, secure},
@@ -16,7 +16,7 @@ use crate::{
     error::{Error, ErrorKind},
     event::{BuildSummary, Event, Phase, Reporter, phase},
     lock::{Lock, LockFile, ReleaseModules},
-    package_reader::{self, PackageCheck, PackagesRead},
+    package_reader::{self, PackageCheck},
     request::{BuildRequest, Goal, Output, Upgrade},
     shared_caches::SharedCaches,
     stamp::Stamp,
@@ -94,7 +94,12 @@ async fn run(
         Some(lock) => restore(&context, &tools, &found, lock).await?,
         None => resolve(&context, &mut tools, &found).await?,
     };
-    let Goal::Build(output) = &request.goal else { return Ok(context.summary(&lock)) };
+    let Goal::Build(output) = &request.goal else {
+        if matches!(request.goal, Goal::DryRun(_)) {
+            report_known(&context, package_check, &lock)?;
+        }
+        return Ok(context.summary(&lock));
+    };
     let preparing = async { workspace.prepare(&lock) };
     phase(&*context.reporter, Phase::Prepare, preparing).await?;
     let read =
@@ -104,8 +109,8 @@ async fn run(
         None => read(check).await,
     };
     if let Some(check) = package_check.filter(|_| context.settings.strict) {
-        let reading = phase(&*context.reporter, Phase::Compile, read(check));
-        report_findings(&context, check, reading.await?)?;
+        let reading = phase(&*context.reporter, Phase::Read, read(check));
+        report_findings(&*context.reporter, true, (check.findings)(reading.await?))?;
     }
     let compile = async {
         let compiled = targets::compile(&context, &tools, &lock, &workspace, output).await;
@@ -113,42 +118,58 @@ async fn run(
         compiled
     };
     let check = async {
-        let is_needed = |check: &&PackageCheck<'_>| !context.settings.strict && (check.is_needed)(&lock);
-        let Some(check) = package_check.filter(is_needed) else { return Ok(None) };
+        let Some(check) = package_check.filter(|_| !context.settings.strict) else { return Ok(Vec::new()) };
+        if let Some(known) = (check.known)(&lock) {
+            return Ok(known);
+        }
         // Beside the linker: earlier, it would compile packages a second time.
         context.compiled.notified().await;
         match read(check).await {
             Err(error) if error.kind == ErrorKind::Interrupted => Err(error),
             // The binary is built all the same.
-            result => Ok(result.ok().map(|read| (check, read))),
+            result => Ok(result.map(|read| (check.findings)(read)).unwrap_or_default()),
         }
     };
-    let (compiled, read) = tokio::try_join!(compile, check)?;
-    if let Some((check, read)) = read {
-        report_findings(&context, check, read)?;
-    }
+    let (compiled, findings) = tokio::try_join!(compile, check)?;
+    report_findings(&*context.reporter, false, findings)?;
     let mut summary = targets::publish(&context, &compiled, &lock).await?;
     targets::share(&context, &compiled, &mut summary).await?;
     targets::clean_up(&context, &compiled, &workspace);
     Ok(summary)
 }
 
-/// Reports what a check found, or fails with `--strict`.
-fn report_findings(
-    context: &BuildContext<'_>,
-    check: &PackageCheck<'_>,
-    read: PackagesRead,
+/// Reports what a check found as warnings.
+///
+/// # Errors
+/// With `strict`, what it found.
+pub fn report_findings(
+    reporter: &dyn Reporter,
+    strict: bool,
+    findings: Vec<Diagnostic>,
 ) -> Result<(), Error> {
-    let strict = context.settings.strict;
     let level = if strict { Level::Error } else { Level::Warning };
-    let found = (check.findings)(read).into_iter().map(|finding| Diagnostic { level, ..finding });
-    let mut found: Vec<Diagnostic> = found.collect();
+    let mut found: Vec<Diagnostic> =
+        findings.into_iter().map(|finding| Diagnostic { level, ..finding }).collect();
     if strict && let Some(last) = found.last_mut() {
         last.help.push("without --strict (strict = true) this is a warning".to_owned());
         return Err(Error::many(ErrorKind::Configuration, found));
     }
-    found.into_iter().for_each(|warning| context.reporter.report(Event::Warning(warning)));
+    found.into_iter().for_each(|warning| reporter.report(Event::Warning(warning)));
     Ok(())
+}
+
+/// Reports what is known of the packages without reading them: an earlier result, or what the versions tell.
+fn report_known(
+    context: &BuildContext<'_>,
+    package_check: Option<&PackageCheck<'_>>,
+    lock: &Lock,
+) -> Result<(), Error> {
+    let Some(check) = package_check else { return Ok(()) };
+    let findings = match package_reader::cached(context, check.reader, lock)? {
+        Some(read) => (check.findings)(read),
+        None => (check.known)(lock).unwrap_or_default(),
+    };
+    report_findings(&*context.reporter, context.settings.strict, findings)
 }
 
 /// Fails early, before anything is downloaded.
@@ -167,12 +188,11 @@ fn check(context: &BuildContext<'_>, output: Option<&Output>) -> Result<(), Erro
         linker_flags(&context.settings, "", &stamp)?;
     }
     let Upgrade::Only(upgraded) = &options.versions.upgrade else { return Ok(()) };
-    let names = || context.manifest.plugins.iter().map(|plugin| plugin.name.value.as_str());
-    let unknown = |name: &&String| *name != "roadrunner" && !names().any(|known| known == *name);
-    match upgraded.iter().find(unknown) {
+    let plugins = context.manifest.plugins.iter().map(|plugin| plugin.name.value.as_str());
+    let names: Vec<&str> = ["roadrunner"].into_iter().chain(plugins).collect();
+    match upgraded.iter().find(|name| !names.contains(&name.as_str())) {
         None => Ok(()),
-        Some(name) => Err(Error::configuration(format!("there is no plugin `{name}`"))
-            .help(format!("the plugins are: roadrunner, {}", names().collect::<Vec<_>>().join(", ")))),
+        Some(name) => Err(Error::many(ErrorKind::Configuration, vec![unknown_plugin(name, &names)])),
     }
 }
 
@@ -205,19 +225,20 @@ async fn without_tools(
                 if !is_stored {
                     output.probe(&context.settings)?;
                 }
+                report_known(context, package_check, lock)?;
                 return Ok(Some(context.summary(lock)));
             }
             if !is_stored {
                 return Ok(None);
             }
-            if let Some(check) = package_check {
-                match package_reader::cached(context, check.reader, lock)? {
-                    Some(read) => report_findings(context, check, read)?,
-                    None if context.settings.strict => return Ok(None),
-                    // It was built before without the check.
-                    None => {}
-                }
+            if context.settings.strict
+                && let Some(check) = package_check
+                && package_reader::cached(context, check.reader, lock)?.is_none()
+            {
+                return Ok(None);
             }
+            // Without a result, it was built before without the check.
+            report_known(context, package_check, lock)?;
             targets::publish(context, &targets, lock).await.map(Some)
         }
         _ => Ok(None),

@@ -47,7 +47,7 @@ pub use audit::{
     module_display_name,
 };
 pub use bisect::{Bisection, SearchResult, StepOutcome, search_changes};
-pub use check::{CheckReport, CheckRule, Finding, build, check, check_majors};
+pub use check::{CheckReport, CheckRule, Finding, build, check, check_known_plugins, check_majors};
 pub use configuration::{PluginEntry, plugin_group, plugin_name, render_configuration, render_settings};
 pub use diff::{
     BuildChange, BuildDiff, BuildPlugin, BuildVersions, ChangeDirection, ComparedBuild, LicenseChange,

@@ -1,5 +1,6 @@
 //! Checks of a build without compiling it.
 
+mod known;
 mod rules;
 mod starts;
 mod uses;
@@ -9,15 +10,15 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use velox_build::{
-    BuildRequest, BuildSummary, Error, ErrorKind, Event, Lock, LockedPlugin, PackageCheck, PackagesRead,
-    QuerySession, Reporter, VersionSubject,
+    BuildRequest, BuildSummary, Error, ErrorKind, Event, Lock, PackageCheck, PackagesRead, QuerySession,
+    Reporter, VersionSubject,
 };
-use velox_gomod::semver;
 use velox_manifest::{
     Diagnostic, Level, Manifest,
     catalogue::{self, KnownPlugin},
 };
 
+pub use self::known::check_known_plugins;
 use crate::{
     CompiledPlugins, LoadedPluginGraph, ModuleGraph, PluginGraph, PluginNode, RrConfig, RrConfigCheck,
     plugin_graph::PLUGIN_GRAPH_READER, plugin_major_of, without_major,
@@ -105,8 +106,9 @@ pub async fn check(
                     plugin_graph = Some(loaded.graph);
                 }
                 Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
-                // Without the graph, nothing is known of the start.
-                Ok(None) | Err(_) => {}
+                Ok(None) | Err(_) => {
+                    findings.extend(known::of_lock(&request.manifest, graph.lock()).unwrap_or_default());
+                }
             }
             let roadrunner = Some(graph.lock().roadrunner.version.clone());
             CheckReport { findings, rr_configs: Vec::new(), roadrunner }
@@ -185,26 +187,12 @@ pub async fn build(
         findings.extend(of_plugin_graph(manifest, &loaded));
         findings.into_iter().map(|finding| finding.diagnostic).collect()
     };
-    let is_needed = |lock: &Lock| !is_complete(&lock.roadrunner.version, &lock.plugins);
-    let check = PackageCheck { reader: PLUGIN_GRAPH_READER, is_needed: &is_needed, findings: &findings };
+    let known = |lock: &Lock| {
+        let findings = known::of_lock(manifest, lock)?;
+        Some(findings.into_iter().map(|finding| finding.diagnostic).collect())
+    };
+    let check = PackageCheck { reader: PLUGIN_GRAPH_READER, known: &known, findings: &findings };
     velox_build::build_checked(request, check, reporter, cancel).await
-}
-
-/// Whether these are releases of the catalogue's plugins for a release of RoadRunner, with each plugin that they need or
-/// are for: then the catalogue, which tests compare with the graphs of releases, answers as the plugin graph would.
-fn is_complete(roadrunner: &str, plugins: &[LockedPlugin]) -> bool {
-    let Some(major) = catalogue::generation_major(roadrunner).filter(|_| semver::is_release(roadrunner))
-    else {
-        return false;
-    };
-    let known = |plugin: &LockedPlugin| {
-        let known = catalogue::find(&plugin.module)?;
-        let is_released = plugin.replacement.is_none() && semver::is_release(&plugin.version);
-        (is_released && plugin.module == known.module_path_at(major)).then_some(known)
-    };
-    let Some(known) = plugins.iter().map(known).collect::<Option<Vec<_>>>() else { return false };
-    catalogue::missing_plugins(&known).is_empty()
-        && known.iter().all(|plugin| plugin.missing_users(&known).next().is_none())
 }
 
 /// Findings about plugins of the lock with another major version than those of the RoadRunner release.
@@ -288,54 +276,6 @@ impl Reporter for WithoutRaised {
     fn report(&self, event: Event) {
         if !matches!(event, Event::Raised(_)) {
             self.0.report(event);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use velox_build::LockedReplacement;
-
-    use super::*;
-
-    #[test]
-    fn the_graph_of_a_complete_selection_of_released_plugins_is_not_read() {
-        let graph: PluginGraph =
-            serde_json::from_str(include_str!("../plugin_graph/testdata/roadrunner-2025.json")).unwrap();
-        let locked = |plugin: &PluginNode| LockedPlugin {
-            name: plugin.label.clone(),
-            from: None,
-            module: plugin.module.clone(),
-            asked: "v5.1.9".to_owned(),
-            version: "v5.1.9".to_owned(),
-            commit: None,
-            replacement: None,
-            built_in: false,
-        };
-        let plugins = graph.plugins.iter().filter(|plugin| !plugin.is_configuration);
-        let plugins: Vec<LockedPlugin> = plugins.map(locked).collect();
-        assert!(plugins.len() > 30);
-        assert!(is_complete("v2025.1.15", &plugins));
-        for roadrunner in ["v2025.1.16-rc.1", "v3.0.0", "v9.0.0", "master"] {
-            assert!(!is_complete(roadrunner, &plugins), "{roadrunner}");
-        }
-        // Needed by others, and used by them.
-        for module in ["server", "http"] {
-            let module = format!("github.com/roadrunner-server/{module}/v5");
-            let rest: Vec<_> = plugins.iter().filter(|plugin| plugin.module != module).cloned().collect();
-            assert_eq!(rest.len(), plugins.len() - 1);
-            assert!(!is_complete("v2025.1.15", &rest), "without {module}");
-        }
-        let changes: [fn(&mut LockedPlugin); 4] = [
-            |plugin| plugin.version = "v5.2.0-beta.1".to_owned(),
-            |plugin| plugin.version = "v5.1.10-0.20260102030405-0123456789ab".to_owned(),
-            |plugin| plugin.module = "example.com/acme/plugin/v5".to_owned(),
-            |plugin| plugin.replacement = Some(LockedReplacement::Directory { path: "../http".into() }),
-        ];
-        for change in changes {
-            let mut plugins = plugins.clone();
-            change(&mut plugins[7]);
-            assert!(!is_complete("v2025.1.15", &plugins), "{:?}", plugins[7]);
         }
     }
 }

@@ -344,6 +344,8 @@ mod tests {
                 };
                 let always = named(PluginStart::is_disabled);
                 let sometimes = named(|state| matches!(state, PluginStart::Random(_)));
+                // The table of the subsets: `cargo test … -- --nocapture`.
+                println!("without {without:?}: {always:?}, sometimes {sometimes:?}");
                 let ever: BTreeSet<String> = disabled.iter().flatten().cloned().collect();
                 let expected: BTreeSet<String> = always.union(&sometimes).cloned().collect();
                 assert_eq!(expected, ever, "without {without:?}, with {sections:?}");

@@ -9,8 +9,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{
-    BuildOptions, BuildRequest, BuildSummary, Error, Event, Goal, NetworkAccess, Note, Output, QuerySession,
-    Reporter,
+    BuildOptions, BuildRequest, BuildSummary, Error, Event, Goal, NetworkAccess, Note, QuerySession, Reporter,
 };
 use velox_manifest::{
     Diagnostic, DiagnosticKind, Level, Manifest, ManifestOverrides, SourceFile, Spanned, catalogue,
@@ -136,12 +135,7 @@ impl Session {
     /// Runs the build. A successful one isn't reported yet.
     pub(crate) async fn built(&mut self) -> CommandResult<BuildSummary> {
         self.report_warnings();
-        let built = match self.request.goal {
-            Goal::Build(Output::Directory(_) | Output::File(_)) => {
-                velox_query::build(&self.request, self.reporter(), self.cancel.clone()).await
-            }
-            _ => self.build().await,
-        };
+        let built = velox_query::build(&self.request, self.reporter(), self.cancel.clone()).await;
         built.map_err(|error| self.failed(&error))
     }
 

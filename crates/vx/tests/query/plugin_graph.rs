@@ -2,7 +2,7 @@
 
 use velox_testkit::{Files, ModuleProxy, plugin};
 
-use crate::support::sandbox::{RELEASE, Sandbox, assert_contains};
+use crate::support::sandbox::{RELEASE, Sandbox, assert_contains, configuration};
 
 const GREETER: &str = "package greeter
 
@@ -81,9 +81,14 @@ fn module(path: &str, source: &str) -> Files {
 fn proxy() -> ModuleProxy {
     let proxy = ModuleProxy::start();
     proxy.roadrunner(RELEASE);
-    for (name, source) in
-        [("greeter", GREETER), ("guest", GUEST), ("brotli", BROTLI), ("gateway", GATEWAY), ("hidden", HIDDEN)]
-    {
+    for (name, source) in [
+        ("greeter", GREETER),
+        ("host", GREETER),
+        ("guest", GUEST),
+        ("brotli", BROTLI),
+        ("gateway", GATEWAY),
+        ("hidden", HIDDEN),
+    ] {
         let path = format!("example.com/acme/{name}");
         let mut files = module(&path, source);
         if name == "gateway" {
@@ -105,13 +110,13 @@ fn a_graph_shows_who_implements_what_and_which_sections_are_read() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy)
         .env("LANG", "C.UTF-8")
-        .plugins("guest@v1.0.0 greeter@v1.0.0 github.com/roadrunner-server/rpc/v5@v5.1.9");
+        .plugins("guest@v1.0.0 greeter@v1.0.0 host@v1.0.0 github.com/roadrunner-server/rpc/v5@v5.1.9");
     sandbox.vx("lock").ok();
     let text = sandbox.vx("graph").ok();
     assert_contains(
         &text,
         &[
-            "guest: example.com/acme/guest v1.0.0\n├── needs Greeter: greeter\n├── needs Configurer: config\n└── reads guest.book\n",
+            "guest: example.com/acme/guest v1.0.0\n├── needs Greeter: greeter, host\n├── needs Configurer: config\n└── reads guest.book\n",
             "├── needs Logger: none\n├── collects RPCer: informer, resetter\n└── reads rpc\n",
             "\nwarning: `rpc` does not start: no plugin implements its parameter `Logger`\n",
         ],
@@ -207,6 +212,9 @@ fn a_build_warns_of_plugins_that_do_not_start_or_that_nothing_uses() {
     // Again from the caches, without Go and the network.
     sandbox.vx("build -o bin --locked --offline --go /nonexistent").succeeds_with(&warnings);
     sandbox.vx("build --strict -o strict --offline --go /nonexistent").fails_with(2, &errors);
+    sandbox.vx("build --dry-run").succeeds_with(&warnings);
+    sandbox.vx("build --dry-run --strict").fails_with(2, &errors);
+    sandbox.vx("run --version").succeeds_with(&warnings);
     let events = sandbox.vx("build -o bin --format json").events();
     let message = "plugin brotli has no effect: no plugin uses it";
     assert!(
@@ -222,6 +230,29 @@ fn a_build_warns_of_plugins_that_do_not_start_or_that_nothing_uses() {
     let built = sandbox.vx("build --strict -o strict");
     built.ok();
     assert!(!built.stderr().contains("has no effect"), "{}", built.stderr());
+}
+
+#[test]
+fn released_plugins_that_do_not_start_are_reported_without_a_build() {
+    let proxy = ModuleProxy::start();
+    proxy.roadrunner(RELEASE);
+    let sandbox = Sandbox::behind(&proxy).plugins("github.com/roadrunner-server/rpc/v5@v5.1.9");
+    let finding = "plugin rpc does not start without logger";
+    let message = format!("warning: {finding}");
+    sandbox.vx("build --dry-run").succeeds_with(&[&message, "help: add logger: `vx add logger`"]);
+    sandbox.vx("build --dry-run --strict").fails_with(2, &[&format!("error: {finding}"), "without --strict"]);
+    // The same with a lock, which has the version that a constraint selects.
+    let sandbox = sandbox.file("velox.toml", configuration("github.com/roadrunner-server/rpc/v5@^5.1"));
+    sandbox.vx("lock").ok();
+    sandbox.vx("build --dry-run").succeeds_with(&[&message]);
+    let checked = sandbox.vx("check");
+    checked.fails(1);
+    assert_contains(&checked.stdout(), &[&format!("error: {finding}"), "--> velox.toml:4:"]);
+    let sandbox = sandbox
+        .plugins("github.com/roadrunner-server/rpc/v5@v5.1.9 github.com/roadrunner-server/logger/v5@v5.1.9");
+    let fine = sandbox.vx("build --dry-run --strict");
+    fine.ok();
+    assert!(!fine.stderr().contains("does not start"), "{}", fine.stderr());
 }
 
 #[test]

@@ -244,6 +244,19 @@ fn remote_build_errors_point_into_the_file() {
 }
 
 #[test]
+fn plugins_that_do_not_start_are_reported_before_a_remote_build() {
+    let mut story = Story::new();
+    story.user = story.user.plugins("github.com/roadrunner-server/fileserver/v5@v5.1.9");
+    let finding = "plugin fileserver does not start without logger";
+    let refused = story.user.vx("build --remote http://127.0.0.1:1 --strict");
+    refused
+        .fails_with(2, &[&format!("error: {finding}"), "velox.toml:", "help: add logger: `vx add logger`"]);
+    // The warning comes first, whatever the service says.
+    let service = story.serve(&["--allow-module", "github.com/acme/*"]);
+    story.build(&service, "").fails_with(2, &[&format!("warning: {finding}"), "error: "]);
+}
+
+#[test]
 fn failed_remote_build_shows_compiler_output() {
     let story = Story::new();
     let service = story.serve(&[]);

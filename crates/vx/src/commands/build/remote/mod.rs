@@ -21,6 +21,7 @@ use velox_build::{
     VerifyingKey,
 };
 use velox_manifest::{Diagnostic, GoTarget};
+use velox_query::check_known_plugins;
 
 pub(super) use self::verify::lock_from_service;
 
@@ -107,6 +108,9 @@ impl RemoteService {
             Some(modules) => modules,
             None => session.module_paths().await?,
         };
+        let named = with_module_paths(&session.request.manifest, &modules);
+        check_known_plugins(&named, local.settled().strict, &*session.reporter())
+            .map_err(|error| session.failed(&error))?;
         let specs = spec::build_specs(&session.request.manifest, &local, &modules)
             .map_err(|error| session.failed(&error))?;
         let key = self.trusted_key.as_deref().map(VerifyingKey::read).transpose();

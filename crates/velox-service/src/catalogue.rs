@@ -163,14 +163,15 @@ fn plugin(known: &KnownPlugin, released: &[(String, String)], major: Option<u64>
         (None, _) if known.status == PluginStatus::Deprecated => return None,
         (None, _) => known.module_path(),
     };
+    let always_included = catalogue::ALWAYS_INCLUDED.contains(&known.module.as_str());
     Some(CataloguePlugin {
         name: known.name.clone(),
-        size: catalogue::plugin_size(&module),
+        size: catalogue::plugin_size(&module).filter(|_| !always_included),
         module,
         status: Some(known.status.word().to_owned()),
         description: known.description.clone(),
         documentation: known.documentation(),
-        always_included: catalogue::ALWAYS_INCLUDED.contains(&known.module.as_str()),
+        always_included,
         replaced_by: known.replaced_by.clone(),
         version: inside.map(|(_, version)| version.clone()),
     })

@@ -87,7 +87,7 @@ pub(super) fn human_size(bytes: u64) -> String {
         unit += 1;
     }
     let name = UNITS.get(unit).copied().unwrap_or_default();
-    if unit == 0 { format!("{bytes} {name}") } else { format!("{rest:.1} {name}") }
+    if unit < 2 { format!("{rest:.0} {name}") } else { format!("{rest:.1} {name}") }
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
     fn human_sizes() {
         assert_eq!(human_size(0), "0 bytes");
         assert_eq!(human_size(999), "999 bytes");
-        assert_eq!(human_size(1000), "1.0 kB");
+        assert_eq!(human_size(1000), "1 kB");
         assert_eq!(human_size(57_234_123), "57.2 MB");
         assert_eq!(human_size(999_960_000), "1.0 GB");
     }

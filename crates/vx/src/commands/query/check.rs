@@ -1,6 +1,5 @@
 use std::path::Path;
 
-use indicatif::HumanBytes;
 use serde_json::json;
 use velox_manifest::{Diagnostic, Level, SourceFile, catalogue};
 use velox_query::{CheckReport, Finding, RR_CONFIG_FILE_NAME, RrConfig};
@@ -66,7 +65,7 @@ fn render(checked: &CheckReport, source: Option<&SourceFile>) -> String {
         }
         if let (Some(report), false) = (rr_config.reports.first(), rr_config.unused.is_empty()) {
             let plugin = |(name, module): &(String, String)| match catalogue::plugin_size(module) {
-                Some(bytes) => format!("{name} (about {})", HumanBytes(bytes)),
+                Some(bytes) => format!("{name} (about {:.1} MB)", bytes as f64 / 1e6),
                 None => name.clone(),
             };
             let plugins = rr_config.unused.iter().map(plugin).collect::<Vec<_>>().join(", ");

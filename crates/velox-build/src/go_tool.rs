@@ -9,7 +9,7 @@ use velox_manifest::GoTarget;
 
 use crate::{
     cache_directory::cache_directory,
-    compile::go_build::MAIN_PACKAGE,
+    compile::MAIN_PACKAGE,
     context::BuildTools,
     error::Error,
     event::{Event, Note, Phase, phase},

@@ -15,10 +15,7 @@ use velox_manifest::Diagnostic;
 use crate::{
     atomic_file::write_text,
     cache_directory::cache_directory,
-    compile::{
-        go_build::{MAIN_PACKAGE, build_flags},
-        key,
-    },
+    compile::{MAIN_PACKAGE, go_build::build_flags, key},
     context::{BuildContext, BuildTools},
     error::Error,
     lock::Lock,

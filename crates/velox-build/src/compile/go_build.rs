@@ -9,6 +9,7 @@ use std::{
 use velox_manifest::{Diagnostic, Origin};
 
 use super::{
+    MAIN_PACKAGE,
     progress::{CompileProgress, TargetProgress, is_package_name},
     source_lines::SourceLines,
 };
@@ -25,9 +26,6 @@ use crate::{
     toolchain::{ModuleMode, Toolchain},
     workspace::{Workspace, plugins_go::import_name},
 };
-
-/// RoadRunner's main package in the workspace.
-pub(crate) const MAIN_PACKAGE: &str = "./cmd/rr";
 
 /// Compiles the workspace for one target. Returns the path of the binary in the workspace.
 pub(crate) async fn go_build(

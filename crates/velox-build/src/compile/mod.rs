@@ -9,3 +9,6 @@ pub(crate) mod progress;
 mod source_lines;
 pub(crate) mod suggestion;
 pub(crate) mod verify;
+
+/// RoadRunner's main package in the workspace.
+pub(crate) const MAIN_PACKAGE: &str = "./cmd/rr";

@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::go_build::MAIN_PACKAGE;
+use super::MAIN_PACKAGE;
 use crate::{
     context::BuildContext,
     event::{Event, Phase, Reporter},

@@ -594,11 +594,8 @@ fn leased(connection: &Connection, id: BuildId, token: &str) -> Result<BuildRow,
 
 fn count(connection: &Connection, state: BuildState) -> Result<u64, StoreError> {
     let text = match state {
-        // With the condition of the partial index, without which SQLite reads all builds.
-        BuildState::Queued => {
-            "SELECT count(*) FROM builds WHERE state IN ('queued', 'running') AND state = 'queued'"
-        }
-        _ => "SELECT count(*) FROM builds WHERE state IN ('queued', 'running') AND state = 'running'",
+        BuildState::Queued => "SELECT count(*) FROM builds WHERE state = 'queued'",
+        _ => "SELECT count(*) FROM builds WHERE state = 'running'",
     };
     Ok(connection.prepare_cached(text)?.query_row([], |row| row.get(0))?)
 }
@@ -611,10 +608,8 @@ fn positions(connection: &Connection) -> Result<QueuePositions, StoreError> {
     let waiting = waiting.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
     let waiting: Vec<(String, String)> = waiting.collect::<Result<_, _>>()?;
     let named = |(tenant, id): (String, String)| Some((tenant, id.parse().ok()?));
-    let mut running = connection.prepare_cached(
-        "SELECT tenant, count(*) FROM builds WHERE state IN ('queued', 'running') AND state = 'running'
-         GROUP BY tenant",
-    )?;
+    let mut running = connection
+        .prepare_cached("SELECT tenant, count(*) FROM builds WHERE state = 'running' GROUP BY tenant")?;
     let running = running.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(QueuePositions::new(waiting.into_iter().filter_map(named), running.collect::<Result<_, _>>()?))
 }
@@ -769,9 +764,7 @@ fn expire(connection: &Connection, now: i64) -> Result<Vec<Build>, StoreError> {
 /// Queues the builds that were running in the previous process again.
 fn recover(connection: &Connection) -> Result<u64, StoreError> {
     let mut recovered = 0;
-    while let Some(mut row) =
-        one(connection, "WHERE state IN ('queued', 'running') AND state = 'running' LIMIT 1", [])?
-    {
+    while let Some(mut row) = one(connection, "WHERE state = 'running' LIMIT 1", [])? {
         row.put_back(connection, "the service restarted; the build is queued again")?;
         recovered += 1;
     }

@@ -178,9 +178,15 @@ impl TargetProgress<'_> {
 
     /// Counts the packages to compile, if the build runs long enough. `flags` are those of the build.
     pub(super) async fn count(&self, go: &Toolchain, flags: &[String], directory: &Path) {
-        tokio::select! {
-            () = self.compiled.cancelled() => return,
-            () = tokio::time::sleep(COUNT_DELAY) => {}
+        loop {
+            tokio::select! {
+                () = self.compiled.cancelled() => return,
+                () = tokio::time::sleep(COUNT_DELAY) => {}
+            }
+            // Until a package is printed, it may be that only the linker runs.
+            if self.all.state().targets.get(self.index).is_some_and(|target| !target.printed.is_empty()) {
+                break;
+            }
         }
         let go = go.until(&self.compiled);
         let mut arguments = vec!["list", "-e", "-deps", MISSING_PACKAGES];

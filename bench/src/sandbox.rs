@@ -3,13 +3,14 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use anyhow::{Context, Result, bail};
 
 use crate::proxy::BenchProxy;
 
-/// A user's machine: a home, caches, a working directory and an environment. Removed when dropped.
+/// A user's machine: a home, caches, a working directory and an environment. Discarded when dropped.
 pub(crate) struct Sandbox {
     directory: PathBuf,
     goproxy: String,
@@ -19,7 +20,7 @@ impl Sandbox {
     /// Creates an empty sandbox.
     pub(crate) fn fresh(directory: PathBuf, proxy: &BenchProxy) -> Result<Self> {
         let sandbox = Self { directory, goproxy: proxy.goproxy() };
-        sandbox.clear()?;
+        discard(&sandbox.directory)?;
         for name in ["home", "modules", "builds", "cache", "tmp", "work"] {
             let path = sandbox.directory.join(name);
             fs::create_dir_all(&path).with_context(|| format!("failed to create {}", path.display()))?;
@@ -76,30 +77,26 @@ impl Sandbox {
 
     /// Saves the current state for [`restore`](Self::restore).
     pub(crate) fn keep(&self) -> Result<()> {
-        remove(&self.kept())?;
+        discard(&self.kept())?;
         copy(&self.directory, &self.kept())
     }
 
     /// Restores the saved state, at the same paths, which caches refer to.
     pub(crate) fn restore(&self) -> Result<()> {
-        self.clear()?;
+        discard(&self.directory)?;
         copy(&self.kept(), &self.directory)
     }
 
     fn kept(&self) -> PathBuf {
         self.directory.with_extension("kept")
     }
-
-    fn clear(&self) -> Result<()> {
-        remove(&self.directory)
-    }
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
         // The next benchmark removes leftovers.
-        let _ = self.clear();
-        let _ = remove(&self.kept());
+        let _ = discard(&self.directory);
+        let _ = discard(&self.kept());
     }
 }
 
@@ -112,12 +109,23 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a tree, read-only directories included.
-pub(crate) fn remove(directory: &Path) -> Result<()> {
-    let missing = |result: io::Result<()>| match result {
+/// Renames a tree, to be removed with its parent directory when the benchmark ends: for minutes after the removal of many
+/// files, ext4 searches for inodes that were not deleted recently whenever it creates one, which takes up to 20 s of a build.
+fn discard(directory: &Path) -> Result<()> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let to = directory.with_file_name(format!("discarded-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+    missing(fs::rename(directory, &to)).with_context(|| format!("failed to rename {}", directory.display()))
+}
+
+fn missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
-    };
+    }
+}
+
+/// Removes a tree, read-only directories included.
+pub(crate) fn remove(directory: &Path) -> Result<()> {
     missing(fs::remove_dir_all(directory))
         .or_else(|_| writable(directory).and_then(|()| missing(fs::remove_dir_all(directory))))
         .with_context(|| format!("failed to remove {}", directory.display()))

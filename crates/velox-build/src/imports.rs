@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, io, path::Path};
 
 use velox_gomod::{
     modfile::{GoMod, Require},
-    module::split_path_version,
+    module::without_major,
 };
 use velox_manifest::GoTarget;
 
@@ -130,7 +130,7 @@ fn plugins_created_in(source: &str) -> Vec<String> {
     import_declarations(source)
         .into_iter()
         .filter(|(name, path)| {
-            let path = split_path_version(path).map_or(path.as_str(), |(prefix, _)| prefix);
+            let path = without_major(path);
             is_created(name.as_deref().unwrap_or_else(|| path.rsplit('/').next().unwrap_or_default()))
         })
         .map(|(_, path)| path)

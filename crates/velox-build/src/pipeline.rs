@@ -355,14 +355,13 @@ async fn check_release(
 ) -> Result<(), Error> {
     let cache = ModCache::new(&tools.go.settings().gomodcache);
     let release = ReleaseModules::cached(cache, lock);
-    let sums = lock.sums()?;
     let mut unread = context.requested.unread_go_mods(lock, release.as_ref());
     // What one requires may have to be read, too.
     let is_offline = context.request.options.is_offline();
     while let Some(fetcher) = tools.fetcher.as_ref().filter(|_| !unread.is_empty() && !is_offline) {
         let requests = unread.iter().filter(|module| !fetcher.needs_go(&module.path));
         fetcher
-            .fetch_go_mods(requests.map(|it| DownloadRequest::with_sums(&sums, it.clone())).collect())
+            .fetch_go_mods(requests.map(|it| DownloadRequest::with_sums(&lock.go_sum, it.clone())).collect())
             .await;
         let rest = context.requested.unread_go_mods(lock, release.as_ref());
         if rest.iter().all(|module| unread.contains(module)) {

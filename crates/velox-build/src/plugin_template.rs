@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use velox_gomod::module::{self, ModuleVersion, split_path_version};
+use velox_gomod::module::{self, ModuleVersion, major_suffix, without_major};
 use velox_manifest::catalogue;
 
 use crate::error::Error;
@@ -137,9 +137,7 @@ impl PluginTemplate {
     /// The RoadRunner is too old.
     pub fn for_release(self, roadrunner: &str, plugins: &[ModuleVersion]) -> Result<Self, Error> {
         let find = |base: &str| {
-            let has_base = |plugin: &&ModuleVersion| {
-                split_path_version(&plugin.path).is_some_and(|(prefix, _)| prefix == base)
-            };
+            let has_base = |plugin: &&ModuleVersion| without_major(&plugin.path) == base;
             plugins.iter().find(has_base).cloned().ok_or_else(|| {
                 Error::configuration(format!("RoadRunner {roadrunner} has no plugin {base}"))
                     .help("select a release with --roadrunner")
@@ -158,7 +156,7 @@ impl PluginTemplate {
 
     /// The major version of RoadRunner's own plugins.
     fn plugin_major(&self) -> u64 {
-        let suffix = split_path_version(&self.logger.path).map_or("", |(_, suffix)| suffix);
+        let suffix = major_suffix(&self.logger.path);
         suffix.trim_start_matches("/v").parse().unwrap_or(1)
     }
 

@@ -158,7 +158,7 @@ impl<'a> RemoteBuild<'a> {
                 None => adopted = Some(lock),
                 Some(first) => {
                     first.adopt_targets(&lock);
-                    first.go_sum = union(&first.go_sum, &lock.go_sum);
+                    first.go_sum.merge(lock.go_sum);
                 }
             }
         }
@@ -291,13 +291,6 @@ fn reference(manifest: &Manifest, name: &str) -> Option<String> {
 }
 
 /// The lines of both, sorted and without duplicates.
-fn union(one: &str, other: &str) -> String {
-    let mut lines: Vec<&str> = one.lines().chain(other.lines()).collect();
-    lines.sort_unstable();
-    lines.dedup();
-    lines.into_iter().map(|line| format!("{line}\n")).collect()
-}
-
 /// A line diff of two go.mod files.
 fn differences(here: &str, there: &str) -> Vec<String> {
     let lacks = |text: &str, line: &str| !text.lines().any(|other| other.trim() == line.trim());

@@ -393,7 +393,7 @@ async fn graph(
     }
     let workspace = Workspace::empty(tools.scratch.path().join("graph"))?;
     workspace.write("go.mod", &lock.go_mod)?;
-    workspace.write("go.sum", &lock.go_sum)?;
+    workspace.write("go.sum", &lock.go_sum.to_string())?;
     for (module, directory) in &directories {
         workspace.add_replacement(module, directory)?;
     }

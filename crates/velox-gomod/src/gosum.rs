@@ -49,9 +49,13 @@ impl GoSum {
     }
 
     /// The checksums of a module's zip, or of its go.mod with `VERSION/go.mod`; normally at most one.
-    pub fn get(&self, path: &str, version: &str) -> impl Iterator<Item = &str> {
-        let module = ModuleVersion { path: path.to_owned(), version: version.to_owned() };
-        self.sums.get(&module).into_iter().flatten().map(String::as_str)
+    pub fn get(&self, path: &str, version: &str) -> impl Iterator<Item = &str> + use<'_> {
+        self.of(&ModuleVersion { path: path.to_owned(), version: version.to_owned() })
+    }
+
+    /// As [`get`](Self::get), for one of the [`modules`](Self::modules) of another go.sum.
+    pub fn of(&self, module: &ModuleVersion) -> impl Iterator<Item = &str> + use<'_> {
+        self.sums.get(module).into_iter().flatten().map(String::as_str)
     }
 
     /// The modules, and the go.mod files as `VERSION/go.mod`, that have a checksum.

@@ -24,17 +24,12 @@ impl fmt::Display for ModuleVersion {
 impl Ord for ModuleVersion {
     /// By path, then by version precedence, then by the suffix after a slash.
     fn cmp(&self, other: &Self) -> Ordering {
-        let split = |version: &str| -> (String, String) {
-            version.find('/').map_or((version.to_owned(), String::new()), |at| {
-                let (version, file) = version.split_at(at);
-                (version.to_owned(), file.to_owned())
-            })
-        };
+        fn split(version: &str) -> (&str, &str) {
+            version.split_at(version.find('/').unwrap_or(version.len()))
+        }
         self.path.cmp(&other.path).then_with(|| {
             let (one, other) = (split(&self.version), split(&other.version));
-            semver::compare(&one.0, &other.0)
-                .then_with(|| one.1.cmp(&other.1))
-                .then_with(|| one.0.cmp(&other.0))
+            semver::compare(one.0, other.0).then_with(|| one.1.cmp(other.1)).then_with(|| one.0.cmp(other.0))
         })
     }
 }
@@ -253,6 +248,18 @@ pub fn split_path_version(path: &str) -> Option<(&str, &str)> {
     let (prefix, suffix) = path.split_at_checked(at - 2)?;
     let number = suffix.get(2..)?;
     (!number.contains('.') && !number.starts_with('0') && number != "1").then_some((prefix, suffix))
+}
+
+/// A module path without its major version suffix; the path itself if the suffix is invalid.
+#[must_use]
+pub fn without_major(path: &str) -> &str {
+    split_path_version(path).map_or(path, |(base, _)| base)
+}
+
+/// The major version suffix of a module path (`/v2`); empty without a valid one.
+#[must_use]
+pub fn major_suffix(path: &str) -> &str {
+    split_path_version(path).map_or("", |(_, suffix)| suffix)
 }
 
 fn split_gopkg_in(path: &str) -> Option<(&str, &str)> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{BuildRequest, Error, QuerySession, Reporter, RoadRunnerRelease};
-use velox_gomod::{module::split_path_version, semver};
+use velox_gomod::{module::major_suffix, semver};
 use velox_manifest::{Spanned, catalogue};
 
 /// The major version of RoadRunner's own plugins among `plugins`, module paths with versions.
@@ -36,7 +36,7 @@ pub(crate) async fn release_at(
 /// The major version in the suffix of the path, else that of the version.
 pub(crate) fn major(path: &str, version: &str) -> u64 {
     let digits = |text: &str| text.trim_start_matches(['/', '.', 'v']).parse().ok();
-    let suffix = split_path_version(path).map_or("", |(_, suffix)| suffix);
+    let suffix = major_suffix(path);
     digits(suffix).or_else(|| digits(semver::major(version)?)).unwrap_or(0)
 }
 

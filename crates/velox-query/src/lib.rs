@@ -78,13 +78,7 @@ pub use upgrade::{PluginUpgrade, UpgradePlan, UpgradeStep, plan_upgrade};
 pub use verify::{BinaryDifference, BuildVerification, DifferenceKind, RecordedBinary, read_lock};
 pub use why::{ModuleRequirement, Requirer, Why};
 
-use velox_gomod::module::split_path_version;
-
-/// A module path without its major version suffix.
-#[must_use]
-pub fn without_major(module: &str) -> &str {
-    split_path_version(module).map_or(module, |(base, _)| base)
-}
+pub use velox_gomod::module::without_major;
 
 /// The last element of a module path, without its major version suffix.
 fn last_part(module: &str) -> &str {

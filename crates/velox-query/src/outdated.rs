@@ -7,7 +7,7 @@ use velox_build::{
     BuildRequest, Error, ErrorKind, MajorVersions, QuerySession, Reporter, RoadRunnerRelease, VersionSubject,
     Versions, locked_versions,
 };
-use velox_gomod::{module::split_path_version, pseudo::is_pseudo_version, semver};
+use velox_gomod::{module::major_suffix, pseudo::is_pseudo_version, semver};
 use velox_manifest::{Origin, VersionConstraint, catalogue};
 
 use crate::{
@@ -227,7 +227,7 @@ impl AvailableVersions {
         let is_tag = semver::is_valid(&self.requested);
         let version = self.locked.as_ref().filter(|_| !is_tag).unwrap_or(&self.requested);
         fn suffix(module: &str) -> &str {
-            split_path_version(module).map(|(_, suffix)| suffix).unwrap_or_default()
+            major_suffix(module)
         }
         let is_same = |major: &&MajorVersions| match suffix(&self.module) {
             "" => major.module == self.module,

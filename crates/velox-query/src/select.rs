@@ -1,7 +1,7 @@
 //! Plugin selectors: `http`, `acme/http@main`, `github.com/acme/http/v2@v2.1.0`.
 
 use velox_build::{Error, MajorVersions, QuerySession, RoadRunnerRelease, VersionSubject, Versions};
-use velox_gomod::{module::split_path_version, semver};
+use velox_gomod::{module::major_suffix, semver};
 use velox_manifest::{
     Diagnostic, VersionConstraint,
     catalogue::{self, KnownPlugin},
@@ -121,7 +121,7 @@ impl PluginSelector {
     }
 
     fn has_major(&self) -> bool {
-        split_path_version(&self.path).is_some_and(|(_, suffix)| !suffix.is_empty())
+        !major_suffix(&self.path).is_empty()
     }
 
     fn select(&self, module: String, reference: &str) -> SelectedPlugin {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use velox_gomod::module::split_path_version;
+use velox_gomod::module::without_major;
 use velox_manifest::{
     GoTarget,
     catalogue::{self, KnownPlugin, PluginGroup, PluginStatus},
@@ -132,9 +132,11 @@ fn groups(roadrunner: &str, released: &[(String, String)]) -> Vec<CatalogueGroup
         .collect();
     let others: Vec<CataloguePlugin> = released
         .iter()
-        .filter(|(module, _)| catalogue::find(module).is_none_or(|known| known.module != base(module)))
+        .filter(|(module, _)| {
+            catalogue::find(module).is_none_or(|known| known.module != without_major(module))
+        })
         .map(|(module, version)| CataloguePlugin {
-            name: base(module).rsplit('/').next().unwrap_or_default().to_owned(),
+            name: without_major(module).rsplit('/').next().unwrap_or_default().to_owned(),
             module: module.clone(),
             status: None,
             description: "Part of this RoadRunner".to_owned(),
@@ -154,7 +156,7 @@ fn groups(roadrunner: &str, released: &[(String, String)]) -> Vec<CatalogueGroup
 /// A known plugin; `None` if no version of it works with the release, whose plugins have the major version
 /// `major`. Deprecated plugins work with the releases that contain them.
 fn plugin(known: &KnownPlugin, released: &[(String, String)], major: Option<u64>) -> Option<CataloguePlugin> {
-    let inside = released.iter().find(|(module, _)| base(module) == known.module);
+    let inside = released.iter().find(|(module, _)| without_major(module) == known.module);
     let module = match (inside, major) {
         (Some((module, _)), _) => module.clone(),
         (None, Some(major)) if known.status == PluginStatus::Supported => {
@@ -175,11 +177,6 @@ fn plugin(known: &KnownPlugin, released: &[(String, String)], major: Option<u64>
         replaced_by: known.replaced_by.clone(),
         version: inside.map(|(_, version)| version.clone()),
     })
-}
-
-/// A module path without its major version suffix.
-pub(crate) fn base(module: &str) -> &str {
-    split_path_version(module).map_or(module, |(base, _)| base)
 }
 
 #[cfg(test)]

@@ -54,11 +54,10 @@ pub(crate) fn of(
         field(value);
     }
     // Only the sums of compiled modules: go.sum grows with every target.
-    let sums = lock.sums()?;
     let locked = lock.targets.get(variant).cloned().unwrap_or_default();
     for module in lock.zips(&[&locked])? {
         field(&format!("{} {}", module.path, module.version));
-        sums.get(&module.path, &module.version).for_each(&mut field);
+        lock.go_sum.get(&module.path, &module.version).for_each(&mut field);
     }
     for (name, directory) in replaced {
         field(name);

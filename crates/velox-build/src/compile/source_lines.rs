@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use velox_gomod::{
-    module::{ModuleVersion, escape_path, escape_version, split_path_version},
+    module::{ModuleVersion, escape_path, escape_version, without_major},
     pseudo,
 };
 use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement};
@@ -109,7 +109,7 @@ fn page(
     plugin: Option<&Plugin>,
     manifest: &Manifest,
 ) -> Option<String> {
-    let base = split_path_version(&module.path).map_or(module.path.as_str(), |(base, _)| base);
+    let base = without_major(&module.path);
     let configured = plugin.and_then(|plugin| match &plugin.origin {
         Origin::GitHub { owner, repository, folder } => {
             let path = format!("{}/{}", owner.value, repository.value);

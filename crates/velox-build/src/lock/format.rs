@@ -27,6 +27,7 @@ const HEADER: &str = "\
 # Commit it; `vx lock` makes it anew, and `vx lock --upgrade` with the newest that the refs name.
 ";
 
+/// Of any format.
 #[derive(Deserialize)]
 struct FormatHeader {
     format: u32,
@@ -35,8 +36,7 @@ struct FormatHeader {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LockDocument {
-    #[serde(rename = "format")]
-    _format: u32,
+    format: u32,
     #[serde(default)]
     settings: Vec<String>,
     roadrunner: LockedRoadRunner,
@@ -118,16 +118,19 @@ impl Lock {
                 vec![format!("{line:>5} | {shown}"), format!("      | {:>width$}", "^", width = column + 1)];
             failed
         };
-        // First the format alone: a newer one may have other keys.
-        let FormatHeader { format } = toml_edit::de::from_str(text).map_err(&located)?;
+        let file: Result<LockDocument, _> = toml_edit::de::from_str(text);
+        // A newer format may have other keys.
+        let format = match &file {
+            Ok(file) => file.format,
+            Err(_) => toml_edit::de::from_str(text).map_or(FORMAT, |FormatHeader { format }| format),
+        };
         if format > FORMAT {
             return Err(Error::configuration(format!(
                 "{name} has format {format}, but this vx supports formats up to {FORMAT}"
             ))
             .help("it was written by a newer vx: upgrade vx, or recreate it with `vx lock`"));
         }
-        let file: LockDocument = toml_edit::de::from_str(text).map_err(&located)?;
-        file.lock().map_err(wrong)
+        file.map_err(located)?.lock().map_err(wrong)
     }
 }
 
@@ -184,6 +187,7 @@ impl LockDocument {
             .iter()
             .map(|text| sum(text).ok_or_else(|| format!("expected `os/arch h1:SUM`, found `{text}`")))
             .collect::<Result<_, _>>()?;
+        let go_sum = GoSum::parse(&go_sum).map_err(|error| format!("invalid go.sum: {error}"))?;
         let lock = Lock {
             go_version,
             toolchain,
@@ -210,7 +214,6 @@ impl Lock {
         }
         let go_mod = GoMod::parse(&self.go_mod)
             .map_err(|error| format!("line {} of go.mod: {}", error.line, error.message))?;
-        GoSum::parse(&self.go_sum).map_err(|error| format!("invalid go.sum: {error}"))?;
         // Local replacements are copied into the workspace; a lock must not refer to other directories.
         for Replace { old_path, new_path, .. } in
             go_mod.replace.iter().filter(|new| new.new_version.is_none())
@@ -330,7 +333,7 @@ impl fmt::Display for Lock {
                 self.toolchain.iter().map(|(platform, sum)| format!("{platform} {sum}")).collect();
             writeln!(f, "toolchain = {}", list(&sums))?;
         }
-        writeln!(f, "mod = {}\nsum = {}", block(&self.go_mod), block(&self.go_sum))
+        writeln!(f, "mod = {}\nsum = {}", block(&self.go_mod), block(&self.go_sum.to_string()))
     }
 }
 
@@ -437,7 +440,7 @@ mod tests {
                  replace {http} => ./replace/http\n\n\
                  replace github.com/roadrunner-server/informer/v5 => github.com/acme/informer v0.0.1\n"
             ),
-            go_sum: "a.b/c v1.0.0 h1:x=\n".into(),
+            go_sum: GoSum::parse("a.b/c v1.0.0 h1:x=\n").unwrap(),
         }
     }
 

@@ -41,8 +41,8 @@ pub struct Lock {
     pub targets: BTreeMap<TargetVariant, LockedTarget>,
     /// The complete go.mod.
     pub go_mod: String,
-    /// The complete go.sum.
-    pub go_sum: String,
+    /// The complete go.sum: the checksums of all modules.
+    pub go_sum: GoSum,
 }
 
 /// RoadRunner in a [`Lock`].
@@ -198,15 +198,6 @@ impl Lock {
     /// The expected sum of the Go toolchain for this machine, if known.
     pub(crate) fn toolchain_sum(&self) -> Option<&str> {
         self.toolchain.get(&GoTarget::host().to_string()).map(String::as_str)
-    }
-
-    /// The checksums of all modules.
-    ///
-    /// # Errors
-    /// The lock has an invalid go.sum.
-    pub fn sums(&self) -> Result<GoSum, Error> {
-        GoSum::parse(&self.go_sum)
-            .map_err(|error| Error::build(format!("failed to parse the lock's go.sum: {error}")))
     }
 
     pub(crate) fn go_mod(&self) -> Result<GoMod, Error> {

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, OnceCell},
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     path::PathBuf,
 };
 
@@ -10,7 +10,7 @@ use velox_fetch::modcache::ModCache;
 use velox_gomod::{
     gosum::GoSum,
     modfile::{GoMod, Require},
-    module::{ModuleVersion, split_path_version},
+    module::{ModuleVersion, without_major},
     semver,
 };
 use velox_manifest::Manifest;
@@ -57,7 +57,6 @@ pub(super) struct ReleaseComparison<'a> {
     manifest: &'a Manifest,
     local: &'a LocalDirectives,
     release: &'a ReleaseModules,
-    sums: &'a GoSum,
     /// Read only if the release doesn't explain everything.
     required: OnceCell<RequiredModules<'a>>,
     /// Whether an answer depends on a go.mod that is not in the cache.
@@ -68,7 +67,6 @@ impl<'a> ReleaseComparison<'a> {
     pub(super) fn new(
         lock: &'a Lock,
         go_mod: &'a GoMod,
-        sums: &'a GoSum,
         manifest: &'a Manifest,
         local: &'a LocalDirectives,
         release: &'a ReleaseModules,
@@ -76,7 +74,6 @@ impl<'a> ReleaseComparison<'a> {
         Self {
             lock,
             go_mod,
-            sums,
             manifest,
             local,
             release,
@@ -109,7 +106,7 @@ impl<'a> ReleaseComparison<'a> {
 
     /// The lines of go.sum for modules that nothing requires, one sentence each.
     pub(super) fn unused_sums(&self) -> Vec<String> {
-        let lines = self.sums.modules().filter(|line| !self.is_used(line));
+        let lines = self.lock.go_sum.modules().filter(|line| !self.is_used(line));
         lines.map(|line| format!("go.sum: nothing requires {} {}", line.path, line.version)).collect()
     }
 
@@ -129,10 +126,8 @@ impl<'a> ReleaseComparison<'a> {
 
     fn sums_of(&self, is_kept: impl Fn(&ModuleVersion) -> bool) -> GoSum {
         let mut kept = GoSum::default();
-        for line in self.sums.modules().filter(|line| is_kept(line)) {
-            self.sums
-                .get(&line.path, &line.version)
-                .for_each(|sum| kept.insert(&line.path, &line.version, sum));
+        for line in self.lock.go_sum.modules().filter(|line| is_kept(line)) {
+            self.lock.go_sum.of(line).for_each(|sum| kept.insert(&line.path, &line.version, sum));
         }
         kept
     }
@@ -187,10 +182,10 @@ impl<'a> ReleaseComparison<'a> {
     fn other_sums(&self) -> Vec<String> {
         let release = &self.release.go_sum;
         let is_other = |line: &&ModuleVersion| {
-            let own: BTreeSet<&str> = release.get(&line.path, &line.version).collect();
-            !own.is_empty() && !self.sums.get(&line.path, &line.version).all(|sum| own.contains(sum))
+            release.of(line).next().is_some()
+                && !self.lock.go_sum.of(line).all(|sum| release.of(line).any(|own| own == sum))
         };
-        let lines = self.sums.modules().filter(is_other);
+        let lines = self.lock.go_sum.modules().filter(is_other);
         lines
             .map(|line| format!("go.sum: RoadRunner has another sum of {} {}", line.path, line.version))
             .collect()
@@ -202,8 +197,7 @@ impl<'a> ReleaseComparison<'a> {
 
     /// Whether the release has a sum of this, or go.mod names it.
     fn is_named(&self, line: &ModuleVersion) -> bool {
-        self.release.go_sum.get(&line.path, &line.version).next().is_some()
-            || self.is_listed(&module_of_sum(line))
+        self.release.go_sum.of(line).next().is_some() || self.is_listed(&module_of_sum(line))
     }
 
     /// Whether some go.mod requires a module at this version, or one that is not in the cache may.
@@ -229,11 +223,10 @@ impl<'a> ReleaseComparison<'a> {
     /// Whether the configuration may lead to earlier versions than those of the release
     /// (`GoModComposition::go_mod`).
     fn may_lower(&self) -> bool {
-        let base = |path: &str| split_path_version(path).map_or(path.to_owned(), |(base, _)| base.to_owned());
         let has = |setting: &str| self.lock.settings.iter().any(|known| known == setting);
         let is_below = |own: &Require| {
             self.lock.plugins.iter().any(|plugin| {
-                base(&plugin.module) == base(&own.path)
+                without_major(&plugin.module) == without_major(&own.path)
                     && semver::compare(&plugin.version, &own.version).is_lt()
             })
         };
@@ -267,7 +260,7 @@ impl<'a> ReleaseComparison<'a> {
 
     fn required(&self) -> &RequiredModules<'a> {
         self.required.get_or_init(|| {
-            let mut required = RequiredModules::of(self.roots(), self.sums, &self.release.cache);
+            let mut required = RequiredModules::of(self.roots(), &self.lock.go_sum, &self.release.cache);
             loop {
                 // Modules that the go command added because a package is imported.
                 let compiled = self.compiled();

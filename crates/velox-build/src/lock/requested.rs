@@ -153,8 +153,8 @@ impl RequestedVersions {
         lock: &Lock,
         compare: impl FnOnce(&ReleaseComparison<'_>) -> T,
     ) -> Option<T> {
-        let (go_mod, sums) = (lock.go_mod().ok()?, lock.sums().ok()?);
-        Some(compare(&ReleaseComparison::new(lock, &go_mod, &sums, &self.manifest, &self.local, release?)))
+        let go_mod = lock.go_mod().ok()?;
+        Some(compare(&ReleaseComparison::new(lock, &go_mod, &self.manifest, &self.local, release?)))
     }
 
     /// The sums that a lock of this configuration lacks.

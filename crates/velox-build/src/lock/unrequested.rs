@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use velox_gomod::{
     goversion::GoVersion,
     modfile::Replace,
-    module::{ModuleVersion, split_path_version},
+    module::{ModuleVersion, without_major},
     semver,
 };
 use velox_manifest::{
@@ -78,9 +78,8 @@ pub(crate) fn differences(
     }));
     found.extend(of_go(lock, manifest, release));
     found.extend(missing_sums(lock));
-    let Ok(sums) = lock.sums() else { return vec!["its go.sum is invalid".to_owned()] };
     if let Some(release) = release {
-        found.extend(ReleaseComparison::new(lock, &go_mod, &sums, manifest, local, release).differences());
+        found.extend(ReleaseComparison::new(lock, &go_mod, manifest, local, release).differences());
     }
     found
 }
@@ -88,7 +87,7 @@ pub(crate) fn differences(
 /// The lines of go.sum that verify what is compiled: without one, the go command stops, or trusts what a proxy sends.
 pub(super) fn missing_sums(lock: &Lock) -> Vec<String> {
     let targets: Vec<_> = lock.targets.values().collect();
-    let (Ok(sums), Ok(modules)) = (lock.sums(), lock.zips(&targets)) else { return Vec::new() };
+    let Ok(modules) = lock.zips(&targets) else { return Vec::new() };
     let lines = modules.into_iter().collect::<BTreeSet<_>>().into_iter().flat_map(
         |ModuleVersion { path, version }| {
             let go_mod = format!("{version}/go.mod");
@@ -96,7 +95,7 @@ pub(super) fn missing_sums(lock: &Lock) -> Vec<String> {
         },
     );
     lines
-        .filter(|line| sums.get(&line.path, &line.version).next().is_none())
+        .filter(|line| lock.go_sum.of(line).next().is_none())
         .map(|line| format!("the lock has no sum for {} {}", line.path, line.version))
         .collect()
 }
@@ -214,10 +213,6 @@ fn is_same_version(asked: &str, version: &str) -> bool {
 
 fn is_same_module(asked: &str, module: &str) -> bool {
     without_major(asked).eq_ignore_ascii_case(without_major(module))
-}
-
-fn without_major(module: &str) -> &str {
-    split_path_version(module).map_or(module, |(base, _)| base)
 }
 
 fn is_requested(replace: &Replace, lock: &Lock, manifest: &Manifest, local: &LocalDirectives) -> bool {

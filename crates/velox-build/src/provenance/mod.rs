@@ -121,12 +121,11 @@ fn statement(context: &BuildContext<'_>, lock: &Lock, subject: &[AttestedFile]) 
     let toolchain = json!({ "name": "go", "uri": format!("https://go.dev/dl/#{}", lock.go_version) });
     dependencies.push(toolchain);
     let targets: Vec<_> = context.variants.iter().filter_map(|variant| lock.targets.get(variant)).collect();
-    let sums = lock.sums()?;
     let mut modules = lock.zips(&targets)?;
     modules.sort();
     modules.dedup();
     for ModuleVersion { path, version } in &modules {
-        let sum = sums.get(path, version).find_map(hex_of_sum);
+        let sum = lock.go_sum.get(path, version).find_map(hex_of_sum);
         dependencies.push(match sum {
             Some(sum) => json!({ "uri": package_url(path, Some(version)), "digest": { "dirHash": sum } }),
             None => json!({ "uri": package_url(path, Some(version)) }),

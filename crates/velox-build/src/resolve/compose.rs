@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use velox_gomod::{
     modfile::{GoMod, Replace, Require},
-    module::{ModuleVersion, split_path_version},
+    module::{ModuleVersion, without_major},
     semver,
 };
 use velox_manifest::Dependencies;
@@ -144,9 +144,8 @@ impl Requirement {
 
 /// Whether a plugin is older than the release's version of it; majors have different module paths.
 fn is_below(plugin: &Requirement, release: &Require) -> bool {
-    let base =
-        |path: &str| split_path_version(path).map_or_else(|| path.to_owned(), |(base, _)| base.to_owned());
-    base(&plugin.path) == base(&release.path) && semver::compare(&plugin.version, &release.version).is_lt()
+    without_major(&plugin.path) == without_major(&release.path)
+        && semver::compare(&plugin.version, &release.version).is_lt()
 }
 
 #[cfg(test)]

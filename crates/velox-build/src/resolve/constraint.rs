@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use velox_gomod::{
-    module::{ModuleVersion, split_path_version},
+    module::{ModuleVersion, major_suffix},
     semver,
 };
 use velox_manifest::{VersionConstraint, catalogue::ROADRUNNER_MODULE};
@@ -131,7 +131,7 @@ fn version_source(
     let is_own = request.place.as_ref().is_some_and(|place| place.own);
     match (&request.module, &request.root) {
         (Some(ModuleVersion { path, .. }), _) => {
-            let major = split_path_version(path).map_or(1, |(_, suffix)| number_of_suffix(suffix));
+            let major = number_of_suffix(major_suffix(path));
             (Some(path.clone()), major..=major)
         }
         (None, Some(root)) => (Some(root.clone()), constraint.majors()),

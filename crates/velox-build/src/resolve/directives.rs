@@ -1,9 +1,9 @@
 //! `[[replaces]]`, `[[excludes]]` and `[[requires]]` that contradict the rest of a manifest, or have no effect.
 
-use velox_gomod::module::ModuleVersion;
+use velox_gomod::module::{ModuleVersion, without_major};
 use velox_manifest::{Diagnostic, ExcludeDirective, Manifest};
 
-use super::plugin::{ResolvedPlugin, without_major};
+use super::plugin::ResolvedPlugin;
 use crate::{
     error::{Error, ErrorKind},
     lock::Lock,

@@ -17,13 +17,13 @@ impl Resolver<'_> {
     /// Downloads `modules`, verified by the sums of the lock. Returns RoadRunner's source directory.
     pub(crate) async fn fetch(&self, lock: &Lock, modules: &[ModuleVersion]) -> Result<PathBuf, Error> {
         let cache = ModCache::new(&self.go.settings().gomodcache);
-        let sums = lock.sums()?;
-        let missing = missing(&cache, &sums, modules)?;
+        let sums = &lock.go_sum;
+        let missing = missing(&cache, sums, modules)?;
         if !missing.is_empty() {
             if self.request.options.is_offline() {
                 return Err(offline(&missing));
             }
-            let work = self.download_missing(&sums, missing);
+            let work = self.download_missing(sums, missing);
             phase(self.children.reporter.as_ref(), Phase::Fetch, work).await?;
         }
         cache.dir(&lock.roadrunner()).map_err(|error| Error::build(error.to_string()))

@@ -12,7 +12,7 @@ use velox_fetch::{
 };
 use velox_gomod::{
     modfile,
-    module::{ModuleVersion, path_major_matches, split_path_version},
+    module::{ModuleVersion, major_suffix, path_major_matches},
     modzip, pseudo, semver,
 };
 use velox_manifest::Project;
@@ -174,7 +174,7 @@ impl LocatedModule {
     /// (<https://go.dev/ref/mod#pseudo-versions>).
     pub(super) async fn version(&self) -> Result<String, ForgeError> {
         let prefix = tag_prefix(&self.folder);
-        let suffix = split_path_version(&self.path).map_or("", |(_, suffix)| suffix);
+        let suffix = major_suffix(&self.path);
         let fits = |version: &str| {
             semver::canonical(version).as_deref() == Some(version)
                 && !pseudo::is_pseudo_version(version)

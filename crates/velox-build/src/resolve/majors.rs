@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use velox_gomod::{module::split_path_version, semver};
+use velox_gomod::{module::major_suffix, semver};
 use velox_manifest::catalogue::ROADRUNNER_MODULE;
 
 /// RoadRunner's major versions were years, from this one on; v3 follows the last.
@@ -26,7 +26,7 @@ pub(crate) fn with_major(base: &str, major: u64) -> String {
 
 /// The sort key of a module path of any module.
 pub(super) fn rank(module: &str) -> (u8, u64) {
-    let major = split_path_version(module).map_or(1, |(_, suffix)| number_of_suffix(suffix));
+    let major = number_of_suffix(major_suffix(module));
     if module.starts_with(ROADRUNNER_MODULE) { roadrunner_rank(major) } else { (0, major) }
 }
 

@@ -13,7 +13,7 @@ use velox_fetch::{
 };
 use velox_gomod::{
     dirhash, modfile,
-    module::{ModuleVersion, split_path_version},
+    module::{ModuleVersion, major_suffix, without_major},
     semver,
 };
 use velox_manifest::{
@@ -135,7 +135,7 @@ enum DeclaredOwner {
 /// Compares the module path that a go.mod declares with the requested repository.
 fn module_owner(request: &ModuleRequest, declared: &str) -> DeclaredOwner {
     let Some(identity) = &request.identity else { return DeclaredOwner::Named };
-    let base = split_path_version(declared).map_or(declared, |(base, _)| base);
+    let base = without_major(declared);
     let parts = |path: &str| path.split_once('/').map(|(host, path)| (host.to_owned(), path.to_lowercase()));
     let (Some((host, named)), Some((declared_host, declared))) = (parts(identity), parts(base)) else {
         return DeclaredOwner::Unknown;
@@ -647,7 +647,7 @@ const MIN_SIMILARITY: f64 = 0.9;
 
 /// The module path of a known plugin that is similar to `module`.
 fn suggested_module(module: &str) -> Option<String> {
-    let base = split_path_version(module).map_or(module, |(base, _)| base);
+    let base = without_major(module);
     let is_similar =
         |plugin: &&catalogue::KnownPlugin| strsim::jaro_winkler(&plugin.module, base) >= MIN_SIMILARITY;
     let near = catalogue::nearest(base).into_iter().find(is_similar)?;
@@ -656,8 +656,8 @@ fn suggested_module(module: &str) -> Option<String> {
 
 /// `path` with the major suffix of another module path.
 fn with_suffix_of(path: &str, other: &str) -> String {
-    let base = split_path_version(path).map_or(path, |(base, _)| base);
-    let suffix = split_path_version(other).map_or("", |(_, suffix)| suffix);
+    let base = without_major(path);
+    let suffix = major_suffix(other);
     format!("{base}{suffix}")
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use velox_gomod::{
     modfile::{self, GoMod, Require},
-    module::{ModuleVersion, path_major_matches, split_path_version},
+    module::{ModuleVersion, major_suffix, path_major_matches, without_major},
     pseudo, semver,
 };
 use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Project, Spanned, catalogue::ALWAYS_INCLUDED};
@@ -85,7 +85,7 @@ fn replaced_module(plugin: &Plugin, manifest: &Manifest, declared: &str, replace
         // The module path can't be derived from an id.
         Origin::GitLab { project: Spanned { value: Project::Id(_), .. }, .. } => {}
         _ if declared == replacement => {
-            let suffix = split_path_version(declared).map_or("", |(_, suffix)| suffix);
+            let suffix = major_suffix(declared);
             return format!("{}{suffix}", plugin.identity(manifest));
         }
         _ => {}
@@ -96,7 +96,7 @@ fn replaced_module(plugin: &Plugin, manifest: &Manifest, declared: &str, replace
 /// The version of a replaced module in go.mod: the ref if it is a version of this major, else the zero
 /// pseudo-version, which doesn't affect minimal version selection.
 fn placeholder_version(module: &str, asked: &str) -> String {
-    let suffix = split_path_version(module).map_or("", |(_, suffix)| suffix);
+    let suffix = major_suffix(module);
     if semver::canonical(asked).as_deref() == Some(asked) && path_major_matches(asked, suffix) {
         return asked.to_owned();
     }
@@ -291,9 +291,4 @@ fn built_in<'a>(tree: &Path, release: &'a GoMod) -> Result<Vec<BuiltInPlugin<'a>
     let added = added.map(|require| BuiltInPlugin { require, in_code: false });
     let in_code = in_code.iter().filter_map(require).map(|require| BuiltInPlugin { require, in_code: true });
     Ok(added.chain(in_code).collect())
-}
-
-/// The module path without its major suffix.
-pub(super) fn without_major(module: &str) -> &str {
-    split_path_version(module).map_or(module, |(prefix, _)| prefix)
 }

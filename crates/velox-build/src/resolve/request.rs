@@ -4,12 +4,12 @@ use std::{ops::Range, path::PathBuf};
 
 use velox_fetch::download::DownloadRequest;
 use velox_gomod::{
-    module::{ModuleVersion, split_path_version},
+    module::{ModuleVersion, major_suffix, without_major},
     semver,
 };
 use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement, Spanned};
 
-use crate::{error::Error, lock::Lock};
+use crate::lock::Lock;
 
 /// The owner and name of RoadRunner's repository.
 const ROADRUNNER: (&str, &str) = ("roadrunner-server", "roadrunner");
@@ -54,16 +54,10 @@ pub(crate) struct PreviousResolution {
 }
 
 impl PreviousResolution {
-    pub(crate) fn new(
-        lock: &Lock,
-        module: ModuleVersion,
-        commit: Option<String>,
-        time: Option<i64>,
-    ) -> Result<Self, Error> {
-        let sums = lock.sums()?;
-        let sum = |version: &str| sums.get(&module.path, version).next().map(str::to_owned);
+    pub(crate) fn new(lock: &Lock, module: ModuleVersion, commit: Option<String>, time: Option<i64>) -> Self {
+        let sum = |version: &str| lock.go_sum.get(&module.path, version).next().map(str::to_owned);
         let (zip_sum, mod_sum) = (sum(&module.version), sum(&format!("{}/go.mod", module.version)));
-        Ok(Self { module, commit, time, zip_sum, mod_sum })
+        Self { module, commit, time, zip_sum, mod_sum }
     }
 }
 
@@ -135,7 +129,7 @@ impl ModuleRequest {
         let place = place_of(path, manifest);
         let own = place.as_ref().is_some_and(|place| place.own);
         // A replacement is often a repository without a major suffix: the tag determines it.
-        let has_suffix = split_path_version(path).is_some_and(|(_, suffix)| !suffix.is_empty());
+        let has_suffix = !major_suffix(path).is_empty();
         let module = if has_suffix || !semver::is_valid(reference) {
             has_suffix.then(|| ModuleVersion { path: path.to_owned(), version: reference.to_owned() })
         } else {
@@ -299,7 +293,7 @@ pub(crate) fn place_of_plugin(plugin: &Plugin, manifest: &Manifest) -> Option<Re
 
 /// The repository of a module path, derived from the path alone.
 fn place_of(module: &str, manifest: &Manifest) -> Option<RepositoryLocation> {
-    let path = split_path_version(module).map_or(module, |(prefix, _)| prefix);
+    let path = without_major(module);
     let (host, rest) = path.split_once('/')?;
     let is = |forge: &velox_manifest::Forge| forge.is_self_hosted() && forge.host() == host;
     let own_github = is(&manifest.github);

@@ -221,7 +221,7 @@ impl Resolver<'_> {
     /// The RoadRunner release, with the plugins it contains.
     pub(crate) async fn release(&self) -> Result<RoadRunnerRelease, Error> {
         let mut request = ModuleRequest::roadrunner(self.manifest);
-        request.known = self.known_roadrunner()?;
+        request.known = self.known_roadrunner();
         let resolved = self.sources().pin(std::slice::from_ref(&request)).await?;
         let roadrunner =
             resolved.first().ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
@@ -274,11 +274,11 @@ impl Resolver<'_> {
     /// The modules to resolve. Local directories are not among them.
     pub(super) fn asks(&self, manifest: &Manifest) -> Result<Vec<(ModuleOwner, ModuleRequest)>, Error> {
         let mut roadrunner = ModuleRequest::roadrunner(manifest);
-        roadrunner.known = self.known_roadrunner()?;
+        roadrunner.known = self.known_roadrunner();
         let mut requests = vec![(ModuleOwner::RoadRunner, roadrunner)];
         for (index, plugin) in manifest.plugins.iter().enumerate() {
             if let PluginSource::Remote(mut request) = PluginSource::new(plugin, manifest) {
-                request.known = self.known_plugin(&plugin.name.value)?;
+                request.known = self.known_plugin(&plugin.name.value);
                 requests.push((ModuleOwner::Plugin(index), *request));
             }
         }
@@ -312,34 +312,29 @@ impl Resolver<'_> {
     }
 
     /// RoadRunner in the previous lock, if the requested ref is unchanged.
-    fn known_roadrunner(&self) -> Result<Option<PreviousResolution>, Error> {
+    fn known_roadrunner(&self) -> Option<PreviousResolution> {
         let is_unchanged = |lock: &&Lock| {
             lock.roadrunner.from == self.asked.roadrunner
                 && !self.request.options.versions.upgrade.includes("roadrunner")
         };
-        let Some(lock) = self.previous.filter(is_unchanged) else { return Ok(None) };
+        let lock = self.previous.filter(is_unchanged)?;
         let LockedRoadRunner { commit, time, .. } = &lock.roadrunner;
-        PreviousResolution::new(lock, lock.roadrunner(), commit.clone(), Some(*time)).map(Some)
+        Some(PreviousResolution::new(lock, lock.roadrunner(), commit.clone(), Some(*time)))
     }
 
     /// A plugin in the previous lock, if the requested ref is unchanged. Its name may differ.
-    fn known_plugin(&self, name: &str) -> Result<Option<PreviousResolution>, Error> {
-        let Some(lock) = self.previous.filter(|_| !self.request.options.versions.upgrade.includes(name))
-        else {
-            return Ok(None);
-        };
+    fn known_plugin(&self, name: &str) -> Option<PreviousResolution> {
+        let lock = self.previous.filter(|_| !self.request.options.versions.upgrade.includes(name))?;
         let from = self.asked.plugins.get(name);
         let locked = lock.plugins.iter().find(|plugin| plugin.from.is_some() && plugin.from.as_ref() == from);
         // A raised plugin is resolved at its requested version again: it may no longer be raised.
         let raised = |module: &str| lock.raised.iter().find(|raised| raised.module == module);
-        locked
-            .and_then(|plugin| match raised(&plugin.module) {
-                None => Some((plugin.source()?, plugin.commit.clone())),
-                Some(RaisedPlugin { module, asked, .. }) => VersionConstraint::of(&plugin.asked)
-                    .map(|_| (ModuleVersion { path: module.clone(), version: asked.clone() }, None)),
-            })
-            .map(|(module, commit)| PreviousResolution::new(lock, module, commit, None))
-            .transpose()
+        let (module, commit) = locked.and_then(|plugin| match raised(&plugin.module) {
+            None => Some((plugin.source()?, plugin.commit.clone())),
+            Some(RaisedPlugin { module, asked, .. }) => VersionConstraint::of(&plugin.asked)
+                .map(|_| (ModuleVersion { path: module.clone(), version: asked.clone() }, None)),
+        })?;
+        Some(PreviousResolution::new(lock, module, commit, None))
     }
 
     /// The resolved plugins of the manifest, or the errors of all of them.
@@ -522,13 +517,13 @@ impl Resolver<'_> {
             lowered: Vec::new(),
             targets,
             go_mod: workspace.read("go.mod")?,
-            go_sum: workspace.read("go.sum")?,
+            go_sum: parse_go_sum(&workspace.read("go.sum")?)?,
             toolchain: self.toolchain_sums(&go_version),
             go_version,
         };
         // Those of earlier versions stay out of the lock.
         if let Some(sums) = self.asked.read_sums(self.modules(), &lock) {
-            lock.go_sum = sums.to_string();
+            lock.go_sum = sums;
         }
         Ok(lock)
     }
@@ -556,12 +551,11 @@ impl Resolver<'_> {
     ) -> Result<GoSum, Error> {
         let release = workspace.directory().join("go.sum");
         let text = fs::read_to_string(&release).unwrap_or_default();
-        let mut sums = GoSum::parse(&text)
-            .map_err(|error| Error::build(format!("failed to parse RoadRunner's go.sum: {error}")))?;
+        let mut sums = parse_go_sum(&text)?;
         if let Some(previous) = self.previous {
             // Others were added by hand, for a module that is required later.
             let used = self.asked.used_sums(self.modules(), previous);
-            sums.merge(used.map_or_else(|| previous.sums(), Ok)?);
+            sums.merge(used.unwrap_or_else(|| previous.go_sum.clone()));
         }
         for ResolvedModule { module, zip_sum, mod_sum, .. } in resolved {
             sums.insert(&module.path, &module.version, zip_sum);
@@ -670,6 +664,10 @@ fn newest_go_line<'a>(
         .rev()
         .max_by_key(|(line, _)| line.parse::<GoVersion>().ok())
         .map_or((None, &roadrunner.module.path), |(line, module)| (Some(line), module))
+}
+
+fn parse_go_sum(text: &str) -> Result<GoSum, Error> {
+    GoSum::parse(text).map_err(|error| Error::build(format!("failed to parse RoadRunner's go.sum: {error}")))
 }
 
 fn release(roadrunner: &ResolvedModule) -> Result<GoMod, Error> {

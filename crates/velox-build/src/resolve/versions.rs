@@ -12,7 +12,7 @@ use velox_fetch::{
     forge::ForgeTag,
 };
 use velox_gomod::{
-    module::{path_major_matches, split_path_version},
+    module::{major_suffix, path_major_matches, without_major},
     semver,
 };
 use velox_manifest::catalogue::{self, ROADRUNNER_MODULE};
@@ -133,7 +133,7 @@ pub(crate) struct MajorSearch {
 
 impl MajorSearch {
     pub(crate) fn new(subject: usize, path: &str) -> Self {
-        let suffix = split_path_version(path).map_or("", |(_, suffix)| suffix);
+        let suffix = major_suffix(path);
         Self::within(subject, path, number_of_suffix(suffix)..=u64::MAX)
     }
 
@@ -141,7 +141,7 @@ impl MajorSearch {
     pub(crate) fn within(subject: usize, path: &str, majors: RangeInclusive<u64>) -> Self {
         let (base, majors) = match is_gopkg_in(path) {
             true => (path, 1..=1),
-            false => (split_path_version(path).map_or(path, |(base, _)| base), majors),
+            false => (without_major(path), majors),
         };
         let (first, last) = (*majors.start().max(&1), *majors.end().max(&1));
         let end = first.saturating_add(MAJORS_AHEAD + 1).min(last.saturating_add(1));
@@ -253,7 +253,7 @@ pub(crate) fn candidate_paths(root: &str) -> Vec<String> {
 
 /// The versions that the proxies have of a module, over all its majors.
 pub(crate) async fn proxy_versions(fetcher: &Fetcher, module: &str) -> Versions {
-    let base = split_path_version(module).map_or(module, |(base, _)| base);
+    let base = without_major(module);
     let starts = match base {
         ROADRUNNER_MODULE => roadrunner_starts(),
         _ if is_gopkg_in(base) => vec![module.to_owned()],
@@ -284,7 +284,7 @@ pub(crate) async fn list_tags(
 }
 
 fn by_major(tags: &[ForgeTag], prefix: &str, module: &str) -> Versions {
-    let base = split_path_version(module).map_or(module, |(base, _)| base);
+    let base = without_major(module);
     let mut versions: Vec<&str> = tags
         .iter()
         .filter_map(|tag| tag.name.strip_prefix(prefix))
@@ -333,7 +333,7 @@ async fn list_by_go(
             Error::build(format!("failed to parse the output of `go list -m -versions`: {error}"))
                 .output(finished.stderr.clone())
         })?;
-        let suffix = split_path_version(&path).map_or("", |(_, suffix)| suffix).to_owned();
+        let suffix = major_suffix(&path).to_owned();
         let versions: Vec<String> =
             versions.into_iter().filter(|version| path_major_matches(version, &suffix)).collect();
         let result = match error {

@@ -290,7 +290,7 @@ impl SbomSource {
         commit: Option<&String>,
         module: &mut SbomModule,
     ) -> Result<(), Error> {
-        module.sum = self.lock.sums()?.get(&source.path, &source.version).next().map(str::to_owned);
+        module.sum = self.lock.go_sum.get(&source.path, &source.version).next().map(str::to_owned);
         let info = ModCache::new(&self.module_cache)
             .path(source, CacheFile::Info)
             .ok()

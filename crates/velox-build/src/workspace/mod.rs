@@ -47,7 +47,7 @@ impl Workspace {
         let registered = lock.plugins.iter().filter(|plugin| !plugin.built_in);
         let modules: Vec<&str> = registered.map(|plugin| plugin.module.as_str()).collect();
         self.write("go.mod", &lock.go_mod)?;
-        self.write("go.sum", &lock.go_sum)?;
+        self.write("go.sum", &lock.go_sum.to_string())?;
         self.write("container/plugins.go", &plugins_go::plugins_go(&modules))
     }
 

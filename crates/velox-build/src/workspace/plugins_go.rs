@@ -2,6 +2,7 @@ use std::fmt::Write as _;
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
+use velox_gomod::module::without_major;
 
 /// Generates `container/plugins.go`, the list of plugins. The linker sets its variable `record`, so that a build with another
 /// stamp compiles nothing.
@@ -36,7 +37,7 @@ pub(crate) fn plugins_go(modules: &[&str]) -> String {
 
 /// A Go identifier that only depends on the module path, and is recognizable in messages of the compiler.
 pub(crate) fn import_name(module: &str) -> String {
-    let base = velox_gomod::module::split_path_version(module).map_or(module, |(prefix, _)| prefix);
+    let base = without_major(module);
     let last: String = base
         .rsplit('/')
         .next()

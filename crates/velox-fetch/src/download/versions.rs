@@ -2,7 +2,7 @@ use serde::Deserialize;
 use url::Url;
 use velox_gomod::{
     modfile::GoMod,
-    module::{self, ModuleVersion, escape_path, escape_version, path_major_matches, split_path_version},
+    module::{self, ModuleVersion, escape_path, escape_version, major_suffix, path_major_matches},
     semver,
 };
 
@@ -28,7 +28,7 @@ impl Fetcher {
     ) -> Result<Option<(ModuleVersion, String)>, DownloadError> {
         let file = format!("@v/{}.info", escape_version(query)?);
         let Some(text) = self.inner.read_small(path, &file).await? else { return Ok(None) };
-        let suffix = split_path_version(path).map_or("", |(_, suffix)| suffix);
+        let suffix = major_suffix(path);
         let Ok(QueryInfo { version, time }) = serde_json::from_str(&text) else { return Ok(None) };
         let is_valid = module::check(path, &version).is_ok() && path_major_matches(&version, suffix);
         Ok(is_valid.then(|| (ModuleVersion { path: path.to_owned(), version }, time)))

@@ -212,7 +212,7 @@ mod tests {
 
     use jiff::Timestamp;
     use velox_build::{LockedReplacement, LockedRoadRunner};
-    use velox_gomod::module::ModuleVersion;
+    use velox_gomod::{gosum::GoSum, module::ModuleVersion};
     use velox_manifest::SourceFile;
 
     use super::*;
@@ -273,7 +273,7 @@ mod tests {
             lowered: Vec::new(),
             targets: BTreeMap::new(),
             go_mod: String::new(),
-            go_sum: String::new(),
+            go_sum: GoSum::default(),
         }
     }
 

@@ -110,12 +110,11 @@ pub(super) fn from_lock(binary: &RecordedBinary, lock: &Lock) -> Result<Option<B
         });
         expected.insert(path, selected.version + &replacement);
     }
-    let sums = lock.sums()?;
     for module in &info.deps {
         let path = &module.path;
         let locked = expected.remove(path).unwrap_or_default();
         let (compiled_path, version, sum) = compiled(module);
-        let locked_sum = version.and_then(|version| sums.get(compiled_path, version).next());
+        let locked_sum = version.and_then(|version| lock.go_sum.get(compiled_path, version).next());
         let first = differ(DifferenceKind::Module, path, &versions(module), &locked)
             .or_else(|| differ(DifferenceKind::Sum, compiled_path, sum, locked_sum.unwrap_or_default()));
         if first.is_some() {

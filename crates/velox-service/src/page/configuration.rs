@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, path::Path};
 
 use maud::{Markup, html};
 use velox_api::PluginSpec;
+use velox_gomod::module::without_major;
 use velox_manifest::{Diagnostic, Level, catalogue::KnownPlugin};
 use velox_query::{RrConfig, RrConfigPlugins, RrConfigReport};
 
 use super::{layout::code_spans, selection::Selection};
-use crate::catalogue::{PluginCatalogue, base};
+use crate::catalogue::PluginCatalogue;
 
 /// The maximum size of a configuration.
 const MAX_CONFIGURATION_BYTES: usize = 256 << 10;
@@ -63,7 +64,7 @@ impl ReadConfiguration {
 
     /// Selects the plugins, instead of those that were selected before.
     pub(super) fn select(&mut self, selection: &mut Selection, catalogue: &PluginCatalogue) {
-        let is_needed = |module: &str| self.plugins.iter().any(|known| known.module == base(module));
+        let is_needed = |module: &str| self.plugins.iter().any(|known| known.module == without_major(module));
         let offered = || catalogue.plugins().filter(|plugin| is_needed(&plugin.module));
         selection.plugins = offered()
             .filter(|plugin| !plugin.always_included)

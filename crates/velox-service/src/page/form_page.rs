@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 use url::form_urlencoded;
 use velox_api::{BuildSpec, Violation};
+use velox_gomod::module::without_major;
 use velox_manifest::catalogue;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     missing::MissingPlugins,
     selection::Selection,
 };
-use crate::catalogue::{CataloguePlugin, PluginCatalogue, base};
+use crate::catalogue::{CataloguePlugin, PluginCatalogue};
 
 /// The fields of the section that is collapsed by default.
 const ADVANCED_FIELDS: [&str; 11] = [
@@ -346,7 +347,7 @@ fn included_card(plugin: &CataloguePlugin) -> Markup {
 
 /// The names of the plugins that a plugin works with.
 fn works_with(plugin: &CataloguePlugin) -> Markup {
-    let Some(known) = catalogue::find(base(&plugin.module)) else { return html! {} };
+    let Some(known) = catalogue::find(without_major(&plugin.module)) else { return html! {} };
     let users = known.used_by.iter().map(|users| users.join(" or "));
     let names: Vec<String> = known.needs.iter().cloned().chain(users).collect();
     html! {

@@ -1,10 +1,11 @@
 //! The plugins that a selection lacks: without them, others do not start or do nothing.
 
 use maud::{Markup, html};
+use velox_gomod::module::without_major;
 use velox_manifest::catalogue::{self, KnownPlugin, MissingPlugin};
 
 use super::selection::Selection;
-use crate::catalogue::{PluginCatalogue, base};
+use crate::catalogue::PluginCatalogue;
 
 /// The number of plugins that a sentence names.
 const MAX_NAMES: usize = 4;
@@ -23,7 +24,9 @@ pub(super) struct MissingPlugins {
 impl MissingPlugins {
     pub(super) fn new(selection: &Selection, catalogue: &PluginCatalogue) -> Self {
         let always = catalogue::ALWAYS_INCLUDED.into_iter();
-        let known = |module: &str| catalogue::find(base(module)).filter(|known| known.module == base(module));
+        let known = |module: &str| {
+            catalogue::find(without_major(module)).filter(|known| known.module == without_major(module))
+        };
         let mut chosen: Vec<&'static KnownPlugin> =
             selection.modules().chain(always).filter_map(known).collect();
         let needed = catalogue::missing_plugins(&chosen);

@@ -5,9 +5,10 @@ use std::{collections::HashMap, fmt::Write as _};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::form_urlencoded;
 use velox_api::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, RequireSpec, Violation};
+use velox_gomod::module::without_major;
 use velox_manifest::{GoTarget, parse_target};
 
-use crate::catalogue::{CataloguePlugin, PluginCatalogue, base};
+use crate::catalogue::{CataloguePlugin, PluginCatalogue};
 
 /// The plugins selected by default: the smallest binary that runs PHP.
 const DEFAULT_PLUGINS: [&str; 4] = ["http", "logger", "rpc", "server"];
@@ -172,7 +173,7 @@ impl SubmittedForm {
         let mut by_base: HashMap<&str, &CataloguePlugin> = HashMap::new();
         for plugin in catalogue.plugins() {
             by_module.entry(&plugin.module).or_insert(plugin);
-            by_base.entry(base(&plugin.module)).or_insert(plugin);
+            by_base.entry(without_major(&plugin.module)).or_insert(plugin);
         }
         let before: HashMap<&str, &CataloguePlugin> = previous
             .into_iter()
@@ -188,7 +189,7 @@ impl SubmittedForm {
                 .get(module.as_str())
                 .is_some_and(|before| reference.is_empty() || reference == before.reference());
             let same_major = by_module.get(module.as_str());
-            match by_base.get(base(&module)) {
+            match by_base.get(without_major(&module)) {
                 Some(plugin)
                     if plugin.always_included
                         && (follows_release

@@ -256,6 +256,12 @@ pub fn without_major(path: &str) -> &str {
     split_path_version(path).map_or(path, |(base, _)| base)
 }
 
+/// The module path of a base at a major version.
+#[must_use]
+pub fn with_major(base: &str, major: u64) -> String {
+    if major < 2 { base.to_owned() } else { format!("{base}/v{major}") }
+}
+
 /// The major version suffix of a module path (`/v2`); empty without a valid one.
 #[must_use]
 pub fn major_suffix(path: &str) -> &str {

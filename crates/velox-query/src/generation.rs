@@ -40,11 +40,6 @@ pub(crate) fn major(path: &str, version: &str) -> u64 {
     digits(suffix).or_else(|| digits(semver::major(version)?)).unwrap_or(0)
 }
 
-/// A module path at a major version.
-pub(crate) fn with_major(base: &str, major: u64) -> String {
-    if major < 2 { base.to_owned() } else { format!("{base}/v{major}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

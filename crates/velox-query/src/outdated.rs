@@ -7,11 +7,15 @@ use velox_build::{
     BuildRequest, Error, ErrorKind, MajorVersions, QuerySession, Reporter, RoadRunnerRelease, VersionSubject,
     Versions, locked_versions,
 };
-use velox_gomod::{module::major_suffix, pseudo::is_pseudo_version, semver};
+use velox_gomod::{
+    module::{major_suffix, with_major},
+    pseudo::is_pseudo_version,
+    semver,
+};
 use velox_manifest::{Origin, VersionConstraint, catalogue};
 
 use crate::{
-    generation::{major, plugin_major_of, release_at, with_major},
+    generation::{major, plugin_major_of, release_at},
     without_major,
 };
 

@@ -1,14 +1,17 @@
 //! Plugin selectors: `http`, `acme/http@main`, `github.com/acme/http/v2@v2.1.0`.
 
 use velox_build::{Error, MajorVersions, QuerySession, RoadRunnerRelease, VersionSubject, Versions};
-use velox_gomod::{module::major_suffix, semver};
+use velox_gomod::{
+    module::{major_suffix, with_major},
+    semver,
+};
 use velox_manifest::{
     Diagnostic, VersionConstraint,
     catalogue::{self, KnownPlugin},
 };
 
 use crate::{
-    generation::{major, plugin_major_of, with_major},
+    generation::{major, plugin_major_of},
     last_part, without_major,
 };
 

@@ -11,7 +11,7 @@ use velox_build::{
 };
 use velox_gomod::{
     modfile::{GoMod, Require},
-    module::ModuleVersion,
+    module::{ModuleVersion, with_major},
     semver,
 };
 use velox_manifest::{
@@ -21,7 +21,7 @@ use velox_manifest::{
 
 use crate::{
     CheckRule, Finding,
-    generation::{major, plugin_major_of, release_at, with_major},
+    generation::{major, plugin_major_of, release_at},
     interfaces::{LOGGER, UsedInterfaces},
     without_major,
 };

@@ -20,10 +20,6 @@ pub(super) fn number_of_suffix(suffix: &str) -> u64 {
     suffix.trim_start_matches(['/', '.']).trim_start_matches('v').parse().unwrap_or(1)
 }
 
-pub(crate) fn with_major(base: &str, major: u64) -> String {
-    if major < 2 { base.to_owned() } else { format!("{base}/v{major}") }
-}
-
 /// The sort key of a module path of any module.
 pub(super) fn rank(module: &str) -> (u8, u64) {
     let major = number_of_suffix(major_suffix(module));

@@ -12,14 +12,14 @@ use velox_fetch::{
     forge::ForgeTag,
 };
 use velox_gomod::{
-    module::{major_suffix, path_major_matches, without_major},
+    module::{major_suffix, path_major_matches, with_major, without_major},
     semver,
 };
 use velox_manifest::catalogue::{self, ROADRUNNER_MODULE};
 
 use super::{
     forge::{Forges, tag_prefix},
-    majors::{FIRST_YEAR, number, number_of_suffix, rank, with_major},
+    majors::{FIRST_YEAR, number, number_of_suffix, rank},
     request::RepositoryLocation,
 };
 use crate::{

@@ -1,7 +1,11 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use velox_build::{BuildRequest, Error, Lock, LockedPlugin};
-use velox_gomod::{modfile::Require, module::ModuleVersion, pseudo, semver};
+use velox_gomod::{
+    modfile::Require,
+    module::{ModuleVersion, with_major},
+    pseudo, semver,
+};
 use velox_manifest::{
     Level, Manifest, Plugin, Replacement, Spanned, VersionConstraint,
     catalogue::{self, PluginStatus},
@@ -10,7 +14,7 @@ use velox_manifest::{
 use super::{CheckRule, Finding};
 use crate::{
     ModuleGraph,
-    generation::{self, major, plugin_major_of, with_major},
+    generation::{self, major, plugin_major_of},
     interfaces::{InterfaceConflict, UsedInterfaces},
     last_part, without_major,
 };

@@ -4,11 +4,17 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 
 use crate::proxy::BenchProxy;
+
+/// Free disk space that a run needs, with a copy of its sandbox.
+const MIN_FREE_BYTES: u64 = 10 << 30;
+/// ext4's `RECENCY_DIRTY`.
+const INODE_RECENCY: Duration = Duration::from_secs(300);
 
 /// A user's machine: a home, caches, a working directory and an environment. Discarded when dropped.
 pub(crate) struct Sandbox {
@@ -109,12 +115,24 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Renames a tree, to be removed with its parent directory when the benchmark ends: for minutes after the removal of many
-/// files, ext4 searches for inodes that were not deleted recently whenever it creates one, which takes up to 20 s of a build.
+/// Renames a tree, to be removed with its parent directory when the benchmark ends: for [`INODE_RECENCY`] after the removal of
+/// many files, ext4 searches for inodes that were not deleted recently whenever it creates one, which takes up to 20 s of a
+/// build.
 fn discard(directory: &Path) -> Result<()> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let to = directory.with_file_name(format!("discarded-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
-    missing(fs::rename(directory, &to)).with_context(|| format!("failed to rename {}", directory.display()))
+    missing(fs::rename(directory, &to))
+        .with_context(|| format!("failed to rename {}", directory.display()))?;
+    let disk = rustix::fs::statvfs(directory.parent().unwrap_or(directory))?;
+    if disk.f_bavail * disk.f_frsize > MIN_FREE_BYTES {
+        return Ok(());
+    }
+    eprintln!("the disk is nearly full: earlier runs are removed, and the benchmark waits for 5 minutes");
+    for number in 0..NUMBER.load(Ordering::Relaxed) {
+        remove(&directory.with_file_name(format!("discarded-{number}")))?;
+    }
+    std::thread::sleep(INODE_RECENCY);
+    Ok(())
 }
 
 fn missing(result: io::Result<()>) -> io::Result<()> {

@@ -199,7 +199,7 @@ impl<'a> BuildContext<'a> {
         {
             self.reporter.report(Event::Warning(contradiction));
         }
-        for warning in unused(&self.manifest, lock)? {
+        for warning in unused(&self.manifest, lock) {
             self.reporter.report(Event::Warning(warning));
         }
         if !self.settings.strict || lock.raised.is_empty() {
@@ -292,7 +292,7 @@ pub(crate) fn summary(
         stamp_version_source: stamp.version_source,
         stamp_time: stamp.time,
         stamp_time_source: stamp.time_source,
-        go_mod: lock.go_mod.clone(),
+        go_mod: lock.go_mod.text().to_owned(),
         lock: place,
         binaries: Vec::new(),
         attestation: None,

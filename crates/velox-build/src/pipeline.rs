@@ -311,7 +311,7 @@ pub(crate) async fn workspace_of(
     lock: &Lock,
 ) -> Result<Workspace, Error> {
     let locked: Vec<_> = context.variants.iter().filter_map(|variant| lock.targets.get(variant)).collect();
-    let zips = lock.zips(&locked)?;
+    let zips = lock.zips(&locked);
     let resolver = context.resolver(tools, Some(lock));
     let tree = with_precompile(context, tools, resolver.fetch(lock, &zips)).await?;
     let workspace = Workspace::create(&tree, tools.scratch.path().join("src"))?;

@@ -188,7 +188,7 @@ impl<'a> RemoteBuild<'a> {
                 self.found.name()
             ))
             .help("build on this machine, or update the lock with `vx lock`")
-            .output(differences(&lock.go_mod, &adopted.go_mod)));
+            .output(differences(lock.go_mod.text(), adopted.go_mod.text())));
         }
         Ok(LockUpdate::Differs)
     }

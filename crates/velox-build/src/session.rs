@@ -160,7 +160,7 @@ impl<'a> QuerySession<'a> {
         let graph = graph(context, &tools, &lock).await?;
         let mut compiled = BTreeMap::new();
         for target in lock.targets.values() {
-            compiled.extend(lock.selected(target)?);
+            compiled.extend(lock.selected(target));
         }
         let floors = context.manifest.requires.iter();
         let floors = floors.map(|it| (it.module.value.clone(), it.version.value.clone())).collect();
@@ -186,7 +186,7 @@ impl<'a> QuerySession<'a> {
         };
         let targets: Vec<_> =
             context.variants.iter().filter_map(|variant| lock.targets.get(variant)).collect();
-        let roadrunner = context.resolver(&tools, Some(&lock)).fetch(&lock, &lock.zips(&targets)?).await?;
+        let roadrunner = context.resolver(&tools, Some(&lock)).fetch(&lock, &lock.zips(&targets)).await?;
         let mut sboms = Vec::new();
         for variant in &context.variants {
             let source = SbomSource {
@@ -374,7 +374,7 @@ async fn graph(
     tools: &BuildTools,
     lock: &Lock,
 ) -> Result<RequirementGraph, Error> {
-    let main = lock.go_mod()?;
+    let main = &lock.go_mod;
     let cache = ModCache::new(&tools.go.settings().gomodcache);
     let directories: BTreeMap<String, PathBuf> = context.replaced(lock).into_iter().collect();
     let read = |module: &ModuleVersion| {
@@ -388,11 +388,11 @@ async fn graph(
         };
         GoMod::parse_lax(&fs::read_to_string(path).ok()?).ok()
     };
-    if let Ok(graph) = RequirementGraph::load(&main, &read) {
+    if let Ok(graph) = RequirementGraph::load(main, &read) {
         return Ok(graph);
     }
     let workspace = Workspace::empty(tools.scratch.path().join("graph"))?;
-    workspace.write("go.mod", &lock.go_mod)?;
+    workspace.write("go.mod", lock.go_mod.text())?;
     workspace.write("go.sum", &lock.go_sum.to_string())?;
     for (module, directory) in &directories {
         workspace.add_replacement(module, directory)?;
@@ -404,7 +404,7 @@ async fn graph(
             error
         }
     })?;
-    RequirementGraph::load(&main, &read).map_err(|MissingGoMods(modules)| {
+    RequirementGraph::load(main, &read).map_err(|MissingGoMods(modules)| {
         Error::build(format!("failed to download the go.mod files of {} modules", modules.len()))
             .output(modules.iter().map(ModuleVersion::to_string).collect())
     })

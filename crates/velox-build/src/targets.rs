@@ -105,7 +105,7 @@ pub(crate) async fn compile<'a>(
     workspace: &Workspace,
     output: &Output,
 ) -> Result<Vec<BuildTarget<'a>>, Error> {
-    let copies = key::copies(lock, workspace, context.replaced(lock))?;
+    let copies = key::copies(lock, workspace, context.replaced(lock));
     let progress = CompileProgress::new(context);
     stream::iter(find(context, lock, output, &copies)?)
         .map(async |target| match target.artifact {

@@ -1,6 +1,6 @@
 //! Parsing and formatting go.mod files (<https://go.dev/ref/mod#go-mod-file>).
 
-use std::fmt;
+use std::{fmt, ops::Deref};
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
@@ -67,6 +67,42 @@ pub struct Retract {
     /// The highest version; equal to `low` for a single one.
     pub high: String,
 }
+
+/// A go.mod with its text; equal if the texts are.
+#[derive(Debug, Clone, Default)]
+pub struct GoModFile {
+    text: String,
+    parsed: GoMod,
+}
+
+impl GoModFile {
+    /// Parses a go.mod.
+    pub fn parse(text: String) -> Result<Self, ModFileError> {
+        Ok(Self { parsed: GoMod::parse(&text)?, text })
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Deref for GoModFile {
+    type Target = GoMod;
+
+    fn deref(&self) -> &GoMod {
+        &self.parsed
+    }
+}
+
+impl PartialEq for GoModFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for GoModFile {}
 
 /// An invalid go.mod.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

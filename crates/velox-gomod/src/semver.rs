@@ -95,6 +95,9 @@ pub fn build(version: &str) -> Option<&str> {
 /// Compares by precedence (<https://semver.org/#spec-item-11>), ignoring build metadata. Invalid versions are
 /// equal to each other and lower than valid ones.
 pub fn compare(one: &str, other: &str) -> Ordering {
+    if one == other {
+        return Ordering::Equal;
+    }
     match (parse(one), parse(other)) {
         (Some(one), Some(other)) => compare_numbers(one.major, other.major)
             .then_with(|| compare_numbers(one.minor, other.minor))

@@ -63,7 +63,7 @@ impl BuildRecord {
             version: lock.roadrunner.version.clone(),
             plugins,
             // Not go.sum, which grows with every locked target and would change the bytes of the others.
-            modules: HEXLOWER.encode(&Sha256::digest(&lock.go_mod)),
+            modules: HEXLOWER.encode(&Sha256::digest(lock.go_mod.text())),
             stamp_version: stamp.version.clone(),
             stamp_time: stamp.time.clone(),
             debug: settings.debug,

@@ -37,7 +37,7 @@ pub(crate) fn of(
     field(&lock.go_version);
     field(&lock.roadrunner.module);
     field(&lock.roadrunner.version);
-    field(&lock.go_mod);
+    field(lock.go_mod.text());
     field(&variant.target.to_string());
     field(&variant.instruction_set.as_ref().map(ToString::to_string).unwrap_or_default());
     field(&stamp.version);
@@ -55,7 +55,7 @@ pub(crate) fn of(
     }
     // Only the sums of compiled modules: go.sum grows with every target.
     let locked = lock.targets.get(variant).cloned().unwrap_or_default();
-    for module in lock.zips(&[&locked])? {
+    for module in lock.zips(&[&locked]) {
         field(&format!("{} {}", module.path, module.version));
         lock.go_sum.get(&module.path, &module.version).for_each(&mut field);
     }
@@ -71,13 +71,13 @@ pub(crate) fn copies(
     lock: &Lock,
     workspace: &Workspace,
     replaced: Vec<(String, PathBuf)>,
-) -> Result<Vec<(String, PathBuf)>, Error> {
-    let mut directories = lock.go_mod()?.replace;
+) -> Vec<(String, PathBuf)> {
+    let mut directories = lock.go_mod.replace.clone();
     directories.retain(|replace| replace.new_version.is_none());
     let copy = |(module, original): (String, PathBuf)| {
         let index = directories.iter().position(|replace| replace.old_path == module);
         let copy = index.map(|index| workspace.directory().join(directories.remove(index).new_path));
         (module, copy.unwrap_or(original))
     };
-    Ok(replaced.into_iter().map(copy).collect())
+    replaced.into_iter().map(copy).collect()
 }

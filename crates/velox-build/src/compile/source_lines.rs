@@ -23,7 +23,7 @@ pub(super) struct SourceLines {
 
 impl SourceLines {
     pub(super) fn new(context: &BuildContext<'_>, lock: &Lock, locked: &LockedTarget) -> Self {
-        let replaces = lock.go_mod().map(|go_mod| go_mod.replace).unwrap_or_default();
+        let replaces = &lock.go_mod.replace;
         let base = context.request.source.as_ref().and_then(|source| Path::new(&source.name).parent());
         let directory_of = |module: &str| {
             let plugin = lock.plugins.iter().find(|plugin| plugin.module == module);

@@ -19,7 +19,7 @@ pub(crate) fn build_information(binary: &Path, lock: &Lock, target: &LockedTarge
         Error::build(format!("failed to read the build information of {}: {error}", binary.display()))
     })?;
     let mut differences = Vec::new();
-    for (path, selected) in &lock.selected(target)? {
+    for (path, selected) in &lock.selected(target) {
         let Some(module) = info.deps.iter().find(|module| module.path == *path) else {
             differences.push(format!("{path} {} is missing", selected.version));
             continue;

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use serde::Deserialize;
 use velox_gomod::{
     gosum::GoSum,
-    modfile::{GoMod, Replace, Require},
+    modfile::{GoModFile, Replace, Require},
     module::{self, ModuleVersion},
 };
 use velox_manifest::parse_target;
@@ -187,6 +187,8 @@ impl LockDocument {
             .iter()
             .map(|text| sum(text).ok_or_else(|| format!("expected `os/arch h1:SUM`, found `{text}`")))
             .collect::<Result<_, _>>()?;
+        let go_mod = GoModFile::parse(go_mod)
+            .map_err(|error| format!("line {} of go.mod: {}", error.line, error.message))?;
         let go_sum = GoSum::parse(&go_sum).map_err(|error| format!("invalid go.sum: {error}"))?;
         let lock = Lock {
             go_version,
@@ -212,8 +214,7 @@ impl Lock {
         if let Some(commit) = commits.flatten().find(|commit| !model::is_commit(commit)) {
             return Err(format!("invalid commit {commit:?}"));
         }
-        let go_mod = GoMod::parse(&self.go_mod)
-            .map_err(|error| format!("line {} of go.mod: {}", error.line, error.message))?;
+        let go_mod = &self.go_mod;
         // Local replacements are copied into the workspace; a lock must not refer to other directories.
         for Replace { old_path, new_path, .. } in
             go_mod.replace.iter().filter(|new| new.new_version.is_none())
@@ -333,7 +334,7 @@ impl fmt::Display for Lock {
                 self.toolchain.iter().map(|(platform, sum)| format!("{platform} {sum}")).collect();
             writeln!(f, "toolchain = {}", list(&sums))?;
         }
-        writeln!(f, "mod = {}\nsum = {}", block(&self.go_mod), block(&self.go_sum.to_string()))
+        writeln!(f, "mod = {}\nsum = {}", block(self.go_mod.text()), block(&self.go_sum.to_string()))
     }
 }
 
@@ -435,11 +436,12 @@ mod tests {
                     packages: 7,
                 },
             )]),
-            go_mod: format!(
+            go_mod: GoModFile::parse(format!(
                 "module x\n\ngo 1.26\n\nrequire {http} v5.3.0\n\nrequire github.com/roadrunner-server/informer/v5 v5.1.9\n\n\
                  replace {http} => ./replace/http\n\n\
                  replace github.com/roadrunner-server/informer/v5 => github.com/acme/informer v0.0.1\n"
-            ),
+            ))
+            .unwrap(),
             go_sum: GoSum::parse("a.b/c v1.0.0 h1:x=\n").unwrap(),
         }
     }

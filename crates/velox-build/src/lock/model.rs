@@ -7,13 +7,12 @@ use serde::Deserialize;
 use velox_gomod::{
     buildinfo::BuildInfo,
     gosum::GoSum,
-    modfile::{GoMod, Replace},
+    modfile::{GoModFile, Replace},
     module::ModuleVersion,
 };
 use velox_manifest::{GoTarget, Manifest, Replacement, parse_target};
 
 use crate::{
-    error::Error,
     event::{LoweredModule, PluginRow, RaisedPlugin},
     go_variables::InstructionSet,
     local_module::LocalDirectives,
@@ -40,7 +39,7 @@ pub struct Lock {
     /// The compiled modules of each target so far.
     pub targets: BTreeMap<TargetVariant, LockedTarget>,
     /// The complete go.mod.
-    pub go_mod: String,
+    pub go_mod: GoModFile,
     /// The complete go.sum: the checksums of all modules.
     pub go_sum: GoSum,
 }
@@ -200,38 +199,25 @@ impl Lock {
         self.toolchain.get(&GoTarget::host().to_string()).map(String::as_str)
     }
 
-    pub(crate) fn go_mod(&self) -> Result<GoMod, Error> {
-        GoMod::parse(&self.go_mod)
-            .map_err(|error| Error::build(format!("failed to parse the lock's go.mod: {error}")))
-    }
-
     /// The compiled modules by path, as in the build information of the binary.
-    ///
-    /// # Errors
-    /// The lock has an invalid go.mod.
-    pub fn selected(&self, target: &LockedTarget) -> Result<BTreeMap<String, SelectedModule>, Error> {
-        let replaces = self.go_mod()?.replace;
-        Ok(target
-            .modules
-            .iter()
-            .map(|module| {
-                let replacement = replacement_of(&replaces, module)
-                    .map(|replace| (replace.new_path.clone(), replace.new_version.clone()));
-                (module.path.clone(), SelectedModule { version: module.version.clone(), replacement })
-            })
-            .collect())
+    #[must_use]
+    pub fn selected(&self, target: &LockedTarget) -> BTreeMap<String, SelectedModule> {
+        let of_module = |module: &ModuleVersion| {
+            let replacement = replacement_of(&self.go_mod.replace, module)
+                .map(|replace| (replace.new_path.clone(), replace.new_version.clone()));
+            (module.path.clone(), SelectedModule { version: module.version.clone(), replacement })
+        };
+        target.modules.iter().map(of_module).collect()
     }
 
     /// The compiled modules of each target platform (`linux/amd64`), by path.
-    ///
-    /// # Errors
-    /// The go.mod can't be parsed.
-    pub fn compiled_modules(&self) -> Result<BTreeMap<String, BTreeMap<String, SelectedModule>>, Error> {
+    #[must_use]
+    pub fn compiled_modules(&self) -> BTreeMap<String, BTreeMap<String, SelectedModule>> {
         let mut compiled: BTreeMap<String, BTreeMap<String, SelectedModule>> = BTreeMap::new();
         for (variant, target) in &self.targets {
-            compiled.entry(variant.target.to_string()).or_default().extend(self.selected(target)?);
+            compiled.entry(variant.target.to_string()).or_default().extend(self.selected(target));
         }
-        Ok(compiled)
+        compiled
     }
 
     /// The directories of local replacements, each with the path of the replaced module.
@@ -252,7 +238,7 @@ impl Lock {
                     && locked.old_version == replace.old_version
                     && locked.new_version.is_none()
             };
-            self.go_mod().is_ok_and(|go_mod| go_mod.replace.iter().any(same))
+            self.go_mod.replace.iter().any(same)
         };
         for (_, directory) in directories.clone() {
             for replace in LocalDirectives::read(&directory).replaces {
@@ -266,18 +252,17 @@ impl Lock {
     }
 
     /// The modules whose zips a build of these targets reads, RoadRunner first.
-    pub(crate) fn zips(&self, targets: &[&LockedTarget]) -> Result<Vec<ModuleVersion>, Error> {
-        let replaces = self.go_mod()?.replace;
+    pub(crate) fn zips(&self, targets: &[&LockedTarget]) -> Vec<ModuleVersion> {
         let read: BTreeSet<&ModuleVersion> =
             targets.iter().flat_map(|target| target.modules.iter().chain(&target.looked_into)).collect();
-        let of_module = |module: &ModuleVersion| match replacement_of(&replaces, module) {
+        let of_module = |module: &ModuleVersion| match replacement_of(&self.go_mod.replace, module) {
             None => Some(module.clone()),
             Some(Replace { new_path, new_version: Some(version), .. }) => {
                 Some(ModuleVersion { path: new_path.clone(), version: version.clone() })
             }
             Some(Replace { new_version: None, .. }) => None,
         };
-        Ok(std::iter::once(self.roadrunner()).chain(read.into_iter().filter_map(of_module)).collect())
+        std::iter::once(self.roadrunner()).chain(read.into_iter().filter_map(of_module)).collect()
     }
 
     /// Adds the targets of another lock with the same modules and plugins.

@@ -53,7 +53,6 @@ impl ReleaseModules {
 /// Compares a lock with the release, and with what the modules of both require.
 pub(super) struct ReleaseComparison<'a> {
     lock: &'a Lock,
-    go_mod: &'a GoMod,
     manifest: &'a Manifest,
     local: &'a LocalDirectives,
     release: &'a ReleaseModules,
@@ -66,20 +65,11 @@ pub(super) struct ReleaseComparison<'a> {
 impl<'a> ReleaseComparison<'a> {
     pub(super) fn new(
         lock: &'a Lock,
-        go_mod: &'a GoMod,
         manifest: &'a Manifest,
         local: &'a LocalDirectives,
         release: &'a ReleaseModules,
     ) -> Self {
-        Self {
-            lock,
-            go_mod,
-            manifest,
-            local,
-            release,
-            required: OnceCell::new(),
-            is_undecided: Cell::new(false),
-        }
+        Self { lock, manifest, local, release, required: OnceCell::new(), is_undecided: Cell::new(false) }
     }
 
     /// What neither the release nor the configuration nor a module asks for, one sentence each; without sums.
@@ -93,12 +83,12 @@ impl<'a> ReleaseComparison<'a> {
                     exclude.module.value == module.path && exclude.version.value == module.version
                 })
         };
-        let excluded = self.go_mod.exclude.iter().filter(|module| !is_excluded(module));
+        let excluded = self.lock.go_mod.exclude.iter().filter(|module| !is_excluded(module));
         found.extend(excluded.map(|module| format!("go.mod: only the lock excludes {module}")));
-        if self.go_mod.godebug != release.godebug {
+        if self.lock.go_mod.godebug != release.godebug {
             found.push("go.mod: its godebug lines are not those of RoadRunner".to_owned());
         }
-        found.extend(self.go_mod.require.iter().filter_map(|line| self.of_requirement(line)));
+        found.extend(self.lock.go_mod.require.iter().filter_map(|line| self.of_requirement(line)));
         found.extend(self.missing_requirements());
         found.extend(self.other_sums());
         found
@@ -171,7 +161,7 @@ impl<'a> ReleaseComparison<'a> {
         if self.may_lower() {
             return Vec::new();
         }
-        let listed: HashSet<&str> = self.go_mod.require.iter().map(|line| line.path.as_str()).collect();
+        let listed: HashSet<&str> = self.lock.go_mod.require.iter().map(|line| line.path.as_str()).collect();
         let own = self.release.go_mod.require.iter().filter(|own| own.indirect);
         own.filter(|own| !listed.contains(own.path.as_str()) && !self.is_excluded(own))
             .map(|own| format!("go.mod: lacks {} {}, which RoadRunner requires", own.path, own.version))
@@ -213,6 +203,7 @@ impl<'a> ReleaseComparison<'a> {
     fn is_listed(&self, module: &ModuleVersion) -> bool {
         self.lock.roadrunner() == *module
             || self
+                .lock
                 .go_mod
                 .require
                 .iter()
@@ -235,7 +226,7 @@ impl<'a> ReleaseComparison<'a> {
     }
 
     fn is_excluded(&self, own: &Require) -> bool {
-        self.go_mod.exclude.contains(&module_version(own))
+        self.lock.go_mod.exclude.contains(&module_version(own))
     }
 
     fn is_floor(&self, module: &ModuleVersion) -> bool {
@@ -253,7 +244,7 @@ impl<'a> ReleaseComparison<'a> {
     }
 
     fn replacements(&self) -> impl Iterator<Item = ModuleVersion> {
-        self.go_mod.replace.iter().filter_map(|new| {
+        self.lock.go_mod.replace.iter().filter_map(|new| {
             Some(ModuleVersion { path: new.new_path.clone(), version: new.new_version.clone()? })
         })
     }
@@ -264,7 +255,7 @@ impl<'a> ReleaseComparison<'a> {
             loop {
                 // Modules that the go command added because a package is imported.
                 let compiled = self.compiled();
-                let lines = self.go_mod.require.iter().filter(|line| line.indirect);
+                let lines = self.lock.go_mod.require.iter().filter(|line| line.indirect);
                 let imported: Vec<ModuleVersion> = lines
                     .filter(|line| compiled.contains(line.path.as_str()) && !required.has_path(&line.path))
                     .map(module_version)

@@ -153,8 +153,7 @@ impl RequestedVersions {
         lock: &Lock,
         compare: impl FnOnce(&ReleaseComparison<'_>) -> T,
     ) -> Option<T> {
-        let go_mod = lock.go_mod().ok()?;
-        Some(compare(&ReleaseComparison::new(lock, &go_mod, &self.manifest, &self.local, release?)))
+        Some(compare(&ReleaseComparison::new(lock, &self.manifest, &self.local, release?)))
     }
 
     /// The sums that a lock of this configuration lacks.

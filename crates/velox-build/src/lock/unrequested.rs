@@ -40,7 +40,7 @@ pub(crate) fn differences(
     local: &LocalDirectives,
     release: Option<&ReleaseModules>,
 ) -> Vec<String> {
-    let Ok(go_mod) = lock.go_mod() else { return vec!["its go.mod is invalid".to_owned()] };
+    let go_mod = &lock.go_mod;
     let mut found = plugin_differences(lock, manifest, |_| true);
     if go_mod.module.as_deref() != Some(lock.roadrunner.module.as_str()) {
         found.push(format!("go.mod: the module is not {}", lock.roadrunner.module));
@@ -79,7 +79,7 @@ pub(crate) fn differences(
     found.extend(of_go(lock, manifest, release));
     found.extend(missing_sums(lock));
     if let Some(release) = release {
-        found.extend(ReleaseComparison::new(lock, &go_mod, manifest, local, release).differences());
+        found.extend(ReleaseComparison::new(lock, manifest, local, release).differences());
     }
     found
 }
@@ -87,8 +87,7 @@ pub(crate) fn differences(
 /// The lines of go.sum that verify what is compiled: without one, the go command stops, or trusts what a proxy sends.
 pub(super) fn missing_sums(lock: &Lock) -> Vec<String> {
     let targets: Vec<_> = lock.targets.values().collect();
-    let Ok(modules) = lock.zips(&targets) else { return Vec::new() };
-    let lines = modules.into_iter().collect::<BTreeSet<_>>().into_iter().flat_map(
+    let lines = lock.zips(&targets).into_iter().collect::<BTreeSet<_>>().into_iter().flat_map(
         |ModuleVersion { path, version }| {
             let go_mod = format!("{version}/go.mod");
             [version, go_mod].map(|version| ModuleVersion { path: path.clone(), version })
@@ -102,8 +101,7 @@ pub(super) fn missing_sums(lock: &Lock) -> Vec<String> {
 
 /// Whether a replace without a known release could be RoadRunner's own.
 pub(crate) fn needs_release(lock: &Lock, manifest: &Manifest, local: &LocalDirectives) -> bool {
-    lock.go_mod()
-        .is_ok_and(|go_mod| !go_mod.replace.iter().all(|new| is_requested(new, lock, manifest, local)))
+    !lock.go_mod.replace.iter().all(|new| is_requested(new, lock, manifest, local))
 }
 
 fn of_plugin(plugin: &LockedPlugin, lock: &Lock, manifest: &Manifest) -> Option<String> {

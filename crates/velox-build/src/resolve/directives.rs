@@ -65,8 +65,8 @@ pub(super) fn check(
 }
 
 /// A warning for each requirement and each replacement that has no effect.
-pub(crate) fn unused(manifest: &Manifest, lock: &Lock) -> Result<Vec<Diagnostic>, Error> {
-    let go_mod = lock.go_mod()?;
+pub(crate) fn unused(manifest: &Manifest, lock: &Lock) -> Vec<Diagnostic> {
+    let go_mod = &lock.go_mod;
     let is_compiled = |path: &str| {
         lock.targets.values().flat_map(|target| &target.modules).any(|module| module.path == path)
     };
@@ -107,5 +107,5 @@ pub(crate) fn unused(manifest: &Manifest, lock: &Lock) -> Result<Vec<Diagnostic>
         let warning = Diagnostic::warning(message).at(replace.old.span.clone()).label("unused");
         Some(Diagnostic { help: help.into_iter().collect(), ..warning })
     };
-    Ok(floors.into_iter().chain(manifest.replaces.iter().filter_map(warning)).collect())
+    floors.into_iter().chain(manifest.replaces.iter().filter_map(warning)).collect()
 }

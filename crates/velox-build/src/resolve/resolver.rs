@@ -10,7 +10,7 @@ use velox_fetch::{download::Fetcher, modcache::ModCache};
 use velox_gomod::{
     gosum::GoSum,
     goversion::GoVersion,
-    modfile::{GoMod, Replace},
+    modfile::{GoMod, GoModFile, Replace},
     module::ModuleVersion,
     semver,
 };
@@ -213,7 +213,7 @@ impl Resolver<'_> {
             if writes_lock && decisions.compile(&trial, &held_back).await? {
                 continue;
             }
-            lock.lowered = lowered(&lock, release, &plugins, &decisions.lowered)?;
+            lock.lowered = lowered(&lock, release, &plugins, &decisions.lowered);
             return Ok((lock, workspace));
         }
     }
@@ -516,7 +516,7 @@ impl Resolver<'_> {
             raised,
             lowered: Vec::new(),
             targets,
-            go_mod: workspace.read("go.mod")?,
+            go_mod: parse_go_mod(workspace.read("go.mod")?)?,
             go_sum: parse_go_sum(&workspace.read("go.sum")?)?,
             toolchain: self.toolchain_sums(&go_version),
             go_version,
@@ -628,9 +628,8 @@ fn lowered(
     release: &GoMod,
     plugins: &[ResolvedPlugin],
     lowered: &BTreeSet<String>,
-) -> Result<Vec<LoweredModule>, Error> {
-    let go_mod = lock.go_mod()?;
-    let selected = |path: &str| go_mod.require.iter().find(|line| line.path == path);
+) -> Vec<LoweredModule> {
+    let selected = |path: &str| lock.go_mod.require.iter().find(|line| line.path == path);
     let mut modules = Vec::new();
     for plugin in plugins.iter().filter(|plugin| lowered.contains(&plugin.module)) {
         let required: BTreeSet<&str> =
@@ -647,7 +646,7 @@ fn lowered(
             })
         }));
     }
-    Ok(modules)
+    modules
 }
 
 /// The newest `go` line of RoadRunner and the plugins, with the module that has it.
@@ -664,6 +663,10 @@ fn newest_go_line<'a>(
         .rev()
         .max_by_key(|(line, _)| line.parse::<GoVersion>().ok())
         .map_or((None, &roadrunner.module.path), |(line, module)| (Some(line), module))
+}
+
+fn parse_go_mod(text: String) -> Result<GoModFile, Error> {
+    GoModFile::parse(text).map_err(|error| Error::build(format!("failed to parse the resolved {error}")))
 }
 
 fn parse_go_sum(text: &str) -> Result<GoSum, Error> {

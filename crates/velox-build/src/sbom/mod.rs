@@ -113,7 +113,7 @@ impl Sbom {
         let mut finder = LicenseFinder::default();
         let mut modules = Vec::new();
         let mut requirements: Vec<Vec<Require>> = Vec::new();
-        for (path, selected) in lock.selected(&locked)? {
+        for (path, selected) in lock.selected(&locked) {
             let module = SbomModule {
                 plugin: lock.plugins.iter().find(|plugin| plugin.module == path).map(|it| it.name.clone()),
                 path,
@@ -145,7 +145,7 @@ impl Sbom {
         for (module, required) in modules.iter_mut().zip(&requirements) {
             module.requires = of(required);
         }
-        roadrunner.requires = of(&lock.go_mod()?.require);
+        roadrunner.requires = of(&lock.go_mod.require);
         // A module that others require only as `// indirect` is in RoadRunner's go.mod, too.
         for at in 0..modules.len() {
             let is_required = |by: &SbomModule| by.requires.contains(&at);

@@ -46,7 +46,7 @@ impl Workspace {
     pub(crate) fn prepare(&self, lock: &Lock) -> Result<(), Error> {
         let registered = lock.plugins.iter().filter(|plugin| !plugin.built_in);
         let modules: Vec<&str> = registered.map(|plugin| plugin.module.as_str()).collect();
-        self.write("go.mod", &lock.go_mod)?;
+        self.write("go.mod", lock.go_mod.text())?;
         self.write("go.sum", &lock.go_sum.to_string())?;
         self.write("container/plugins.go", &plugins_go::plugins_go(&modules))
     }

@@ -62,7 +62,7 @@ impl VersionAudit {
     /// Looks up the compiled modules of a lock in a database, the URL of which is `database`.
     ///
     /// # Errors
-    /// The lock has an invalid go.mod; the database can't be read, or is invalid.
+    /// The database can't be read, or is invalid.
     pub async fn load(
         database: &str,
         environment: &BTreeMap<String, String>,
@@ -72,7 +72,7 @@ impl VersionAudit {
         let go = ModuleVersion { path: STANDARD_LIBRARY.to_owned(), version: go };
         let mut modules = BTreeSet::from([lock.roadrunner(), go]);
         for target in lock.targets.values() {
-            modules.extend(lock.selected(target)?.into_iter().filter_map(|(path, selected)| {
+            modules.extend(lock.selected(target).into_iter().filter_map(|(path, selected)| {
                 match selected.replacement {
                     None => Some(ModuleVersion { path, version: selected.version }),
                     Some((path, version)) => Some(ModuleVersion { path, version: version? }),

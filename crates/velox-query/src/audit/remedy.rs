@@ -212,7 +212,7 @@ mod tests {
 
     use jiff::Timestamp;
     use velox_build::{LockedReplacement, LockedRoadRunner};
-    use velox_gomod::{gosum::GoSum, module::ModuleVersion};
+    use velox_gomod::{gosum::GoSum, modfile::GoModFile, module::ModuleVersion};
     use velox_manifest::SourceFile;
 
     use super::*;
@@ -272,7 +272,7 @@ mod tests {
             raised: Vec::new(),
             lowered: Vec::new(),
             targets: BTreeMap::new(),
-            go_mod: String::new(),
+            go_mod: GoModFile::default(),
             go_sum: GoSum::default(),
         }
     }

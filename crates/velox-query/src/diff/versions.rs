@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::Serialize;
-use velox_build::{Error, Lock, LockedPlugin, LockedReplacement, SelectedModule};
+use velox_build::{Lock, LockedPlugin, LockedReplacement, SelectedModule};
 use velox_gomod::{goversion::GoVersion, module::ModuleVersion, semver};
 
 use crate::{BinaryModule, Inspection, without_major};
@@ -133,11 +133,9 @@ impl LockChange {
 
 impl BuildVersions {
     /// The versions in a lock.
-    ///
-    /// # Errors
-    /// The go.mod in the lock can't be parsed.
-    pub fn of_lock(lock: &Lock) -> Result<Self, Error> {
-        Ok(Self { modules: lock.compiled_modules()?, ..Self::without_modules(lock, &|_| true) })
+    #[must_use]
+    pub fn of_lock(lock: &Lock) -> Self {
+        Self { modules: lock.compiled_modules(), ..Self::without_modules(lock, &|_| true) }
     }
 
     /// The versions in a lock, with these of its plugins.

@@ -103,7 +103,7 @@ pub(super) fn from_lock(binary: &RecordedBinary, lock: &Lock) -> Result<Option<B
         return Ok(differ(DifferenceKind::Target, "", &found, &locked));
     };
     let mut expected = BTreeMap::new();
-    for (path, selected) in lock.selected(target)? {
+    for (path, selected) in lock.selected(target) {
         let replacement = selected.replacement.map_or_else(String::new, |(path, version)| {
             let version = version.map(|version| format!(" {version}")).unwrap_or_default();
             format!(" => {path}{version}")
@@ -126,7 +126,7 @@ pub(super) fn from_lock(binary: &RecordedBinary, lock: &Lock) -> Result<Option<B
     }
     let mut plugins: Vec<&str> = lock.plugins.iter().map(|plugin| plugin.module.as_str()).collect();
     plugins.sort_unstable();
-    let go_mod = HEXLOWER.encode(&Sha256::digest(&lock.go_mod));
+    let go_mod = HEXLOWER.encode(&Sha256::digest(lock.go_mod.text()));
     Ok(differ(DifferenceKind::Plugins, "", &record.plugins.join(", "), &plugins.join(", ")).or_else(|| {
         differ(
             DifferenceKind::GoMod,

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    mem,
     net::IpAddr,
     time::Duration,
 };
@@ -16,8 +17,11 @@ use reqwest::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
-use sse_stream::SseByteStream;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::AsyncBufReadExt as _,
+    time::{Instant, sleep},
+};
+use tokio_util::io::StreamReader;
 use url::{Host, Url};
 
 use crate::{
@@ -274,15 +278,30 @@ impl ServiceClient {
             AttemptResult::Retry(error, wait) => return AttemptResult::Retry(error, wait),
             AttemptResult::Failed(error) => return AttemptResult::Failed(error),
         };
-        let mut events = SseByteStream::new(response.bytes_stream());
-        while let Some(event) = events.next().await {
-            let event = match event {
-                Ok(event) => event,
+        // https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+        let mut lines = StreamReader::new(response.bytes_stream().map_err(io::Error::other)).lines();
+        let (mut kind, mut data) = (String::new(), String::new());
+        loop {
+            let line = match lines.next_line().await {
+                Ok(Some(line)) => line,
+                Ok(None) => return AttemptResult::Done(None),
                 Err(error) => return AttemptResult::Retry(self.network_error(&error), None),
             };
-            let Some(data) = event.data else { continue };
-            match event.event.as_deref() {
-                None | Some("" | "message") => {
+            if let Some((field, value)) = line.split_once(':') {
+                let value = value.strip_prefix(' ').unwrap_or(value);
+                match field {
+                    "event" => value.clone_into(&mut kind),
+                    // Lines of JSON can be joined.
+                    "data" => data.push_str(value),
+                    _ => {}
+                }
+            }
+            if !line.is_empty() {
+                continue;
+            }
+            let (kind, data) = (mem::take(&mut kind), mem::take(&mut data));
+            match kind.as_str() {
+                "" | "message" => {
                     let Ok(entry) = serde_json::from_str::<LogEntry>(&data) else { continue };
                     // A reconnect may repeat entries.
                     if entry.seq > *after {
@@ -290,19 +309,18 @@ impl ServiceClient {
                         progress(ClientEvent::Log(entry));
                     }
                 }
-                Some("state") => {
+                "state" => {
                     if let Ok(view) = serde_json::from_str::<BuildView>(&data) {
                         progress(ClientEvent::State(Box::new(view)));
                     }
                 }
-                Some("end") => match serde_json::from_str::<BuildView>(&data) {
+                "end" => match serde_json::from_str::<BuildView>(&data) {
                     Ok(view) => return AttemptResult::Done(Some(view)),
                     Err(error) => return AttemptResult::Failed(self.invalid_response(error.to_string())),
                 },
-                Some(_) => {}
+                _ => {}
             }
         }
-        AttemptResult::Done(None)
     }
 
     /// Cancels the build. Not retried: the user waits for the program to exit.

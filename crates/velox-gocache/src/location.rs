@@ -9,8 +9,13 @@ use velox_oci::{ImageReference, InvalidReference};
 
 use crate::GoCacheError;
 
-/// Parses a remote cache: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL.
+/// Parses a remote cache: an absolute path, or a `file://`, `s3://`, `gs://` or `az://` URL. Buckets need the feature
+/// `buckets`.
 pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
+    parse_location(text, cfg!(feature = "buckets"))
+}
+
+fn parse_location(text: &str, with_buckets: bool) -> Result<Url, GoCacheError> {
     let wrong = |why: &str| {
         let shown = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
         GoCacheError::Remote { text: shown.to_owned(), why: why.to_owned() }
@@ -28,6 +33,9 @@ pub fn parse_remote(text: &str) -> Result<Url, GoCacheError> {
     }
     match url.scheme() {
         "file" if url.host_str().is_none_or(str::is_empty) => Ok(url),
+        "s3" | "gs" | "az" if !with_buckets => Err(wrong(
+            "this vx was built without buckets; use a release, or build vx with the feature `buckets`",
+        )),
         "s3" | "gs" | "az" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
         "s3" | "gs" | "az" => Err(wrong("missing bucket")),
         _ => Err(wrong("expected a file://, s3://, gs:// or az:// URL")),
@@ -166,6 +174,10 @@ mod tests {
         ] {
             let said = parse_remote(bad).unwrap_err().to_string();
             assert!(said.contains(why) && !said.contains("secret"), "{said}");
+        }
+        for (text, is_bucket) in [("/var/cache", false), ("s3://bucket", true), ("gs://b/x", true)] {
+            let parsed = parse_location(text, false).map_err(|error| error.to_string());
+            assert_eq!(parsed.is_err_and(|error| error.contains("feature `buckets`")), is_bucket, "{text}");
         }
         let digest = format!("sha256:{}", "ab".repeat(32));
         for good in

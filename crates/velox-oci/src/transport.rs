@@ -6,11 +6,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
 use reqwest::{
     Body, Method, Response, StatusCode,
     header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
@@ -295,17 +296,20 @@ async fn stalled(sent: &AtomicU64, timeout: Duration) {
 /// `None`: the request isn't limited. `Some(None)`: the registry doesn't say how long.
 fn rate_limit(response: &Response) -> Option<Option<u64>> {
     let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::trim);
-    let seconds = after.and_then(|text| {
-        text.parse().ok().or_else(|| {
-            let until = httpdate::parse_http_date(text).ok()?;
-            Some(until.duration_since(SystemTime::now()).map_or(0, |wait| wait.as_secs() + 1))
-        })
-    });
+    let seconds = after.and_then(|text| retry_seconds(text, Timestamp::now()));
     match response.status() {
         StatusCode::TOO_MANY_REQUESTS => Some(seconds),
         StatusCode::SERVICE_UNAVAILABLE => seconds.map(Some),
         _ => None,
     }
+}
+
+/// The value of Retry-After: seconds or a date.
+fn retry_seconds(text: &str, now: Timestamp) -> Option<u64> {
+    text.parse().ok().or_else(|| {
+        let until = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+        Some(u64::try_from(until.duration_since(now).as_secs()).map_or(0, |seconds| seconds + 1))
+    })
 }
 
 #[derive(Deserialize)]
@@ -327,4 +331,22 @@ fn registry_message(body: &[u8]) -> Option<String> {
     let first = body.errors.into_iter().next()?;
     let text = if first.message.is_empty() { first.code } else { first.message };
     Some(text.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE_CHARS).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_is_in_seconds_or_ends_at_a_date() {
+        let now = "1994-11-06T08:49:07Z".parse().unwrap();
+        for (text, seconds) in [
+            ("120", Some(120)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(31)),
+            ("Sun, 06 Nov 1994 08:40:00 GMT", Some(0)),
+            ("soon", None),
+        ] {
+            assert_eq!(retry_seconds(text, now), seconds, "{text}");
+        }
+    }
 }

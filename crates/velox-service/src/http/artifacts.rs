@@ -9,7 +9,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use data_encoding::{BASE64, HEXLOWER};
-use headers::{ETag, HeaderMapExt, IfMatch, IfNoneMatch, IfRange};
 use velox_api::{ArtifactInfo, Problem};
 
 use super::{
@@ -117,22 +116,30 @@ enum SelectedPart {
     Range(Range<u64>),
 }
 
+/// Whether the header lists the ETag or is `*`. None: there is no such header. Only If-None-Match ignores `W/`
+/// (<https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3.2>).
+pub(super) fn lists_tag(headers: &HeaderMap, name: header::HeaderName, tag: &str) -> Option<bool> {
+    headers.get(&name)?;
+    let values = headers.get_all(&name).iter().filter_map(|value| value.to_str().ok());
+    let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
+    Some(tags.any(|listed| match listed.strip_prefix("W/") {
+        Some(weak) => weak == tag && name == header::IF_NONE_MATCH,
+        None => listed == tag || listed == "*",
+    }))
+}
+
 /// Evaluates the preconditions and the range (<https://www.rfc-editor.org/rfc/rfc9110#section-13.2.2>).
 /// Several ranges select the whole artifact.
 fn select_range(headers: &HeaderMap, info: &ArtifactInfo) -> Result<SelectedPart, ApiError> {
-    let tag: Option<ETag> = format!("\"{}\"", info.sha256).parse().ok();
-    let Some(tag) = tag else { return Ok(SelectedPart::Whole) };
-    if headers.typed_get::<IfMatch>().is_some_and(|condition| !condition.precondition_passes(&tag)) {
+    let tag = format!("\"{}\"", info.sha256);
+    if lists_tag(headers, header::IF_MATCH, &tag) == Some(false) {
         let message = "If-Match does not match the ETag of the artifact, which is its SHA-256";
         return Err(ApiError::new(ApiErrorKind::PreconditionFailed, message));
     }
-    if headers.typed_get::<IfNoneMatch>().is_some_and(|condition| !condition.precondition_passes(&tag)) {
+    if lists_tag(headers, header::IF_NONE_MATCH, &tag) == Some(true) {
         return Ok(SelectedPart::NotModified);
     }
-    let is_outdated = match headers.get(header::IF_RANGE) {
-        Some(_) => headers.typed_get::<IfRange>().is_none_or(|of| of.is_modified(Some(&tag), None)),
-        None => false,
-    };
+    let is_outdated = headers.get(header::IF_RANGE).is_some_and(|of| *of != tag);
     let Some(range) = headers.get(header::RANGE).filter(|_| !is_outdated) else {
         return Ok(SelectedPart::Whole);
     };
@@ -227,6 +234,9 @@ mod tests {
         assert_eq!(select(&[range.clone(), (header::IF_RANGE, "\"other\"")]), Ok(SelectedPart::Whole));
         assert_eq!(select(&[range, (header::IF_RANGE, "nonsense")]), Ok(SelectedPart::Whole));
         assert_eq!(select(&[(header::IF_MATCH, tag)]), Ok(SelectedPart::Whole));
+        assert_eq!(select(&[(header::IF_MATCH, &format!("\"other\", {tag}"))]), Ok(SelectedPart::Whole));
+        assert_eq!(select(&[(header::IF_MATCH, "*")]), Ok(SelectedPart::Whole));
+        assert_eq!(select(&[(header::IF_MATCH, &weak)]), Err(412));
         assert_eq!(select(&[(header::IF_MATCH, "\"other\"")]), Err(412));
     }
 }

@@ -9,7 +9,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use data_encoding::HEXLOWER;
-use headers::{ETag, HeaderMapExt, IfNoneMatch};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -20,6 +19,7 @@ use velox_manifest::parse_target;
 use super::{
     AppState,
     access::{Builder, Reader},
+    artifacts::lists_tag,
     body::{self, BuildPath, Query},
     error::{ApiError, ApiErrorKind},
 };
@@ -231,8 +231,7 @@ fn json_with_etag(view: &BuildView, headers: &HeaderMap) -> Response {
     // Serializing a view can't fail.
     let body = serde_json::to_vec(view).unwrap_or_default();
     let tag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&body)));
-    let condition = headers.typed_get::<IfNoneMatch>().zip(tag.parse::<ETag>().ok());
-    let is_unchanged = condition.is_some_and(|(condition, tag)| !condition.precondition_passes(&tag));
+    let is_unchanged = lists_tag(headers, header::IF_NONE_MATCH, &tag) == Some(true);
     let common = [
         (header::ETAG, HeaderValue::from_str(&tag).ok()),
         (header::CACHE_CONTROL, Some(HeaderValue::from_static("private, no-cache"))),

@@ -50,7 +50,7 @@ const MAX_LOG_BYTES: usize = 1 << 20;
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The descriptors of the protobuf files, for reflection.
-const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/api.binpb"));
+const DESCRIPTORS: &[u8] = include_bytes!("../../proto/api.binpb");
 
 /// All services; fails if the descriptors are invalid.
 pub(crate) fn services(state: &Arc<AppState>) -> Result<ConnectRpcService, ReflectionError> {

@@ -15,13 +15,15 @@ use tokio::runtime::Handle;
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
+    span::Record,
 };
 use tracing_subscriber::{
     Layer as _,
+    field::RecordFields,
     filter::Targets,
     fmt::{
-        self, FmtContext, FormattedFields,
-        format::{FormatEvent, JsonFields, Writer},
+        self, FmtContext, FormatFields, FormattedFields,
+        format::{FormatEvent, Writer},
     },
     layer::SubscriberExt as _,
     registry::LookupSpan,
@@ -82,7 +84,7 @@ impl Logging {
                 text.with_ansi(false).without_time().with_level(false).with_filter(filter).boxed()
             }
             LogFormat::Json => fmt::layer()
-                .fmt_fields(JsonFields::new())
+                .fmt_fields(JsonLines)
                 .event_format(JsonLines)
                 .with_writer(io::stderr)
                 .with_filter(filter)
@@ -118,13 +120,32 @@ impl Logging {
 /// Formats messages as JSON objects, with the fields of their spans.
 struct JsonLines;
 
-impl<S> FormatEvent<S, JsonFields> for JsonLines
+impl<'writer> FormatFields<'writer> for JsonLines {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> std::fmt::Result {
+        let mut map = FieldMap::default();
+        fields.record(&mut map);
+        write!(writer, "{}", Value::Object(map.0))
+    }
+
+    fn add_fields(
+        &self,
+        of_span: &'writer mut FormattedFields<Self>,
+        fields: &Record<'_>,
+    ) -> std::fmt::Result {
+        let mut map = FieldMap(serde_json::from_str(&of_span.fields).map_err(|_| std::fmt::Error)?);
+        fields.record(&mut map);
+        of_span.fields = Value::Object(map.0).to_string();
+        Ok(())
+    }
+}
+
+impl<S> FormatEvent<S, Self> for JsonLines
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn format_event(
         &self,
-        context: &FmtContext<'_, S, JsonFields>,
+        context: &FmtContext<'_, S, Self>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> std::fmt::Result {
@@ -132,7 +153,7 @@ where
         event.record(&mut fields);
         let spans = context.event_scope().into_iter().flatten();
         for span in spans {
-            if let Some(text) = span.extensions().get::<FormattedFields<JsonFields>>()
+            if let Some(text) = span.extensions().get::<FormattedFields<Self>>()
                 && let Ok(Value::Object(of_span)) = serde_json::from_str(&text.fields)
             {
                 of_span.into_iter().for_each(|(name, value)| _ = fields.0.entry(name).or_insert(value));

@@ -1,3 +1,5 @@
+use std::{fs, path::Path};
+
 use serde_json::{Value, json};
 use velox_api::{BuildSpec, FailureKind};
 
@@ -138,4 +140,26 @@ fn calls_and_requests_have_the_same_spec() {
     let of_call = rpc::spec(serde_json::from_value(call()).unwrap()).unwrap().normalized().unwrap();
     let of_request: BuildSpec = serde_json::from_value(spec(VERSION)).unwrap();
     assert_eq!(of_call.key().unwrap(), of_request.normalized().unwrap().key().unwrap());
+}
+
+/// The build script generates code from them without a compiler for protobuf files. `INSTA_UPDATE=always` writes them.
+#[test]
+fn the_descriptors_are_up_to_date() {
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    let files = [
+        "api/request/v1/request.proto",
+        "api/response/v1/response.proto",
+        "api/service/v1/service.proto",
+        "grpc/health/v1/health.proto",
+    ];
+    let mut compiler = protox::Compiler::new([&proto]).unwrap();
+    compiler.include_imports(true).include_source_info(true).open_files(files).unwrap();
+    let (expected, file) = (compiler.encode_file_descriptor_set(), proto.join("api.binpb"));
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        fs::write(&file, &expected).unwrap();
+    }
+    assert!(
+        fs::read(&file).unwrap_or_default() == expected,
+        "proto/api.binpb is out of date: run `INSTA_UPDATE=always cargo test -p velox-service --lib descriptors`"
+    );
 }

@@ -1,11 +1,14 @@
 //! Classification of download errors: who can act on them, and help for the user.
 
+use std::path::Path;
+
 use url::Url;
 use velox_fetch::{
     download::{DownloadError, ProxyAttempt},
     modcache::ModCacheError,
     proxy::{ProxyError, ProxyErrorKind},
 };
+use velox_gomod::module::escape_path;
 
 use crate::error::{Blame, Error, checksum_mismatch};
 
@@ -44,16 +47,33 @@ pub(crate) fn unserved(module: &str, error: DownloadError) -> Result<Vec<ProxyAt
     }
 }
 
-/// An error text of the go command. A failed connection is reduced to the host and the cause, which are the same for all
-/// modules: Go writes `module M: Get "URL": dial tcp ADDRESS: connect: CAUSE`.
-pub(crate) fn of_go(text: &str) -> String {
-    let reached = || {
+/// An error text of the go command about a module. A failed connection, or a file that a proxy lacks, is reduced to the
+/// host and the cause, which are the same for all modules: Go writes `module M: Get "URL": dial tcp ADDRESS: connect:
+/// CAUSE` and `reading URL: CAUSE`.
+pub(crate) fn of_go(text: &str, module: &str) -> String {
+    let host = |url: &Url| {
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        Some(format!("{}{port}", url.host_str()?))
+    };
+    let unreached = || {
         let (before, cause) = text.split_once("\": dial tcp")?;
         let url = Url::parse(before.rsplit_once("Get \"")?.1).ok()?;
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        Some(format!("failed to reach {}{port}: {}", url.host_str()?, cause.rsplit(": ").next()?))
+        Some(format!("failed to reach {}: {}", host(&url)?, cause.rsplit(": ").next()?))
     };
-    reached().unwrap_or_else(|| text.to_owned())
+    let unserved = || {
+        let (url, cause) = text.strip_prefix("reading ")?.split_once(": ")?;
+        let (proxy, _) = url.split_once(&format!("/{}/@v/", escape_path(module).ok()?))?;
+        let Some(directory) = proxy.strip_prefix("file://") else {
+            return Some(format!("{}: {cause}", host(&Url::parse(proxy).ok()?)?));
+        };
+        let cause = match cause {
+            "no such file or directory" if Path::new(directory).is_dir() => "not found",
+            "no such file or directory" => "no such directory",
+            cause => cause,
+        };
+        Some(format!("{directory}: {cause}"))
+    };
+    unreached().or_else(unserved).unwrap_or_else(|| text.to_owned())
 }
 
 /// The cause of a failed listing of versions, without the module.
@@ -120,6 +140,8 @@ pub(crate) fn advice(why: &str) -> Option<&'static str> {
         Some("write https:// in GOPROXY, or put the password into ~/.netrc")
     } else if says(&["ertificate"]) {
         Some("the proxy's certificate isn't trusted here: SSL_CERT_FILE names a file with the authority's")
+    } else if says(&["no such directory"]) {
+        Some("GOPROXY names a directory that does not exist: create it, or name another proxy")
     } else if says(&["429 "]) {
         Some("the rate limit of the proxy is exceeded: try again later")
     } else if says(&["checksum database", "verifying module", "verifying go.mod"]) {

@@ -1,35 +1,22 @@
 //! Go programs that analyze the packages of a binary, such as govulncheck.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use data_encoding::HEXLOWER;
-use sha2::{Digest, Sha256};
 use velox_gomod::modfile::GoMod;
 use velox_manifest::GoTarget;
 
 use crate::{
-    cache_directory::cache_directory,
     compile::MAIN_PACKAGE,
     context::BuildTools,
     error::Error,
-    event::{Event, Note, Phase, phase},
+    event::{Phase, phase},
+    go_program::GoProgram,
     lock::{Lock, LockFile},
-    pipeline,
     session::QuerySession,
-    toolchain::ModuleMode,
-    workspace::Workspace,
 };
-
-/// The folder of compiled tools in the cache directory.
-const FOLDER: &str = "go-tools-v0";
 
 /// A Go program at a pinned version, compiled once into the cache. The checksums of its modules are part of vx, so that
 /// neither GOSUMDB nor GONOSUMDB matters.
-///
-/// ```text
-/// CACHE/go-tools-v0/
-///   3f9a…/govulncheck     by the Go version, the go.mod and the go.sum
-/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct GoTool {
     /// The name of the program.
@@ -64,12 +51,7 @@ impl QuerySession<'_> {
         let context = &self.context;
         let found = LockFile::read(context.request)?;
         let locked = context.matching_lock(&found)?;
-        let mut tools = context.tools(&found, locked.as_ref()).await?;
-        let (lock, workspace) = match locked {
-            Some(lock) => pipeline::restore(context, &tools, &found, lock).await?,
-            None => pipeline::resolve(context, &mut tools, &found).await?,
-        };
-        workspace.prepare(&lock)?;
+        let (tools, lock, workspace) = self.prepare(&found, locked).await?;
         let program = self.go_tool(tool, &tools).await?;
         let directory = workspace.directory();
         let mut outputs = Vec::new();
@@ -97,40 +79,21 @@ impl QuerySession<'_> {
         let line = GoMod::parse(tool.go_mod).ok().and_then(|go_mod| go_mod.go);
         let newer = tools.toolchains.at_least(&tools.go, line.as_deref().unwrap_or_default()).await?;
         let go = newer.as_ref().unwrap_or(&tools.go);
-        let mut hash = Sha256::new();
-        for part in [go.version(), &GoTarget::host().to_string(), tool.go_mod, tool.go_sum] {
-            hash.update(part);
-            hash.update("\n");
+        let files = [("go.mod", tool.go_mod), ("go.sum", tool.go_sum)];
+        let program = GoProgram { name: tool.name, files: &files, package: tool.package };
+        let path = program.path(context, go);
+        if path.is_file() {
+            return Ok(path);
         }
-        let folder = cache_directory(&context.request.environment).join(FOLDER);
-        let folder = folder.join(HEXLOWER.encode(&hash.finalize()));
-        let program = folder.join(format!("{}{}", tool.name, std::env::consts::EXE_SUFFIX));
-        if program.is_file() {
-            return Ok(program);
-        }
-        let text = format!("compiling {} {}, which is kept in the cache", tool.name, tool.version);
-        context.reporter.report(Event::Note(Note::Text { text }));
-        let source = Workspace::empty(tools.scratch.path().join(tool.name))?;
-        source.write("go.mod", tool.go_mod)?;
-        source.write("go.sum", tool.go_sum)?;
-        fs::create_dir_all(&folder).map_err(|error| Error::file("create", &folder, &error))?;
-        let new = tempfile::Builder::new().prefix("new").tempdir_in(&folder);
-        let new = new.map_err(|error| Error::file("create", &folder, &error))?;
-        let output = new.path().join(tool.name);
-        let output_text = output.to_string_lossy().into_owned();
-        let arguments = ["build", "-trimpath", "-buildvcs=false", "-o", &output_text, tool.package];
-        let building = go.run(ModuleMode::ReadOnly, None, &arguments, source.directory(), None);
-        let built = phase(&*context.reporter, Phase::Compile, building).await?;
-        if !built.status.success() {
+        context.note(format!("compiling {} {}, which is kept in the cache", tool.name, tool.version));
+        let compiling = program.compiled(context, go, tools.scratch.path());
+        phase(&*context.reporter, Phase::Compile, compiling).await.map_err(|error| {
             let module = format!("{} {}", tool.package, tool.version);
-            let error = Error::build(format!("failed to build {}", tool.name)).output(built.stderr);
             let error = error.help(format!("it is compiled from {module}, which GOPROXY must serve"));
-            return Err(match context.request.options.is_offline() {
+            match context.request.options.is_offline() {
                 true => error.help("run it once without `--offline`: the program is kept in the cache"),
                 false => error,
-            });
-        }
-        fs::rename(&output, &program).map_err(|error| Error::file("write", &program, &error))?;
-        Ok(program)
+            }
+        })
     }
 }

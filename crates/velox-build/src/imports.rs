@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, io, path::Path};
 
 use velox_gomod::{
     modfile::{GoMod, Require},
-    module::without_major,
+    module::{ModuleVersion, without_major},
 };
 use velox_manifest::GoTarget;
 
@@ -23,6 +23,15 @@ pub(crate) fn created_plugins(tree: &Path, counts: &dyn Fn(&str) -> bool) -> io:
     let mut found = BTreeSet::new();
     for_each_source(tree, counts, &mut |source| found.extend(plugins_created_in(source)))?;
     Ok(found)
+}
+
+/// The modules of the plugins that a release registers.
+pub(crate) fn registered_plugins(tree: &Path, release: &GoMod) -> io::Result<Vec<ModuleVersion>> {
+    let registered = imports_of(tree, &|path| path == PLUGINS_GO)?;
+    let plugins =
+        release.require.iter().filter(|line| !line.indirect && provides(line, release, &registered));
+    let module = |line: &Require| ModuleVersion { path: line.path.clone(), version: line.version.clone() };
+    Ok(plugins.map(module).collect())
 }
 
 /// Whether the module of a requirement provides one of the imported packages

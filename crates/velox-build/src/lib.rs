@@ -19,6 +19,7 @@ mod environment;
 mod error;
 mod event;
 mod go_memory;
+mod go_program;
 mod go_tool;
 mod go_variables;
 mod imports;

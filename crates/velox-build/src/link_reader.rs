@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
-    compile::go_build::go_build_unstripped,
+    compile::{go_build::go_build_unstripped, key},
     context::{BuildContext, BuildTools},
     error::Error,
     lock::Lock,
@@ -49,8 +49,17 @@ pub(crate) fn cached(
     reader: LinkReader,
     lock: &Lock,
 ) -> Result<Option<String>, Error> {
-    let file = result_file(context, reader.name, reader.generation, lock)?;
+    let file = reader.result_file(context, lock)?;
     Ok(file.and_then(|file| std::fs::read_to_string(file).ok()))
+}
+
+impl LinkReader {
+    /// The file of a result in the cache; `None` for a binary without a key.
+    fn result_file(self, context: &BuildContext<'_>, lock: &Lock) -> Result<Option<PathBuf>, Error> {
+        let (variant, stamp) = (context.first_variant()?, context.stamp(lock));
+        let key = key::of(lock, variant, &context.settings, Some(&stamp), &context.replaced(lock))?;
+        Ok(key.map(|key| result_file(context, self.name, self.generation, &key)))
+    }
 }
 
 /// Links the binary in a prepared workspace, runs a reader, and keeps the result in the cache.
@@ -66,7 +75,7 @@ pub(crate) async fn read(
     let (path, reached) = go_build_unstripped(context, &tools.go, lock, workspace, variant).await?;
     let is_stripped = context.settings.strip();
     let output = (reader.read)(&LinkedBinary { path, packages, reached, is_stripped })?;
-    if let Some(file) = result_file(context, reader.name, reader.generation, lock)? {
+    if let Some(file) = reader.result_file(context, lock)? {
         // Without the cache, the next query takes longer.
         let _ = keep(&file, &output);
     }

@@ -9,6 +9,7 @@ use std::{
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use velox_fetch::modcache::ModCache;
 use velox_gomod::module::ModuleVersion;
 use velox_manifest::Diagnostic;
 
@@ -18,7 +19,8 @@ use crate::{
     compile::{MAIN_PACKAGE, go_build::build_flags, key},
     context::{BuildContext, BuildTools},
     error::Error,
-    lock::Lock,
+    go_program::GoProgram,
+    lock::{Lock, ReleaseModules},
     toolchain::ModuleMode,
     workspace::Workspace,
 };
@@ -37,7 +39,7 @@ const LIST_FIELDS: [&str; 2] = [
 ///
 /// ```text
 /// CACHE/NAME-v1/
-///   3f9a….json            results, by the key of the artifact and the program
+///   3f9a….json            results, by the key of the packages and the program
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct PackageReader {
@@ -65,6 +67,8 @@ pub struct PackageCheck<'a> {
     /// The findings that the versions of a lock tell; `None` if the packages have to be read. Builds with `--strict` read
     /// them in any case.
     pub known: &'a (dyn Fn(&Lock) -> Option<Vec<Diagnostic>> + Sync),
+    /// The findings about the major versions of the plugins of a lock, with the plugins of its RoadRunner release.
+    pub majors: &'a (dyn Fn(&Lock, &[ModuleVersion]) -> Vec<Diagnostic> + Sync),
     /// The findings in a result.
     pub findings: &'a (dyn Fn(PackagesRead) -> Vec<Diagnostic> + Sync),
 }
@@ -83,8 +87,7 @@ pub(crate) fn cached(
     reader: PackageReader,
     lock: &Lock,
 ) -> Result<Option<PackagesRead>, Error> {
-    let text = result_file(context, reader.name, reader.source, lock)?
-        .and_then(|path| fs::read_to_string(path).ok());
+    let text = reader.result_file(context, lock)?.and_then(|path| fs::read_to_string(path).ok());
     let result: Option<CachedResult> = text.and_then(|text| serde_json::from_str(&text).ok());
     Ok(result.map(|CachedResult { released, output }| {
         let released = released.into_iter().map(|(path, version)| ModuleVersion { path, version });
@@ -92,23 +95,23 @@ pub(crate) fn cached(
     }))
 }
 
-/// The file of a result in the cache; `None` for a binary without a key. `generation` changes when the reader makes another
-/// result of the same packages.
-pub(crate) fn result_file(
-    context: &BuildContext<'_>,
-    name: &str,
-    generation: &str,
-    lock: &Lock,
-) -> Result<Option<PathBuf>, Error> {
-    let Some(variant) = context.variants.first() else { return Ok(None) };
-    let stamp = context.stamp(lock);
-    let key = key::of(lock, variant, &context.settings, &stamp, &context.replaced(lock))?;
-    let Some(artifact) = key else { return Ok(None) };
+impl PackageReader {
+    /// The file of a result in the cache; `None` for packages without a key.
+    fn result_file(self, context: &BuildContext<'_>, lock: &Lock) -> Result<Option<PathBuf>, Error> {
+        let variant = context.first_variant()?;
+        let key = key::of(lock, variant, &context.settings, None, &context.replaced(lock))?;
+        Ok(key.map(|key| result_file(context, self.name, self.source, &key)))
+    }
+}
+
+/// The file of a result in the cache, by the key of what was read. `generation` changes when the reader makes another
+/// result of the same.
+pub(crate) fn result_file(context: &BuildContext<'_>, name: &str, generation: &str, key: &str) -> PathBuf {
     let mut hash = Sha256::new();
-    hash.update(artifact);
+    hash.update(key);
     hash.update(generation);
     let directory = cache_directory(&context.request.environment).join(format!("{name}-v1"));
-    Ok(Some(directory.join(format!("{}.json", HEXLOWER.encode(&hash.finalize())))))
+    directory.join(format!("{}.json", HEXLOWER.encode(&hash.finalize())))
 }
 
 /// Runs a reader in a prepared workspace, and keeps the result in the cache.
@@ -119,21 +122,22 @@ pub(crate) async fn read(
     lock: &Lock,
     workspace: &Workspace,
 ) -> Result<PackagesRead, Error> {
-    let listed = list(context, &LIST_FIELDS, tools, lock, workspace).await?;
-    let scratch = Workspace::empty(tools.scratch.path().join(reader.name))?;
+    let PackageReader { name, source } = reader;
+    let program = GoProgram { name, files: &[("reader.go", source)], package: "reader.go" };
+    let (listed, program) = tokio::try_join!(
+        list(context, &LIST_FIELDS, tools, lock, workspace),
+        program.compiled(context, &tools.go, tools.scratch.path())
+    )?;
+    let scratch = Workspace::empty(tools.scratch.path().join("packages"))?;
     scratch.write("packages.json", &listed)?;
-    scratch.write("reader.go", reader.source)?;
-    // Outside of any module, for this machine.
-    let arguments = ["run", "reader.go", "packages.json"];
-    let ran = tools.go.run(ModuleMode::ReadOnly, None, &arguments, scratch.directory(), None).await?;
+    let ran = tools.go.run_program(name, &program, &["packages.json"], scratch.directory()).await?;
     if !ran.status.success() {
-        return Err(
-            Error::build(format!("internal error: the {} reader failed", reader.name)).output(ran.stderr)
-        );
+        return Err(Error::build(format!("internal error: the {name} reader failed")).output(ran.stderr));
     }
-    let released = context.resolver(tools, Some(lock)).release().await?.plugins;
+    let cache = ModCache::new(&tools.go.settings().gomodcache);
+    let released = ReleaseModules::cached(cache, lock).map(|release| release.plugins()).unwrap_or_default();
     let read = PackagesRead { lock: lock.clone(), released, output: ran.stdout };
-    if let Some(path) = result_file(context, reader.name, reader.source, lock)? {
+    if let Some(path) = reader.result_file(context, lock)? {
         let released = read.released.iter().map(|plugin| (plugin.path.clone(), plugin.version.clone()));
         let result = CachedResult { released: released.collect(), output: read.output.clone() };
         // Without the cache, the next query takes longer.

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, ErrorKind},
     event::{BuildSummary, Event, Phase, Reporter, phase},
     lock::{Lock, LockFile, ReleaseModules},
-    package_reader::{self, PackageCheck},
+    package_reader::{self, PackageCheck, PackagesRead},
     request::{BuildRequest, Goal, Output, Upgrade},
     shared_caches::SharedCaches,
     stamp::Stamp,
@@ -84,10 +84,19 @@ async fn run(
         output.probe(&context.settings)?;
     }
 
-    if request.goal == Goal::CheckLock
-        && let Some(lock) = &locked
-    {
-        return check_lock(&context, &found, lock).await;
+    match (&request.goal, &locked) {
+        (Goal::CheckLock, Some(lock)) => return check_lock(&context, &found, lock).await,
+        (Goal::DryRun(_), Some(lock)) => {
+            // Without the release, the majors of the plugins are not compared.
+            if let Err(error) = download_release(&context, &found, lock).await
+                && error.kind == ErrorKind::Interrupted
+            {
+                return Err(error);
+            }
+            report_known(&context, package_check, None, lock)?;
+            return Ok(context.summary(lock));
+        }
+        _ => {}
     }
     let mut tools = context.tools(&found, locked.as_ref()).await?;
     let (lock, workspace) = match locked {
@@ -96,7 +105,8 @@ async fn run(
     };
     let Goal::Build(output) = &request.goal else {
         if matches!(request.goal, Goal::DryRun(_)) {
-            report_known(&context, package_check, &lock)?;
+            let read = cached(&context, package_check, &lock)?;
+            report_known(&context, package_check, read, &lock)?;
         }
         return Ok(context.summary(&lock));
     };
@@ -158,16 +168,30 @@ pub fn report_findings(
     Ok(())
 }
 
+/// The earlier result of a check.
+fn cached(
+    context: &BuildContext<'_>,
+    package_check: Option<&PackageCheck<'_>>,
+    lock: &Lock,
+) -> Result<Option<PackagesRead>, Error> {
+    let read = package_check.map(|check| package_reader::cached(context, check.reader, lock));
+    Ok(read.transpose()?.flatten())
+}
+
 /// Reports what is known of the packages without reading them: an earlier result, or what the versions tell.
 fn report_known(
     context: &BuildContext<'_>,
     package_check: Option<&PackageCheck<'_>>,
+    read: Option<PackagesRead>,
     lock: &Lock,
 ) -> Result<(), Error> {
     let Some(check) = package_check else { return Ok(()) };
-    let findings = match package_reader::cached(context, check.reader, lock)? {
+    let findings = match read {
         Some(read) => (check.findings)(read),
-        None => (check.known)(lock).unwrap_or_default(),
+        None => (check.known)(lock).unwrap_or_else(|| {
+            let released = context.requested.released_plugins(lock);
+            released.map(|released| (check.majors)(lock, &released)).unwrap_or_default()
+        }),
     };
     report_findings(&*context.reporter, context.settings.strict, findings)
 }
@@ -196,6 +220,13 @@ fn check(context: &BuildContext<'_>, output: Option<&Output>) -> Result<(), Erro
     }
 }
 
+/// Whether the findings about a lock need its RoadRunner release, which the module cache lacks.
+fn needs_release(context: &BuildContext<'_>, package_check: Option<&PackageCheck<'_>>, lock: &Lock) -> bool {
+    !context.request.options.is_offline()
+        && package_check.is_some_and(|check| (check.known)(lock).is_none())
+        && context.requested.released_plugins(lock).is_none()
+}
+
 /// The summary, if the lock and the artifact store suffice for it.
 async fn without_tools(
     context: &BuildContext<'_>,
@@ -221,24 +252,22 @@ async fn without_tools(
                 targets::download(context, lock, &mut targets).await?;
             }
             let is_stored = targets.iter().all(|target| target.artifact.is_some());
+            let read = cached(context, package_check, lock)?;
             if matches!(goal, Goal::DryRun(_)) {
                 if !is_stored {
                     output.probe(&context.settings)?;
                 }
-                report_known(context, package_check, lock)?;
+                if read.is_none() && needs_release(context, package_check, lock) {
+                    return Ok(None);
+                }
+                report_known(context, package_check, read, lock)?;
                 return Ok(Some(context.summary(lock)));
             }
-            if !is_stored {
-                return Ok(None);
-            }
-            if context.settings.strict
-                && let Some(check) = package_check
-                && package_reader::cached(context, check.reader, lock)?.is_none()
-            {
+            if !is_stored || (context.settings.strict && package_check.is_some() && read.is_none()) {
                 return Ok(None);
             }
             // Without a result, it was built before without the check.
-            report_known(context, package_check, lock)?;
+            report_known(context, package_check, read, lock)?;
             targets::publish(context, &targets, lock).await.map(Some)
         }
         _ => Ok(None),
@@ -327,12 +356,7 @@ async fn check_lock(
     found: &LockFile,
     lock: &Lock,
 ) -> Result<BuildSummary, Error> {
-    let download = async {
-        let tools = context.tools(found, Some(lock)).await?;
-        context.resolver(&tools, Some(lock)).release().await?;
-        Ok::<_, Error>(tools)
-    };
-    match download.await {
+    match download_release(context, found, lock).await {
         Ok(tools) => check_release(context, &tools, found, lock).await?,
         Err(error) if error.kind == ErrorKind::Interrupted || context.requested.needs_release(lock) => {
             return Err(error);
@@ -344,6 +368,17 @@ async fn check_lock(
         }
     }
     Ok(context.summary(lock))
+}
+
+/// Downloads the RoadRunner of a lock into the module cache.
+async fn download_release(
+    context: &BuildContext<'_>,
+    found: &LockFile,
+    lock: &Lock,
+) -> Result<BuildTools, Error> {
+    let tools = context.tools(found, Some(lock)).await?;
+    context.resolver(&tools, Some(lock)).release().await?;
+    Ok(tools)
 }
 
 /// Fails if a lock has anything that neither the configuration nor its RoadRunner asks for.

@@ -25,7 +25,8 @@ pub struct RebuiltBinary {
     pub path: PathBuf,
     /// Its SHA-256, in hexadecimal.
     pub sha256: String,
-    _scratch: ScratchDirectory,
+    /// The first one is in the second one.
+    _scratch: [ScratchDirectory; 2],
 }
 
 /// Builds the binary of `record` for `variant` from the lock of the request as it is. The manifest only has forges and
@@ -62,10 +63,10 @@ pub async fn rebuild(
     phase(&*context.reporter, Phase::Prepare, preparing).await?;
     let output = Output::File(scratch.path().join("rr"));
     let compiled = targets::compile(&context, &tools, lock, &workspace, &output).await?;
-    let summary = targets::publish(&context, &compiled, lock).await?;
-    let binary = summary.binaries.into_iter().next();
-    let binary = binary.ok_or_else(|| Error::build("internal error: the build has no binary"))?;
-    Ok(RebuiltBinary { path: binary.path, sha256: binary.sha256, _scratch: scratch })
+    let artifact = compiled.into_iter().find_map(|target| target.artifact);
+    let artifact = artifact.ok_or_else(|| Error::build("internal error: the build has no binary"))?;
+    let path = artifact.binary();
+    Ok(RebuiltBinary { path, sha256: artifact.sha256, _scratch: [tools.scratch, scratch] })
 }
 
 /// The request with the settings of the binary.

@@ -1,10 +1,22 @@
-//! Rendering of diagnostics.
+//! Rendering of diagnostics and sizes.
 
 use std::{borrow::Cow, iter, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Level as Title, Renderer, Snippet, renderer::DecorStyle};
 use anstyle::{AnsiColor, Style};
 use velox_manifest::{Diagnostic, Level, SourceFile};
+
+/// Formats a size: `57.23 MiB`, `76 KiB`.
+#[must_use]
+pub fn human_size(bytes: u64) -> String {
+    let in_units_of = |shift: u32| bytes as f64 / (1_u64 << shift) as f64;
+    match bytes {
+        0..0x400 => format!("{bytes} B"),
+        0x400..0x10_0000 => format!("{:.0} KiB", in_units_of(10)),
+        0x10_0000..0x4000_0000 => format!("{:.2} MiB", in_units_of(20)),
+        _ => format!("{:.2} GiB", in_units_of(30)),
+    }
+}
 
 /// Renders a diagnostic in the style of rustc, ending with a newline:
 ///
@@ -144,6 +156,12 @@ pub fn within(text: &str, span: &Range<usize>) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        let sizes = [0, 1023, 78_000, 57_234_123, 5 << 30].map(human_size);
+        assert_eq!(sizes, ["0 B", "1023 B", "76 KiB", "54.58 MiB", "5.00 GiB"]);
+    }
 
     #[test]
     fn terminal_escapes_of_others_are_dropped() {

@@ -204,7 +204,7 @@ impl<'a> QuerySession<'a> {
     }
 
     /// The tools and the source tree of a lock; without one, it is resolved first.
-    async fn prepare(
+    pub(crate) async fn prepare(
         &self,
         found: &LockFile,
         locked: Option<Lock>,
@@ -279,7 +279,7 @@ impl<'a> QuerySession<'a> {
             return Ok(Some(read));
         }
         let (stamp, replaced) = (context.stamp(&lock), context.replaced(&lock));
-        let key = key::of(&lock, variant, &context.settings, &stamp, &replaced)?;
+        let key = key::of(&lock, variant, &context.settings, Some(&stamp), &replaced)?;
         let store = ArtifactStore::new(&cache_directory(&context.request.environment));
         match key.is_some_and(|key| store.get(&key).is_some()) {
             true => self.read_packages(reader).await.map(Some),

@@ -61,7 +61,7 @@ pub(crate) fn find<'a>(
     let options = &context.request.options;
     let (settings, stamp) = (&context.settings, context.stamp(lock));
     let of_variant = |variant: &'a TargetVariant| {
-        let key = key::of(lock, variant, settings, &stamp, replaced)?;
+        let key = key::of(lock, variant, settings, Some(&stamp), replaced)?;
         let usable = key.as_deref().filter(|_| !options.cache.recompile && !options.workspace.keep);
         let artifact = usable.and_then(|key| store(context).get(key));
         let file = output.file(&settings.binary_name(&variant.target));
@@ -276,6 +276,7 @@ pub(crate) async fn publish(
     if context.cancel.is_cancelled() {
         return Err(Error::interrupted());
     }
+    let is_written = binaries.iter().any(|(binary, artifact, _)| binary.path != artifact.binary());
     let sboms = context.request.options.sboms.clone();
     let work = tokio::task::spawn_blocking(move || {
         let mut published = Vec::new();
@@ -298,7 +299,10 @@ pub(crate) async fn publish(
     let work = async {
         work.await.map_err(|error| Error::build(format!("internal error: publishing failed: {error}")))?
     };
-    summary.binaries = phase(&*context.reporter, Phase::Publish, work).await?;
+    summary.binaries = match is_written {
+        true => phase(&*context.reporter, Phase::Publish, work).await?,
+        false => work.await?,
+    };
     if let Some(attestation) = &context.request.options.attestation {
         provenance::write(context, lock, &summary.binaries, attestation)?;
         summary.attestation = Some(attestation.file.clone());

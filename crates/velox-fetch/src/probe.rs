@@ -3,7 +3,10 @@
 use reqwest::Client;
 
 use crate::{
-    proxy::{Netrc, ProxyClient, ProxyError, ProxyErrorKind, ProxyList, ProxySource, ReadError, proxy_host},
+    proxy::{
+        NO_DIRECTORY, Netrc, ProxyClient, ProxyError, ProxyErrorKind, ProxyList, ProxySource, ReadError,
+        proxy_host,
+    },
     sumdb::SumDbConfig,
 };
 
@@ -29,11 +32,10 @@ pub async fn probe_proxies(
     let mut probes = Vec::new();
     for entry in list.entries() {
         let ProxySource::Proxy(proxy) = &entry.source else { continue };
-        let is_missing =
-            proxy.scheme() == "file" && !proxy.to_file_path().is_ok_and(|directory| directory.is_dir());
+        let is_failure =
+            |error: &ProxyError| error.kind != ProxyErrorKind::NotFound || error.message == NO_DIRECTORY;
         let error = match proxies.read(proxy, &format!("{module}/@v/list")).await {
-            _ if is_missing => Some(ProxyError::new(ProxyErrorKind::NotFound, "no such directory")),
-            Err(ReadError::Proxy(error)) if error.kind != ProxyErrorKind::NotFound => Some(error),
+            Err(ReadError::Proxy(error)) => Some(error).filter(is_failure),
             Ok(_) | Err(_) => None,
         };
         probes.push(ProxyProbe { host: proxy_host(proxy), error, falls_through: entry.after_any_error });

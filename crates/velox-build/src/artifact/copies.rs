@@ -49,17 +49,17 @@ impl StoredArtifact {
 
 /// Identifies the content of a file without reading it: a write or a rename changes one of these values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct FileIdentity {
+pub(super) struct FileIdentity {
     device: u64,
     inode: u64,
     size: u64,
-    /// Status change time: seconds since 1970, and nanoseconds.
+    /// Status change time, elsewhere than on Unix modification time: seconds since 1970, and nanoseconds.
     changed: (i64, i64),
 }
 
 impl FileIdentity {
     #[cfg(unix)]
-    fn of(file: &Path) -> Option<Self> {
+    pub(super) fn of(file: &Path) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
         let data = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
         let changed = (data.ctime(), data.ctime_nsec());
@@ -67,9 +67,11 @@ impl FileIdentity {
     }
 
     #[cfg(not(unix))]
-    fn of(file: &Path) -> Option<Self> {
+    pub(super) fn of(file: &Path) -> Option<Self> {
         let data = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
-        Some(Self { device: 0, inode: 0, size: data.len(), changed: (0, 0) })
+        let modified = data.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let changed = (i64::try_from(modified.as_secs()).ok()?, modified.subsec_nanos().into());
+        Some(Self { device: 0, inode: 0, size: data.len(), changed })
     }
 
     /// Whether a later change would have another status change time; false if that time is unknown.

@@ -5,10 +5,12 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
-use super::publish::{TEMPORARY_PREFIX, is_executable};
+use super::{
+    copies::FileIdentity,
+    publish::{TEMPORARY_PREFIX, is_executable},
+};
 use crate::{
     atomic_file::{AtomicFile, FileMode, directory_of},
     error::Error,
@@ -28,11 +30,9 @@ const MAX_CAPABILITIES_BYTES: usize = 256;
 pub struct InstalledBinary {
     /// The file at the end of all symbolic links.
     path: PathBuf,
-    /// Its size and modification time when it was found.
-    state: InstalledState,
+    /// The file when it was found; `None`: there was none.
+    identity: Option<FileIdentity>,
 }
-
-type InstalledState = (u64, Option<SystemTime>);
 
 /// A new binary beside the installed one, with its owner and its mode.
 pub struct StagedBinary {
@@ -52,7 +52,7 @@ impl InstalledBinary {
         };
         let real = path.canonicalize().map_err(|error| failed(&error))?;
         match real.is_file() {
-            true if is_executable(&real) => Ok(Self { state: state_of(&real), path: real }),
+            true if is_executable(&real) => Ok(Self { identity: FileIdentity::of(&real), path: real }),
             true => Err(failed(&"it is not executable")),
             false => Err(failed(&"it is not a file")),
         }
@@ -64,7 +64,7 @@ impl InstalledBinary {
     /// Its directory can't be read.
     pub fn to_roll_back(path: &Path) -> Result<Self, Error> {
         let path = resolved(path).map_err(|error| Error::file("read", path, &error))?;
-        Ok(Self { state: state_of(&path), path })
+        Ok(Self { identity: FileIdentity::of(&path), path })
     }
 
     /// The file at the end of all symbolic links.
@@ -199,7 +199,7 @@ impl StagedBinary {
     pub fn replace(self) -> Result<(), Error> {
         let Self { new, installed } = self;
         // Otherwise the previous binary of a concurrent upgrade would be lost.
-        if state_of(&installed.path) != installed.state {
+        if FileIdentity::of(&installed.path) != installed.identity {
             let message = format!("{} was changed by another program meanwhile", installed.path.display());
             return Err(Error::build(message).help("run the command again"));
         }
@@ -223,10 +223,6 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
         },
         (resolved, _) => resolved,
     }
-}
-
-fn state_of(path: &Path) -> InstalledState {
-    fs::metadata(path).map_or((0, None), |data| (data.len(), data.modified().ok()))
 }
 
 #[cfg(all(test, unix))]

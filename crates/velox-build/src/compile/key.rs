@@ -16,12 +16,13 @@ use crate::{
 /// Changed when vx compiles or verifies the same input in another way.
 const GENERATION: &str = "vx-artifact-6";
 
-/// The key in hexadecimal; `None` with cgo, since the lock doesn't identify the C compiler.
+/// The key in hexadecimal; `None` with cgo, since the lock doesn't identify the C compiler. Without a stamp it is the key
+/// of the packages, which the linker and its flags don't change.
 pub(crate) fn of(
     lock: &Lock,
     variant: &TargetVariant,
     settings: &BuildSettings,
-    stamp: &Stamp,
+    stamp: Option<&Stamp>,
     replaced: &[(String, PathBuf)],
 ) -> Result<Option<String>, Error> {
     if variant.cgo {
@@ -40,16 +41,18 @@ pub(crate) fn of(
     field(lock.go_mod.text());
     field(&variant.target.to_string());
     field(&variant.instruction_set.as_ref().map(ToString::to_string).unwrap_or_default());
-    field(&stamp.version);
-    field(&stamp.time);
-    field(&format!("debug={} race={} strip={}", settings.debug, settings.race, settings.strip()));
+    if let Some(stamp) = stamp {
+        field(&stamp.version);
+        field(&stamp.time);
+        field(&format!("debug={} race={} strip={}", settings.debug, settings.race, settings.strip()));
+    }
     for plugin in &lock.plugins {
         field(&plugin.module);
     }
     for text in settings.tags().iter().chain(&settings.arguments.flags) {
         field(text);
     }
-    for (name, value) in &settings.arguments.definitions {
+    for (name, value) in settings.arguments.definitions.iter().filter(|_| stamp.is_some()) {
         field(name);
         field(value);
     }

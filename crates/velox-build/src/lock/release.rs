@@ -17,7 +17,7 @@ use velox_manifest::Manifest;
 
 use super::{model::Lock, required::RequiredModules};
 use crate::{
-    imports::{PLUGINS_GO, imports_of, provides},
+    imports::{PLUGINS_GO, imports_of, provides, registered_plugins},
     local_module::LocalDirectives,
 };
 
@@ -41,6 +41,11 @@ impl ReleaseModules {
 
     pub(super) fn go_mod(&self) -> &GoMod {
         &self.go_mod
+    }
+
+    /// Its plugins; none if its source can't be read.
+    pub(crate) fn plugins(&self) -> Vec<ModuleVersion> {
+        registered_plugins(&self.tree, &self.go_mod).unwrap_or_default()
     }
 
     /// Whether its `container/plugins.go` imports the module: a plugin, which a configuration may omit.

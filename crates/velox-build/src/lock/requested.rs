@@ -143,6 +143,11 @@ impl RequestedVersions {
         self.release(lock).is_none() && unrequested::needs_release(lock, &self.manifest, &self.local)
     }
 
+    /// The plugins of a lock's RoadRunner release; `None` without it in the cache.
+    pub(crate) fn released_plugins(&self, lock: &Lock) -> Option<Vec<ModuleVersion>> {
+        self.release(lock).map(|release| release.plugins())
+    }
+
     fn release(&self, lock: &Lock) -> Option<ReleaseModules> {
         ReleaseModules::cached(self.module_cache.clone()?, lock)
     }

@@ -265,7 +265,7 @@ impl GoDownload {
     pub(super) fn reason(&self) -> String {
         let text =
             self.error.strip_prefix(&format!("{}@{}: ", self.path, self.version)).unwrap_or(&self.error);
-        let text = of_go(&text.split_whitespace().collect::<Vec<_>>().join(" "));
+        let text = of_go(&text.split_whitespace().collect::<Vec<_>>().join(" "), &self.path);
         let others: Vec<String> = self
             .tried
             .iter()

@@ -636,9 +636,10 @@ impl ModuleSources<'_> {
             }
             None => (error, help),
         };
-        let unresolved =
-            unresolved(request, fault, &why, &suggestion.into_iter().chain(help).collect::<Vec<_>>());
-        UnresolvedModule { cause: cause.unwrap_or(why), ..unresolved }
+        let cause = [Some(cause.unwrap_or_else(|| why.clone())), suggestion.clone()];
+        let cause = cause.into_iter().flatten().collect::<Vec<_>>().join("; ");
+        let help: Vec<String> = suggestion.into_iter().chain(help).collect();
+        UnresolvedModule { cause, ..unresolved(request, fault, &why, &help) }
     }
 }
 
@@ -689,23 +690,29 @@ pub(super) fn unresolved(
 
 /// The diagnostics; one for all modules that fail with the same cause at the same source, such as an unreachable proxy.
 fn merged(failed: Vec<UnresolvedModule>) -> Vec<Diagnostic> {
-    let mut causes: Vec<(UnresolvedModule, usize)> = Vec::new();
+    let mut causes: Vec<(UnresolvedModule, Vec<String>)> = Vec::new();
     for module in failed {
-        let is_same = |(first, _): &&mut (UnresolvedModule, usize)| {
+        let is_same = |(first, _): &&mut (UnresolvedModule, Vec<String>)| {
             first.fault == Blame::Sources && first.cause == module.cause
         };
         match causes.iter_mut().find(is_same) {
-            Some((_, others)) => *others += 1,
-            None => causes.push((module, 0)),
+            Some((_, others)) => others.push(module.subject),
+            None => causes.push((module, Vec::new())),
         }
     }
-    let diagnostic = |(UnresolvedModule { subject, why, diagnostic, .. }, others)| {
-        let others = match others {
+    let diagnostic = |(module, others): (UnresolvedModule, Vec<String>)| {
+        let UnresolvedModule { subject, why, cause, mut diagnostic, .. } = module;
+        let count = match others.len() {
             0 => return diagnostic,
             1 => "1 other module".to_owned(),
             others => format!("{others} other modules"),
         };
-        Diagnostic { message: format!("failed to resolve {subject} and {others}: {why}"), ..diagnostic }
+        diagnostic.message = format!("failed to resolve {subject} and {count}: {why}");
+        // A source that can't be reached has none of them.
+        if download_failure::is_not_found(&cause) {
+            diagnostic.help.insert(0, format!("the others: {}", others.join(", ")));
+        }
+        diagnostic
     };
     causes.into_iter().map(diagnostic).collect()
 }

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind},
     event::{Event, LoweredModule, Note, RaisedPlugin},
-    imports::{PLUGINS_GO, imports_of, provides},
+    imports::{PLUGINS_GO, imports_of, registered_plugins},
     local_module::LocalDirectives,
     lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, RequestedVersions, TargetVariant},
     process::CommandRunner,
@@ -226,14 +226,8 @@ impl Resolver<'_> {
         let roadrunner =
             resolved.first().ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
         let go_mod = release(roadrunner)?;
-        let registered = imports_of(&roadrunner.tree, &|path| path == PLUGINS_GO)
+        let plugins = registered_plugins(&roadrunner.tree, &go_mod)
             .map_err(|error| Error::file("read", &roadrunner.tree, &error))?;
-        let plugins = go_mod
-            .require
-            .iter()
-            .filter(|line| !line.indirect && provides(line, &go_mod, &registered))
-            .map(|line| ModuleVersion { path: line.path.clone(), version: line.version.clone() })
-            .collect();
         Ok(RoadRunnerRelease { module: roadrunner.module.clone(), go_mod, plugins })
     }
 

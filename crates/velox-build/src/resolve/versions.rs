@@ -338,7 +338,7 @@ async fn list_by_go(
             versions.into_iter().filter(|version| path_major_matches(version, &suffix)).collect();
         let result = match error {
             Some(error) if versions.is_empty() => {
-                Err(of_go(error.err.lines().next().unwrap_or_default().trim()))
+                Err(of_go(error.err.lines().next().unwrap_or_default().trim(), &path))
             }
             _ => Ok(versions),
         };

@@ -128,6 +128,28 @@ impl Toolchain {
             .map_err(|error| Error::build(format!("failed to set PATH: {error}")))?;
         let mut environment = self.environment(ModuleMode::ReadOnly, Some(variant));
         environment.push(("PATH", path.to_string_lossy().into_owned()));
+        self.run_with(name, program, arguments, directory, environment).await
+    }
+
+    /// Runs a program that reads files.
+    pub(crate) async fn run_program(
+        &self,
+        name: &'static str,
+        program: &Path,
+        arguments: &[&str],
+        directory: &Path,
+    ) -> Result<CommandOutput, Error> {
+        self.run_with(name, program, arguments, directory, Vec::new()).await
+    }
+
+    async fn run_with(
+        &self,
+        name: &'static str,
+        program: &Path,
+        arguments: &[&str],
+        directory: &Path,
+        environment: Vec<(&'static str, String)>,
+    ) -> Result<CommandOutput, Error> {
         self.children
             .run(Invocation {
                 name,

@@ -31,6 +31,8 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// A longer Retry-After counts as a failure.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(10);
 const MAX_MESSAGE_CHARS: usize = 200;
+/// The error of a `file://` proxy without a directory.
+pub(crate) const NO_DIRECTORY: &str = "no such directory";
 
 /// The redirect policy of proxy clients: at most ten, and like the go command none from HTTPS to HTTP.
 pub fn redirect_policy() -> Policy {
@@ -294,11 +296,14 @@ impl ProxyClient {
 
 /// Reads from a `file://` proxy.
 async fn read_file(proxy: &Url, path: &str, limit: u64, body: &mut ResponseSink) -> Result<u64, ReadError> {
+    let directory = proxy.to_file_path().map_err(|()| ReadError::invalid("not a path of this machine"))?;
     let unreadable = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => ProxyError::new(ProxyErrorKind::NotFound, "not found").into(),
+        io::ErrorKind::NotFound => {
+            let message = if directory.is_dir() { "not found" } else { NO_DIRECTORY };
+            ProxyError::new(ProxyErrorKind::NotFound, message).into()
+        }
         _ => ReadError::from(ProxyError::new(ProxyErrorKind::Unreachable, error)),
     };
-    let directory = proxy.to_file_path().map_err(|()| ReadError::invalid("not a path of this machine"))?;
     let mut file = tokio::fs::File::open(directory.join(path)).await.map_err(unreadable)?;
     let mut size = 0;
     let mut buffer = vec![0; 128 << 10];

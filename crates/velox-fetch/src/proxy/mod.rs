@@ -12,7 +12,7 @@ pub use self::{
     netrc::Netrc,
 };
 pub(crate) use self::{
-    client::{ProxyClient, module_file, proxy_host},
+    client::{NO_DIRECTORY, ProxyClient, module_file, proxy_host},
     error::ReadError,
     list::ProxySource,
 };

@@ -13,6 +13,7 @@ use velox_build::{
     BuildRequest, BuildSummary, Error, ErrorKind, Event, Lock, PackageCheck, PackagesRead, QuerySession,
     Reporter, VersionSubject,
 };
+use velox_gomod::module::ModuleVersion;
 use velox_manifest::{
     Diagnostic, Level, Manifest,
     catalogue::{self, KnownPlugin},
@@ -180,18 +181,20 @@ pub async fn build(
     cancel: CancellationToken,
 ) -> Result<BuildSummary, Error> {
     let manifest = &request.manifest;
+    let diagnostics =
+        |findings: Vec<Finding>| findings.into_iter().map(|finding| finding.diagnostic).collect();
     let findings = |read: PackagesRead| {
         // A result that can't be parsed says nothing.
         let Ok(loaded) = PluginGraph::parse(read) else { return Vec::new() };
         let mut findings = rules::of_majors(manifest, &loaded.lock, &loaded.released);
         findings.extend(of_plugin_graph(manifest, &loaded));
-        findings.into_iter().map(|finding| finding.diagnostic).collect()
+        diagnostics(findings)
     };
-    let known = |lock: &Lock| {
-        let findings = known::of_lock(manifest, lock)?;
-        Some(findings.into_iter().map(|finding| finding.diagnostic).collect())
-    };
-    let check = PackageCheck { reader: PLUGIN_GRAPH_READER, known: &known, findings: &findings };
+    let known = |lock: &Lock| known::of_lock(manifest, lock).map(diagnostics);
+    let majors =
+        |lock: &Lock, released: &[ModuleVersion]| diagnostics(rules::of_majors(manifest, lock, released));
+    let check =
+        PackageCheck { reader: PLUGIN_GRAPH_READER, known: &known, majors: &majors, findings: &findings };
     velox_build::build_checked(request, check, reporter, cancel).await
 }
 

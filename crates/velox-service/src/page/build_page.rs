@@ -5,12 +5,9 @@ use maud::{Markup, html};
 use velox_api::{
     ArtifactInfo, BuildFailure, BuildState, FailureKind, LogEntry, QueuePosition, Severity, artifact_path,
 };
-use velox_build::{Lock, LockedReplacement, SbomFormat};
+use velox_build::{Lock, LockedReplacement, SbomFormat, render::human_size};
 
-use super::{
-    layout::{Page, human_size},
-    selection::Selection,
-};
+use super::{layout::Page, selection::Selection};
 use crate::build::{Build, BuildOutcome, BuildResult};
 
 /// The phases in order, with their titles.

@@ -3,12 +3,13 @@
 use maud::{Markup, html};
 use url::form_urlencoded;
 use velox_api::{BuildSpec, Violation};
+use velox_build::render::human_size;
 use velox_gomod::module::without_major;
 use velox_manifest::catalogue;
 
 use super::{
     configuration::ReadConfiguration,
-    layout::{Page, code_spans, human_size},
+    layout::{Page, code_spans},
     missing::MissingPlugins,
     selection::Selection,
 };

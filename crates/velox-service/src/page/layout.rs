@@ -76,30 +76,3 @@ pub(super) fn code_spans(text: &str) -> Markup {
         }
     }
 }
-
-/// Formats a size: `57.2 MB`.
-pub(super) fn human_size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["bytes", "kB", "MB", "GB"];
-    let mut rest = bytes as f64;
-    let mut unit = 0;
-    while rest >= 999.5 && unit + 1 < UNITS.len() {
-        rest /= 1000.0;
-        unit += 1;
-    }
-    let name = UNITS.get(unit).copied().unwrap_or_default();
-    if unit < 2 { format!("{rest:.0} {name}") } else { format!("{rest:.1} {name}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn human_sizes() {
-        assert_eq!(human_size(0), "0 bytes");
-        assert_eq!(human_size(999), "999 bytes");
-        assert_eq!(human_size(1000), "1 kB");
-        assert_eq!(human_size(57_234_123), "57.2 MB");
-        assert_eq!(human_size(999_960_000), "1.0 GB");
-    }
-}

@@ -403,7 +403,7 @@ async fn build_pages_show_progress_and_results() {
     let artifact = service.succeed(&service.lease().await, &[0; 57_234]).await;
     let text = service.page(&format!("/builds/{id}")).await;
     let link = format!("href=\"/v1/artifacts/{}\"", artifact.sha256);
-    for part in [&link, "57 kB", "kv was raised", "velox.lock"] {
+    for part in [&link, "56 KiB", "kv was raised", "velox.lock"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains("vulnerabilities"), "there is no database: {text}");

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use indicatif::HumanBytes;
 use velox_query::{
     BuildChange, BuildDiff, ChangeDirection, LockChangeKind, ROADRUNNER, SizeChange, VersionVulnerability,
     VulnerabilityDiff,
@@ -10,7 +9,7 @@ use velox_query::{
 
 use super::{
     audit::vulnerabilities,
-    text::{clean, count},
+    text::{clean, count, human_size},
 };
 
 /// The modules whose sizes are shown.
@@ -163,12 +162,12 @@ fn render_size(size: &SizeChange) -> String {
     let SizeChange { target, from, to, modules } = size;
     let signed = |from: u64, to: u64| {
         let sign = if to >= from { '+' } else { '-' };
-        format!("{sign}{}", HumanBytes(from.abs_diff(to)))
+        format!("{sign}{}", human_size(from.abs_diff(to)))
     };
     let mut text = format!(
         "### Size for {target}: {} → {} ({})\n\n",
-        HumanBytes(*from),
-        HumanBytes(*to),
+        human_size(*from),
+        human_size(*to),
         signed(*from, *to)
     );
     for change in modules.iter().take(MAX_SIZES) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
-use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 use velox_build::{
@@ -20,7 +20,7 @@ use crate::{
     report::{
         Change, ChangeKind, Report,
         diagnostics::{DiagnosticFields, heading, render},
-        text::{clean, count, elapsed, escape_json, table},
+        text::{clean, count, elapsed, escape_json, human_size, table},
         threshold,
     },
     settings::{Terminal, Verbosity},
@@ -197,7 +197,7 @@ impl HumanReport {
                 bar.set_style(bars.style(total.is_some()));
             }
             bar.set_position(done);
-            let size = bytes.map(|bytes| format!("{}, ", HumanBytes(bytes))).unwrap_or_default();
+            let size = bytes.map(|bytes| format!("{}, ", human_size(bytes))).unwrap_or_default();
             bar.set_message(size + &clean(item));
         } else if let Some(bar) = state.running.values().next() {
             // Modules are also fetched during resolution: show the item, but not the count of another phase.
@@ -237,12 +237,7 @@ impl HumanReport {
             Phase::Prepare => ("Prepared", "the source tree".to_owned()),
             Phase::Read => ("Read", "the packages".to_owned()),
             Phase::Compile if progress.is_some_and(|progress| progress.count == 0) => {
-                return self.row(
-                    state,
-                    DONE_STYLE,
-                    "Compiled",
-                    "no packages: the Go build cache has them all",
-                );
+                return self.row(state, DONE_STYLE, "Compiled", "no packages: all are cached");
             }
             Phase::Compile => {
                 ("Compiled", progress.map_or("the packages".to_owned(), |done| count(done.count, "package")))
@@ -442,7 +437,7 @@ impl HumanReport {
                     let BuiltBinary { path, size, reused, archive, sboms, .. } = binary;
                     let reused = if *reused { ", cached" } else { "" };
                     let others = archive.iter().chain(sboms).map(|path| format!(", {}", path.display()));
-                    let text = format!("{} ({}{reused})", path.display(), HumanBytes(*size));
+                    let text = format!("{} ({}{reused})", path.display(), human_size(*size));
                     clean(&(text + &others.collect::<String>())).into_owned()
                 };
                 if let Some(file) = &summary.attestation {
@@ -469,7 +464,7 @@ impl HumanReport {
 /// `34.2 MiB, 11.0 MiB/s`
 fn rate(bytes: u64, time: Duration) -> String {
     let each = bytes as f64 / time.as_secs_f64().max(0.001);
-    format!("{}, {}/s", HumanBytes(bytes), HumanBytes(each as u64))
+    format!("{}, {}/s", human_size(bytes), human_size(each as u64))
 }
 
 /// `1.0.0 (APP_VERSION), 2024-09-12T10:00:00Z`
@@ -487,14 +482,14 @@ fn described(image: &BuiltImage) -> String {
     let BuiltImage { digest, platforms, size, names, output, .. } = image;
     let names: String = names.iter().map(|name| format!("{name}, ")).collect();
     let output = output.iter().map(|path| format!(", {}", path.display())).collect::<String>();
-    format!("{names}{digest} ({}, {}){output}", platforms.join(", "), HumanBytes(*size))
+    format!("{names}{digest} ({}, {}){output}", platforms.join(", "), human_size(*size))
 }
 
 /// Describes the use of the shared caches.
 fn cached(cache: &CompileCacheStats) -> String {
     let CompileCacheStats { binaries, local_hits, remote_hits, misses, bytes_down, bytes_up, trouble } =
         cache;
-    let (down, up) = (HumanBytes(*bytes_down), HumanBytes(*bytes_up));
+    let (down, up) = (human_size(*bytes_down), human_size(*bytes_up));
     let mut text = if *binaries > 0 && remote_hits + local_hits + misses == 0 {
         let noun = if *binaries == 1 { "binary" } else { "binaries" };
         format!("{binaries} {noun} from the shared cache ({down})")

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-pub(crate) use velox_build::render::{clean, escape_json};
+pub(crate) use velox_build::render::{clean, escape_json, human_size};
 
 /// Formats a duration: `0.4s`, `41.2s`, `3m 05s`, `1h 02m`.
 pub(crate) fn elapsed(time: Duration) -> String {

@@ -123,7 +123,7 @@ fn nothing_to_compile_is_said() {
     let sandbox = machine(&proxy);
     sandbox.vx("build").ok();
     let again = sandbox.vx("build --no-cache");
-    again.succeeds_with(&["Compiled no packages: the Go build cache has them all", "Linked the binary in "]);
+    again.succeeds_with(&["Compiled no packages: all are cached", "Linked the binary in "]);
 }
 
 #[test]

@@ -50,6 +50,7 @@ fn another_machine_builds_the_same_bytes() {
         &output.ok(),
         &["got/rr is exactly what velox.lock builds: RoadRunner v2025.0.77 for linux/", "\nSHA-256 "],
     );
+    assert!(!output.stderr().contains("Published"), "{}", output.stderr());
     assert_eq!(other.entries("got"), ["rr", "velox.lock"]);
     assert_eq!(other.entries("../cache/workspaces-v0"), [""; 0], "everything temporary is removed");
     assert!(!other.has("../cache/artifacts-v1"), "nothing is kept");

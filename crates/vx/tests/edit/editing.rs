@@ -6,7 +6,7 @@ use velox_testkit::{Fault, ModuleProxy, TestForge, plugin, roadrunner};
 
 use crate::{
     init::on_a_terminal,
-    support::sandbox::{RELEASE, Sandbox, assert_contains, configuration, skip},
+    support::sandbox::{CommandOutput, RELEASE, Sandbox, assert_contains, configuration, skip},
 };
 
 /// A proxy with a small RoadRunner and plugins of several majors.
@@ -262,6 +262,27 @@ fn pre_releases_are_offered_on_request() {
     assert!(!sandbox.read("velox.toml").contains("rc.1"), "{}", sandbox.read("velox.toml"));
     sandbox.vx("add github.com/acme/hello --no-lock --pre").ok();
     assert!(sandbox.read("velox.toml").contains("v2.2.0-rc.1"), "{}", sandbox.read("velox.toml"));
+}
+
+#[test]
+fn what_a_directory_of_modules_lacks_is_reported_once() {
+    let text = configuration(
+        "github.com/roadrunner-server/http/v5@v5.3.0 github.com/roadrunner-server/kv/v5@v5.1.0",
+    );
+    // GitHub doesn't answer.
+    let sandbox =
+        Sandbox::new().file("velox.toml", text).own_caches().env("https_proxy", "http://proxy.invalid:9");
+    fs::create_dir(sandbox.at("empty")).unwrap();
+    for (name, why) in [("empty", "not found"), ("missing", "no such directory")] {
+        let directory = sandbox.at(name).display().to_string();
+        let output =
+            CommandOutput::from(sandbox.vx_command("lock").env("GOPROXY", format!("file://{directory}")));
+        let cause = format!("RoadRunner and 2 other modules: {directory}: {why}; then: failed to reach");
+        output.fails_with(1, &[&cause]);
+        assert_eq!(output.stderr().matches(why).count(), 1, "{}", output.stderr());
+        let others = output.stderr().contains("help: the others: plugin http, plugin kv");
+        assert_eq!(others, name == "empty", "{}", output.stderr());
+    }
 }
 
 #[test]

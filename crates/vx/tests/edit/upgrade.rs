@@ -298,6 +298,8 @@ fn a_binary_of_another_tool_is_upgraded() {
     sandbox.run(&format!("go -C tree build -o ../bin/unknown -trimpath -ldflags '{flags}' ./cmd/rr"));
     let unknown = sandbox.vx("upgrade bin/unknown");
     unknown.fails_with(2, &["does not contain its RoadRunner version", "--to v2025.1.15"]);
+    let planned = sandbox.vx(&format!("upgrade bin/unknown --to {NEW} --dry-run")).ok();
+    assert_eq!(planned, format!("roadrunner  -  ->  {NEW}\n"));
     sandbox.vx(&format!("upgrade bin/unknown --to {NEW} -q")).ok();
     assert_eq!(version(&sandbox, "bin/unknown"), "2025.0.78");
 }

@@ -102,8 +102,8 @@ fn no_problems() {
     let mut settings = insta::Settings::clone_current();
     settings.add_filter(r"go\d+\.\d+(\.\d+)?, \S+ \(.*\)", "[GO]");
     settings.add_filter(r"\d+\.\d+\.\d+(\.\S+)?, \S+git", "[GIT]");
-    settings.add_filter(r"\d+ (B|KiB|MiB|GiB|TiB) free for .*", "[SPACE]");
-    settings.add_filter(r"\d+ (B|KiB|MiB|GiB)\)", "[SIZE])");
+    settings.add_filter(r"[\d.]+ (B|KiB|MiB|GiB|TiB) free for .*", "[SPACE]");
+    settings.add_filter(r"[\d.]+ (B|KiB|MiB|GiB)\)", "[SIZE])");
     settings.add_filter(r"until \d\d:\d\d UTC", "until [TIME]");
     settings.bind(|| insta::assert_snapshot!(told));
 

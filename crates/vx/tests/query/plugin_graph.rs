@@ -141,6 +141,10 @@ fn a_graph_shows_who_implements_what_and_which_sections_are_read() {
         "greeter"
     );
 
+    // Neither the stamp nor another flag of the linker changes the packages.
+    let sandbox = sandbox.env("VERSION", "9.9.9");
+    assert_eq!(sandbox.vx("graph --go /nonexistent --offline").ok(), text);
+
     let other = sandbox.vx("tree --format dot").fails(2);
     assert_contains(&other, &["only `vx graph` prints diagrams"]);
 }

@@ -307,6 +307,15 @@ fn check_finds_problems() {
         (&last["event"], &last["errors"], &last["warnings"]),
         (&json!("checked"), &json!(4), &json!(2))
     );
+
+    // A dry run compares the majors, too, with those of a RoadRunner that it downloads if the lock alone is there.
+    let warning =
+        "warning: plugin status has major version v4, but the plugins of RoadRunner v2025.0.77 have v5";
+    sandbox.vx("build --dry-run --offline").succeeds_with(&[warning]);
+    let empty = sandbox.at("empty");
+    let sandbox = sandbox.cold().env("GOMODCACHE", empty);
+    assert!(!sandbox.vx("build --dry-run --offline").stderr().contains(warning));
+    sandbox.vx("build --dry-run").succeeds_with(&[warning]);
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn check_compares_the_plugins_with_the_configuration_beside_velox_toml() {
         &shown,
         &[
             "warning: no plugin reads the section `metrcs`\n  --> .rr.yaml:11:1\n",
-            "note: `.rr.yaml` does not use these plugins: metrics (about 0.1 MB)\n",
+            "note: `.rr.yaml` does not use these plugins: metrics (about 76 KiB)\n",
         ],
     );
     assert!(!shown.contains("s3cret"), "{shown}");

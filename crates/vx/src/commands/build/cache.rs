@@ -1,10 +1,9 @@
-use indicatif::HumanBytes;
 use velox_build::{ArtifactStore, StoreContents, cache_directory};
 
 use super::publish_cache::publish_cache;
 use crate::{
     cli::{OutputFormat, build::CacheCommand},
-    report,
+    report::{self, text::human_size},
     settings::Settings,
     status::CommandResult,
 };
@@ -21,7 +20,7 @@ pub(crate) async fn cache(settings: Settings, command: CacheCommand) -> CommandR
             return report::event(event, &fields);
         }
         let noun = if artifacts == 1 { "binary" } else { "binaries" };
-        format!("{label}{artifacts} {noun}, {}\n", HumanBytes(bytes))
+        format!("{label}{artifacts} {noun}, {}\n", human_size(bytes))
     };
     let text = match command {
         CacheCommand::Publish(command) => return publish_cache(settings, command).await,

@@ -1,4 +1,3 @@
-use indicatif::HumanBytes;
 use velox_build::{
     BuildOptions, BuildRequest, CacheOptions, CachePublisher, CompileOptions, Error, Goal, Output,
     PublishedCache, SigningKey, cache_directory,
@@ -12,7 +11,10 @@ use crate::{
         edit::init::{configuration_of_release, query_session},
         session::{Session, working_directory},
     },
-    report::{self, text::count},
+    report::{
+        self,
+        text::{count, human_size},
+    },
     settings::Settings,
     status::CommandResult,
 };
@@ -46,8 +48,8 @@ pub(crate) async fn publish_cache(mut settings: Settings, command: PublishCacheC
         "published the packages of {} in {} ({}, {} uploaded)",
         namespaces.join(", "),
         count(*packs as u64, "pack"),
-        HumanBytes(*bytes),
-        HumanBytes(*uploaded)
+        human_size(*bytes),
+        human_size(*uploaded)
     ));
     if !kept.is_empty() {
         session.note(format!("the packages of {} that were published before stay", kept.join(", ")));

@@ -26,7 +26,7 @@ use crate::{
         session::working_directory,
     },
     config_file::DEFAULT_FILE_NAME,
-    report::{self, Change, diff::render, text::table},
+    report::{self, Change, ChangeKind, diff::render, text::table},
     settings::Settings,
     status::{CommandResult, ExitStatus},
 };
@@ -114,6 +114,9 @@ pub(crate) async fn upgrade(settings: Settings, mut arguments: UpgradeCommand) -
         editing.session.note(format!("{shown} and its lock are updated together with the binary"));
     }
     let planned = plan(&mut editing, &arguments).await?;
+    if config.is_none() && inspection.roadrunner_version().is_none() {
+        name_roadrunner(&mut editing);
+    }
     let is_current = editing.editor.text() == editing.source.text
         && editing.changes.is_empty()
         && editing.upgrade.is_empty()
@@ -274,6 +277,19 @@ async fn plan(editing: &mut EditSession, arguments: &UpgradeCommand) -> CommandR
     let mut request = BuildRequest { manifest, source: Some(source), ..editing.session.request.clone() };
     request.options.versions.upgrade = Upgrade::Only(editing.upgrade.clone());
     Ok(PlannedUpgrade { request, unknown })
+}
+
+/// Adds RoadRunner to the changes of a binary that does not contain its version: its configuration has the new one.
+fn name_roadrunner(editing: &mut EditSession) {
+    let reference = editing.manifest().roadrunner.reference.as_ref();
+    let to = reference.map(|reference| reference.value.clone());
+    match editing.changes.iter_mut().find(|change| change.name == ROADRUNNER) {
+        Some(change) => change.from = None,
+        None => {
+            let (kind, name) = (ChangeKind::Updated, ROADRUNNER.to_owned());
+            editing.changes.insert(0, Change { kind, name, module: None, from: None, to });
+        }
+    }
 }
 
 /// Whether the binary has the versions of the lock; true without a lock.

@@ -13,7 +13,7 @@ use crate::{
     report::{
         self,
         findings::{finding_event, render_finding},
-        text::count,
+        text::{count, human_size},
     },
     settings::Settings,
     status::{CommandResult, ExitStatus},
@@ -65,7 +65,7 @@ fn render(checked: &CheckReport, source: Option<&SourceFile>) -> String {
         }
         if let (Some(report), false) = (rr_config.reports.first(), rr_config.unused.is_empty()) {
             let plugin = |(name, module): &(String, String)| match catalogue::plugin_size(module) {
-                Some(bytes) => format!("{name} (about {:.1} MB)", bytes as f64 / 1e6),
+                Some(bytes) => format!("{name} (about {})", human_size(bytes)),
                 None => name.clone(),
             };
             let plugins = rr_config.unused.iter().map(plugin).collect::<Vec<_>>().join(", ");

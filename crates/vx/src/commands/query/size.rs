@@ -1,6 +1,5 @@
 use std::{fmt::Write as _, path::PathBuf};
 
-use indicatif::HumanBytes;
 use serde::Serialize;
 use velox_build::{BuildSummary, Error};
 use velox_manifest::{Diagnostic, parse_target};
@@ -14,7 +13,7 @@ use crate::{
     commands::session::Session,
     report::{
         self,
-        text::{clean, count, table},
+        text::{clean, count, human_size, table},
     },
     settings::Settings,
     status::{CommandResult, ExitStatus},
@@ -120,7 +119,7 @@ pub(crate) async fn check_binary_sizes(
 }
 
 fn message(name: &str, size: u64, limit: u64) -> String {
-    format!("{name} has {}, more than --max-size {}", HumanBytes(size), HumanBytes(limit))
+    format!("{name} has {}, more than --max-size {}", human_size(size), human_size(limit))
 }
 
 fn too_large(
@@ -138,10 +137,10 @@ fn too_large(
             error = error.help("run `vx size --save` while the size is acceptable, and commit velox.size.json: then a failure lists what grew");
         }
         (Some(recorded), []) => {
-            error = error.help(format!("no module grew since `vx size --save` ({})", HumanBytes(recorded)));
+            error = error.help(format!("no module grew since `vx size --save` ({})", human_size(recorded)));
         }
         (Some(recorded), grown) => {
-            lines.push(format!("since `vx size --save` ({}), these modules grew:", HumanBytes(recorded)));
+            lines.push(format!("since `vx size --save` ({}), these modules grew:", human_size(recorded)));
             lines.extend(growth_lines(grown, MAX_GROWN));
         }
     }
@@ -157,7 +156,7 @@ fn growth_lines(grown: &[ModuleGrowth], limit: usize) -> Vec<String> {
         .take(limit)
         .map(|growth| {
             let new = if growth.from.is_none() { " (new)" } else { "" };
-            [format!("  +{}", HumanBytes(growth.bytes())), format!("{}{new}", growth.module)]
+            [format!("  +{}", human_size(growth.bytes())), format!("{}{new}", growth.module)]
         })
         .collect();
     table(&rows).lines().map(str::to_owned).collect()
@@ -193,7 +192,7 @@ fn render(event: &SizeEvent<'_>, all: bool) -> String {
         event.report;
     let version = version.as_deref().unwrap_or("(unknown version)");
     let target = target.as_ref().map(|target| format!(" for {target}")).unwrap_or_default();
-    let mut text = format!("{roadrunner} {version}{target}: {}\n\n", HumanBytes(*total));
+    let mut text = format!("{roadrunner} {version}{target}: {}\n\n", human_size(*total));
     text += &plugin_table(plugins, *shared, *base);
     let shown = |length: usize| if all { length } else { length.min(MAX_ROWS) };
     let heading = |shown: usize, length: usize, what: &str| match shown == length {
@@ -230,14 +229,14 @@ fn render(event: &SizeEvent<'_>, all: bool) -> String {
             text,
             "\nwithout {}: about {}, {} less (estimates: {} to {})",
             without.join(", "),
-            HumanBytes(*bytes),
-            HumanBytes(total.saturating_sub(*bytes)),
-            HumanBytes(*low),
-            HumanBytes(*high),
+            human_size(*bytes),
+            human_size(total.saturating_sub(*bytes)),
+            human_size(*low),
+            human_size(*high),
         );
     }
     if let Some(recorded) = event.recorded {
-        let _ = writeln!(text, "\nrecorded by --save: {}", HumanBytes(recorded));
+        let _ = writeln!(text, "\nrecorded by --save: {}", human_size(recorded));
         for line in growth_lines(&event.grown, shown(event.grown.len())) {
             let _ = writeln!(text, "{line}");
         }
@@ -282,5 +281,5 @@ fn module(plugin: &PluginSize) -> String {
 
 /// A size, aligned to the right.
 fn cell(bytes: u64) -> String {
-    format!("{:>10}", HumanBytes(bytes).to_string())
+    format!("{:>10}", human_size(bytes))
 }

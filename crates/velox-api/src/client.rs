@@ -44,61 +44,34 @@ const MAX_RESPONSE_BYTES: u64 = 32 << 20;
 /// The number of downloads of a binary with a wrong checksum.
 const MAX_DOWNLOADS: u32 = 2;
 
-/// An error of the client, or one that the service answered with.
+/// An error of the client, or one that the service answered with. `host` is the service's, `why` the reason.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are described once, above")]
 pub enum ClientError {
-    /// The service URL is invalid.
+    /// The service URL is invalid; `address` has no password.
     #[error("invalid build service URL `{address}`: {why}")]
-    Address {
-        /// The URL, without a password.
-        address: String,
-        /// The reason.
-        why: &'static str,
-    },
+    Address { address: String, why: &'static str },
     /// The token would be sent over an unencrypted connection.
     #[error("refusing to send the token to {host} over unencrypted HTTP; use https")]
-    InsecureToken {
-        /// The service's host.
-        host: String,
-    },
+    InsecureToken { host: String },
     /// The token has invalid characters.
     #[error("the token contains invalid characters")]
     InvalidToken,
     /// The connection failed.
     #[error("failed to connect to the build service at {host}: {why}")]
-    Network {
-        /// The service's host.
-        host: String,
-        /// Why.
-        why: String,
-    },
+    Network { host: String, why: String },
     /// The service's certificate isn't trusted.
     #[error("untrusted certificate of the build service at {host}: {why}")]
-    Certificate {
-        /// The service's host.
-        host: String,
-        /// Why.
-        why: String,
-    },
+    Certificate { host: String, why: String },
     /// The service returned a problem.
     #[error("{}", rejection_text(.0))]
     Rejected(Box<Problem>),
     /// The response is not one of a build service.
     #[error("unexpected response from {host}: {why}")]
-    InvalidResponse {
-        /// The host.
-        host: String,
-        /// The reason.
-        why: String,
-    },
-    /// The downloaded binary is damaged.
+    InvalidResponse { host: String, why: String },
+    /// The downloaded binary is damaged: its SHA-256 is not the one that the service states.
     #[error("checksum mismatch for the downloaded binary: expected SHA-256 {expected}, found {found}")]
-    Checksum {
-        /// The SHA-256 that the service states.
-        expected: String,
-        /// The SHA-256 of the download.
-        found: String,
-    },
+    Checksum { expected: String, found: String },
     /// Writing the binary failed.
     #[error("failed to write the binary: {0}")]
     Io(#[from] io::Error),
@@ -133,12 +106,31 @@ pub struct ServiceClient {
     token: Option<HeaderValue>,
 }
 
-/// The result of an attempt.
-enum AttemptResult<T> {
-    Done(T),
+/// Why an attempt failed.
+enum Failure {
     /// It may be retried, after this delay where the service names one.
-    Retry(ClientError, Option<Duration>),
-    Failed(ClientError),
+    Temporary(ClientError, Option<Duration>),
+    Final(ClientError),
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Final(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Final(error.into())
+    }
+}
+
+impl From<Failure> for ClientError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Temporary(error, _) | Failure::Final(error) => error,
+        }
+    }
 }
 
 impl ServiceClient {
@@ -207,9 +199,8 @@ impl ServiceClient {
         loop {
             let request = self.request(Method::POST, "v1/builds")?.json(submit);
             match self.json(request).await {
-                AttemptResult::Done(view) => return Ok(view),
-                AttemptResult::Failed(error) => return Err(error),
-                AttemptResult::Retry(error, after) => timer.wait(error, after, progress).await?,
+                Ok(view) => return Ok(view),
+                Err(failure) => timer.wait(failure, progress).await?,
             }
         }
     }
@@ -219,14 +210,7 @@ impl ServiceClient {
     /// # Errors
     /// The build doesn't exist, or the service is unreachable.
     pub async fn build(&self, id: BuildId) -> Result<BuildView, ClientError> {
-        let mut timer = RetryTimer::new(RETRY_TIMEOUT);
-        loop {
-            match self.json(self.request(Method::GET, &format!("v1/builds/{id}"))?).await {
-                AttemptResult::Done(view) => return Ok(view),
-                AttemptResult::Failed(error) => return Err(error),
-                AttemptResult::Retry(error, after) => timer.wait(error, after, &mut |_| ()).await?,
-            }
-        }
+        self.parse(&self.file(&format!("v1/builds/{id}")).await?)
     }
 
     /// Follows the build's log to its end, reconnecting if needed, and returns the finished build.
@@ -247,16 +231,15 @@ impl ServiceClient {
                 timer = RetryTimer::new(RETRY_TIMEOUT);
             }
             match attempt {
-                AttemptResult::Done(Some(view)) => return Ok(view),
+                Ok(Some(view)) => return Ok(view),
                 // The stream ended cleanly, as when a proxy or the service shuts down.
-                AttemptResult::Done(None) => {
+                Ok(None) => {
                     let view = self.build(id).await?;
                     if !view.state.is_final() {
                         sleep(RETRY_DELAYS.0).await;
                     }
                 }
-                AttemptResult::Failed(error) => return Err(error),
-                AttemptResult::Retry(error, wait) => timer.wait(error, wait, progress).await?,
+                Err(failure) => timer.wait(failure, progress).await?,
             }
         }
     }
@@ -267,26 +250,15 @@ impl ServiceClient {
         id: BuildId,
         after: &mut u64,
         progress: &mut (dyn FnMut(ClientEvent) + Send),
-    ) -> AttemptResult<Option<BuildView>> {
-        let request = match self.request(Method::GET, &format!("v1/builds/{id}/log")) {
-            Ok(request) => request.header(ACCEPT, "text/event-stream"),
-            Err(error) => return AttemptResult::Failed(error),
-        };
+    ) -> Result<Option<BuildView>, Failure> {
+        let request = self.request(Method::GET, &format!("v1/builds/{id}/log"))?;
+        let request = request.header(ACCEPT, "text/event-stream");
         let request = if *after > 0 { request.header("last-event-id", *after) } else { request };
-        let response = match self.send(request).await {
-            AttemptResult::Done(response) => response,
-            AttemptResult::Retry(error, wait) => return AttemptResult::Retry(error, wait),
-            AttemptResult::Failed(error) => return AttemptResult::Failed(error),
-        };
+        let response = self.send(request).await?;
         // https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
         let mut lines = StreamReader::new(response.bytes_stream().map_err(io::Error::other)).lines();
         let (mut kind, mut data) = (String::new(), String::new());
-        loop {
-            let line = match lines.next_line().await {
-                Ok(Some(line)) => line,
-                Ok(None) => return AttemptResult::Done(None),
-                Err(error) => return AttemptResult::Retry(self.network_error(&error), None),
-            };
+        while let Some(line) = lines.next_line().await.map_err(|error| self.interrupted(&error))? {
             if let Some((field, value)) = line.split_once(':') {
                 let value = value.strip_prefix(' ').unwrap_or(value);
                 match field {
@@ -314,13 +286,11 @@ impl ServiceClient {
                         progress(ClientEvent::State(Box::new(view)));
                     }
                 }
-                "end" => match serde_json::from_str::<BuildView>(&data) {
-                    Ok(view) => return AttemptResult::Done(Some(view)),
-                    Err(error) => return AttemptResult::Failed(self.invalid_response(error.to_string())),
-                },
+                "end" => return Ok(Some(self.parse(&data)?)),
                 _ => {}
             }
         }
+        Ok(None)
     }
 
     /// Cancels the build. Not retried: the user waits for the program to exit.
@@ -328,10 +298,7 @@ impl ServiceClient {
     /// # Errors
     /// The service rejects the request or is unreachable.
     pub async fn cancel(&self, id: BuildId) -> Result<BuildView, ClientError> {
-        match self.json(self.request(Method::DELETE, &format!("v1/builds/{id}"))?).await {
-            AttemptResult::Done(view) => Ok(view),
-            AttemptResult::Retry(error, _) | AttemptResult::Failed(error) => Err(error),
-        }
+        Ok(self.json(self.request(Method::DELETE, &format!("v1/builds/{id}"))?).await?)
     }
 
     /// Returns the `velox.lock` of a successful build.
@@ -339,7 +306,7 @@ impl ServiceClient {
     /// # Errors
     /// The build has none, or the service is unreachable.
     pub async fn lock(&self, id: BuildId) -> Result<String, ClientError> {
-        self.file(id, "velox.lock").await
+        self.file(&format!("v1/builds/{id}/velox.lock")).await
     }
 
     /// Returns the signed provenance of a successful build.
@@ -347,22 +314,15 @@ impl ServiceClient {
     /// # Errors
     /// The build has none, or the service is unreachable.
     pub async fn attestation(&self, id: BuildId) -> Result<String, ClientError> {
-        self.file(id, "attestation").await
+        self.file(&format!("v1/builds/{id}/attestation")).await
     }
 
-    async fn file(&self, id: BuildId, name: &str) -> Result<String, ClientError> {
+    async fn file(&self, path: &str) -> Result<String, ClientError> {
         let mut timer = RetryTimer::new(RETRY_TIMEOUT);
         loop {
-            let attempt = match self.send(self.request(Method::GET, &format!("v1/builds/{id}/{name}"))?).await
-            {
-                AttemptResult::Done(response) => self.text(response).await,
-                AttemptResult::Retry(error, after) => AttemptResult::Retry(error, after),
-                AttemptResult::Failed(error) => AttemptResult::Failed(error),
-            };
-            match attempt {
-                AttemptResult::Done(text) => return Ok(text),
-                AttemptResult::Failed(error) => return Err(error),
-                AttemptResult::Retry(error, after) => timer.wait(error, after, &mut |_| ()).await?,
+            match self.text(self.request(Method::GET, path)?).await {
+                Ok(text) => return Ok(text),
+                Err(failure) => timer.wait(failure, &mut |_| ()).await?,
             }
         }
     }
@@ -382,15 +342,11 @@ impl ServiceClient {
         loop {
             let have = file.seek(SeekFrom::End(0))?;
             if have < artifact.size {
-                match self.read_artifact(artifact, have, file, progress).await {
-                    AttemptResult::Done(()) => {}
-                    AttemptResult::Failed(error) => return Err(error),
-                    AttemptResult::Retry(error, after) => {
-                        if file.seek(SeekFrom::End(0))? > have {
-                            timer = RetryTimer::new(RETRY_TIMEOUT);
-                        }
-                        timer.wait(error, after, progress).await?;
+                if let Err(failure) = self.read_artifact(artifact, have, file, progress).await {
+                    if file.seek(SeekFrom::End(0))? > have {
+                        timer = RetryTimer::new(RETRY_TIMEOUT);
                     }
+                    timer.wait(failure, progress).await?;
                 }
                 continue;
             }
@@ -413,51 +369,37 @@ impl ServiceClient {
         have: u64,
         file: &mut File,
         progress: &mut (dyn FnMut(ClientEvent) + Send),
-    ) -> AttemptResult<()> {
-        let request = match self.request(Method::GET, &format!("v1/artifacts/{}", artifact.sha256)) {
-            // A compressed response can't be resumed.
-            Ok(request) => request.header(ACCEPT_ENCODING, "identity"),
-            Err(error) => return AttemptResult::Failed(error),
-        };
+    ) -> Result<(), Failure> {
+        let request = self.request(Method::GET, &format!("v1/artifacts/{}", artifact.sha256))?;
+        // A compressed response can't be resumed.
+        let request = request.header(ACCEPT_ENCODING, "identity");
         let request = if have > 0 { request.header(RANGE, format!("bytes={have}-")) } else { request };
-        let response = match self.send(request).await {
-            AttemptResult::Done(response) => response,
-            AttemptResult::Retry(error, wait) => return AttemptResult::Retry(error, wait),
-            AttemptResult::Failed(error) => return AttemptResult::Failed(error),
-        };
+        let response = self.send(request).await?;
         let mut at = have;
         if have > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
             at = 0;
-            if let Err(error) = file.set_len(0).and_then(|()| file.rewind()) {
-                return AttemptResult::Failed(error.into());
-            }
+            file.set_len(0)?;
+            file.rewind()?;
         }
         let mut pieces = response.bytes_stream();
         while let Some(piece) = pieces.next().await {
-            let piece = match piece {
-                Ok(piece) => piece,
-                Err(error) => return AttemptResult::Retry(self.network_error(&error), None),
-            };
+            let piece = piece.map_err(|error| self.interrupted(&error))?;
             at += piece.len() as u64;
             if at > artifact.size {
-                return AttemptResult::Failed(
-                    self.invalid_response("the binary is larger than its stated size".to_owned()),
-                );
+                return Err(self.invalid_response("the binary is larger than its stated size").into());
             }
-            if let Err(error) = file.write_all(&piece) {
-                return AttemptResult::Failed(error.into());
-            }
+            file.write_all(&piece)?;
             progress(ClientEvent::Downloaded(at));
         }
         if at < artifact.size {
             let why = "the download ended early".to_owned();
-            return AttemptResult::Retry(ClientError::Network { host: self.host(), why }, None);
+            return Err(Failure::Temporary(ClientError::Network { host: self.host(), why }, None));
         }
-        AttemptResult::Done(())
+        Ok(())
     }
 
     fn url(&self, path: &str) -> Result<Url, ClientError> {
-        self.base.join(path).map_err(|error| self.invalid_response(error.to_string()))
+        self.base.join(path).map_err(|error| self.invalid_response(error))
     }
 
     fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ClientError> {
@@ -468,82 +410,61 @@ impl ServiceClient {
         })
     }
 
-    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> AttemptResult<T> {
-        let response = match self.send(request).await {
-            AttemptResult::Done(response) => response,
-            AttemptResult::Retry(error, after) => return AttemptResult::Retry(error, after),
-            AttemptResult::Failed(error) => return AttemptResult::Failed(error),
-        };
-        match self.text(response).await {
-            AttemptResult::Done(text) => match serde_json::from_str(&text) {
-                Ok(value) => AttemptResult::Done(value),
-                Err(error) => AttemptResult::Failed(self.invalid_response(error.to_string())),
-            },
-            AttemptResult::Retry(error, after) => AttemptResult::Retry(error, after),
-            AttemptResult::Failed(error) => AttemptResult::Failed(error),
-        }
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
+        Ok(self.parse(&self.text(request).await?)?)
     }
 
-    async fn text(&self, response: Response) -> AttemptResult<String> {
+    fn parse<T: DeserializeOwned>(&self, json: &str) -> Result<T, ClientError> {
+        serde_json::from_str(json).map_err(|error| self.invalid_response(error))
+    }
+
+    async fn text(&self, request: RequestBuilder) -> Result<String, Failure> {
+        self.body(self.send(request).await?).await
+    }
+
+    async fn body(&self, response: Response) -> Result<String, Failure> {
         let mut bytes = Vec::new();
         let mut pieces = response.bytes_stream();
-        loop {
-            match pieces.try_next().await {
-                Ok(Some(piece)) => bytes.extend_from_slice(&piece),
-                Ok(None) => break,
-                Err(error) => return AttemptResult::Retry(self.network_error(&error), None),
-            }
+        while let Some(piece) = pieces.next().await {
+            bytes.extend_from_slice(&piece.map_err(|error| self.interrupted(&error))?);
             if bytes.len() as u64 > MAX_RESPONSE_BYTES {
-                return AttemptResult::Failed(
-                    self.invalid_response("the response exceeds 32 MiB".to_owned()),
-                );
+                return Err(self.invalid_response("the response exceeds 32 MiB").into());
             }
         }
-        match String::from_utf8(bytes) {
-            Ok(text) => AttemptResult::Done(text),
-            Err(error) => AttemptResult::Failed(self.invalid_response(error.to_string())),
-        }
+        Ok(String::from_utf8(bytes).map_err(|error| self.invalid_response(error))?)
     }
 
     /// Sends the request and returns a successful response.
-    async fn send(&self, request: RequestBuilder) -> AttemptResult<Response> {
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => {
-                return match self.network_error(&error) {
-                    // A retry would fail the same way.
-                    error @ ClientError::Certificate { .. } => AttemptResult::Failed(error),
-                    error => AttemptResult::Retry(error, None),
-                };
-            }
-        };
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let response = request.send().await.map_err(|error| match self.network_error(&error) {
+            // A retry would fail the same way.
+            error @ ClientError::Certificate { .. } => Failure::Final(error),
+            error => Failure::Temporary(error, None),
+        })?;
         let status = response.status();
         if status.is_success() {
-            return AttemptResult::Done(response);
+            return Ok(response);
         }
         if status.is_redirection() {
             let why = format!("redirect ({status}); use the URL that it redirects to");
-            return AttemptResult::Failed(self.invalid_response(why));
+            return Err(self.invalid_response(why).into());
         }
         let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let after = after.map(Duration::from_secs);
-        let problem = match self.text(response).await {
-            AttemptResult::Done(text) => serde_json::from_str::<Problem>(&text).ok(),
-            AttemptResult::Retry(..) | AttemptResult::Failed(_) => None,
-        };
-        let error = match problem {
-            Some(problem) => ClientError::Rejected(Box::new(problem)),
+        let body = self.body(response).await.unwrap_or_default();
+        let error = match serde_json::from_str::<Problem>(&body) {
+            Ok(problem) => ClientError::Rejected(Box::new(problem)),
             // The response of a proxy in front of the service.
-            None => self.invalid_response(format!("status {status}")),
+            Err(_) => self.invalid_response(format!("status {status}")),
         };
-        match status {
+        Err(match status {
             StatusCode::TOO_MANY_REQUESTS
             | StatusCode::INTERNAL_SERVER_ERROR
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => AttemptResult::Retry(error, after),
-            _ => AttemptResult::Failed(error),
-        }
+            | StatusCode::GATEWAY_TIMEOUT => Failure::Temporary(error, after),
+            _ => Failure::Final(error),
+        })
     }
 
     fn network_error(&self, error: &(dyn std::error::Error + 'static)) -> ClientError {
@@ -558,8 +479,12 @@ impl ServiceClient {
         }
     }
 
-    fn invalid_response(&self, why: String) -> ClientError {
-        ClientError::InvalidResponse { host: self.host(), why }
+    fn interrupted(&self, error: &(dyn std::error::Error + 'static)) -> Failure {
+        Failure::Temporary(self.network_error(error), None)
+    }
+
+    fn invalid_response(&self, why: impl ToString) -> ClientError {
+        ClientError::InvalidResponse { host: self.host(), why: why.to_string() }
     }
 }
 
@@ -579,13 +504,16 @@ impl RetryTimer {
     /// Waits before the next retry: as long as `Retry-After` says, else with exponential backoff.
     ///
     /// # Errors
-    /// Returns `error` once the deadline is exceeded.
+    /// Returns the error if it is final, or once the deadline is exceeded.
     async fn wait(
         &mut self,
-        error: ClientError,
-        after: Option<Duration>,
+        failure: Failure,
         progress: &mut (dyn FnMut(ClientEvent) + Send),
     ) -> Result<(), ClientError> {
+        let (error, after) = match failure {
+            Failure::Temporary(error, after) => (error, after),
+            Failure::Final(error) => return Err(error),
+        };
         // A service that responds gets the longer timeout.
         if matches!(&error, ClientError::Rejected(problem) if problem.status == 429 || problem.status == 503)
         {

@@ -59,6 +59,21 @@ pub enum BuildState {
 }
 
 impl BuildState {
+    /// All states.
+    pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled];
+
+    /// The name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether the state is final.
     #[must_use]
     pub fn is_final(self) -> bool {
@@ -97,7 +112,6 @@ pub struct BuildFailure {
 pub enum FailureKind {
     /// The request can't be built, such as for a missing version. It isn't cached: the version may be
     /// published later.
-    /// later.
     Invalid,
     /// The compiler or an earlier phase failed.
     Failed,

@@ -27,7 +27,7 @@ const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Retention {
     /// Applies the limits until the shutdown.
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         store: Arc<dyn BuildStore>,
         artifacts: Arc<ArtifactBucket>,
@@ -121,7 +121,7 @@ mod tests {
         build::{BuildOutcome, NewBuild, Tenant},
         options::ClusterOptions,
         store::{
-            JetStreamOptions, JetStreamStore, SqliteOptions, SqliteStore, Submission,
+            JetStreamStore, SqliteStore, StoreOptions, Submission,
             behaviour::{artifact, result},
         },
     };
@@ -139,7 +139,7 @@ mod tests {
         async fn embedded() -> Self {
             let directory = tempfile::tempdir().unwrap();
             let file = directory.path().join("builds.db");
-            let store = SqliteStore::open(&file, SqliteOptions::default()).await.unwrap();
+            let store = SqliteStore::open(&file, StoreOptions::LARGE).await.unwrap();
             let folder = ArtifactBucket::open_directory(&directory.path().join("artifacts")).unwrap();
             Self { store: Box::new(store), artifacts: folder, directory, _nats: None }
         }
@@ -155,15 +155,9 @@ mod tests {
                 replicas: 1,
                 lease_time: Duration::from_secs(30),
             };
-            let options = JetStreamOptions {
-                queue: Some(9),
-                time_to_live: DAY,
-                lease_time: cluster.lease_time,
-                replicas: 1,
-            };
             let artifacts = ArtifactBucket::open(&cluster.artifacts, &BTreeMap::new()).unwrap();
             Some(Self {
-                store: Box::new(JetStreamStore::connect(&cluster, options).await.unwrap()),
+                store: Box::new(JetStreamStore::connect(&cluster, StoreOptions::LARGE).await.unwrap()),
                 artifacts,
                 directory,
                 _nats: Some(nats),

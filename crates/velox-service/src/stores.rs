@@ -1,14 +1,17 @@
 //! Opens the stores of a node: local, or shared in a cluster.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     artifacts::{ArtifactBucket, SharedDirectory},
     options::{ClusterOptions, ServiceOptions},
-    store::{BuildStore, JetStreamOptions, JetStreamStore, SqliteOptions, SqliteStore, StoreError},
+    store::{BuildStore, JetStreamStore, SqliteStore, StoreError, StoreOptions},
 };
+
+/// The lease time of an embedded store.
+const LEASE_TIME: Duration = Duration::from_secs(30);
 
 /// The stores of a node.
 pub(crate) struct Stores {
@@ -26,12 +29,12 @@ impl Stores {
         let stores = match &options.cluster {
             Some(cluster) => Self::cluster(options, cluster, shared, Some(options.queue)).await?,
             None => {
-                let sqlite = SqliteOptions {
-                    queue: options.queue,
+                let store = StoreOptions {
+                    queue: Some(options.queue),
                     time_to_live: options.time_to_live,
-                    ..SqliteOptions::default()
+                    lease_time: LEASE_TIME,
                 };
-                let builds = SqliteStore::open(&options.data.join("builds.sqlite"), sqlite).await?;
+                let builds = SqliteStore::open(&options.data.join("builds.sqlite"), store).await?;
                 let artifacts = ArtifactBucket::open_directory(&options.data.join("artifacts"))?;
                 Self {
                     builds: Arc::new(builds),
@@ -53,13 +56,9 @@ impl Stores {
     ) -> Result<Self, StoreError> {
         let artifacts = ArtifactBucket::open(&cluster.artifacts, &options.environment)?;
         artifacts.ready().await?;
-        let jetstream = JetStreamOptions {
-            queue,
-            time_to_live: options.time_to_live,
-            lease_time: cluster.lease_time,
-            replicas: cluster.replicas,
-        };
-        let builds = JetStreamStore::connect(cluster, jetstream).await?;
+        let (time_to_live, lease_time) = (options.time_to_live, cluster.lease_time);
+        let store = StoreOptions { queue, time_to_live, lease_time };
+        let builds = JetStreamStore::connect(cluster, store).await?;
         Ok(Self { builds: Arc::new(builds), artifacts: Arc::new(artifacts.with_shared_directory(shared)) })
     }
 }

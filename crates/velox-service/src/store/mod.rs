@@ -5,6 +5,7 @@ pub(crate) mod behaviour;
 mod jetstream;
 mod sqlite;
 mod turns;
+mod watch;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,10 +18,7 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use velox_api::{ArtifactInfo, BuildFailure, BuildId, FailureKind, LogEntry, QueuePosition};
 
-pub use self::{
-    jetstream::{JetStreamOptions, JetStreamStore},
-    sqlite::{SqliteOptions, SqliteStore},
-};
+pub(crate) use self::{jetstream::JetStreamStore, sqlite::SqliteStore};
 use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
 
 /// The maximum number of attempts of a build whose workers die: it may be the cause.
@@ -36,6 +34,18 @@ pub(crate) const MAX_LOG_READ_BYTES: usize = 256 << 10;
 const WORKER_LOST: &str = "the worker stopped responding; the build is queued again";
 const WORKER_STOPPED: &str = "the worker is shutting down; the build is queued again";
 const RESUBMITTED: &str = "the build was cancelled and submitted again";
+
+/// The options of a store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoreOptions {
+    /// The maximum length of the queue; `None`: as set up by the nodes that accept requests. Tenants without queued
+    /// builds may exceed it up to twofold, so that one tenant can't lock out the others.
+    pub(crate) queue: Option<u64>,
+    /// How long a build with inexact refs is reused.
+    pub(crate) time_to_live: Duration,
+    /// How long a lease lasts without being extended; in a cluster, the last worker to start sets it for all.
+    pub(crate) lease_time: Duration,
+}
 
 /// The outcome of a build that was attempted too often.
 fn too_many_attempts(attempts: u32) -> BuildOutcome {
@@ -53,27 +63,20 @@ fn is_fresh(build: &Build, time_to_live: Duration) -> bool {
     build.spec.is_exact() || age.is_some_and(|age| age < time_to_live)
 }
 
-/// An error of a store.
+/// An error of a store. `waiting` is the number of queued builds, `limit` that of the tenant's unfinished ones, and
+/// `wait` the time until another build is accepted.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are described once, above")]
 pub enum StoreError {
     /// The queue takes no more builds.
     #[error("the queue is full: {waiting} builds are waiting")]
-    QueueFull {
-        /// How many builds are queued.
-        waiting: u64,
-    },
+    QueueFull { waiting: u64 },
     /// The tenant reached its limit of unfinished builds.
     #[error("limit of {limit} concurrent builds reached")]
-    TenantLimit {
-        /// [`NewBuild::at_once`].
-        limit: u64,
-    },
+    TenantLimit { limit: u64 },
     /// The tenant reached its limit of builds per hour.
     #[error("rate limit exceeded: no more builds this hour; retry in {} s", wait.as_secs() + 1)]
-    RateLimit {
-        /// The time until another build is accepted.
-        wait: Duration,
-    },
+    RateLimit { wait: Duration },
     /// The lease expired, or another worker has the build.
     #[error("the lease of build {0} expired")]
     LeaseExpired(BuildId),
@@ -93,8 +96,7 @@ impl From<serde_json::Error> for StoreError {
 
 /// The result of a submission.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Submission {
-    /// A new build.
+pub(crate) enum Submission {
     Queued(Build),
     /// An equal build that is queued or running, now also requested by the tenant.
     Joined(Build),
@@ -103,9 +105,7 @@ pub enum Submission {
 }
 
 impl Submission {
-    /// The build.
-    #[must_use]
-    pub fn build(&self) -> &Build {
+    pub(crate) fn build(&self) -> &Build {
         match self {
             Self::Queued(build) | Self::Joined(build) => build,
             Self::Finished(build) => build,
@@ -115,16 +115,16 @@ impl Submission {
 
 /// A worker's temporary ownership of a build.
 #[derive(Debug, Clone)]
-pub struct Lease {
+pub(crate) struct Lease {
     /// The build, including this attempt.
-    pub build: Build,
+    pub(crate) build: Build,
     /// Distinguishes leases of the same build.
-    pub token: String,
+    pub(crate) token: String,
 }
 
 /// Whether a leased build is still wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaseStatus {
+pub(crate) enum LeaseStatus {
     /// Continue.
     Active,
     /// All tenants cancelled: stop, then call [`BuildStore::finish_cancelled`].
@@ -133,16 +133,16 @@ pub enum LeaseStatus {
 
 /// The number of unfinished builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct QueueDepth {
+pub(crate) struct QueueDepth {
     /// Queued builds.
-    pub queued: u64,
+    pub(crate) queued: u64,
     /// Running builds.
-    pub running: u64,
+    pub(crate) running: u64,
 }
 
 /// Builds, their logs and the queue. Changes are durable once a method returns.
 #[async_trait]
-pub trait BuildStore: Send + Sync {
+pub(crate) trait BuildStore: Send + Sync {
     /// Queues a build, or returns one of the same key: a queued or running one, or (without `force`) a
     /// successful one that is exact or younger than the store's time to live. Exactly one of several
     /// simultaneous callers on all nodes gets [`Submission::Queued`].
@@ -160,9 +160,6 @@ pub trait BuildStore: Send + Sync {
 
     /// The newest build of this key, if it failed at `since` or later.
     async fn last_failure(&self, key: &str, since: Timestamp) -> Result<Option<Build>, StoreError>;
-
-    /// The newest builds, newest first.
-    async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError>;
 
     /// Withdraws the tenant's request. Without any requesting tenant, a queued build is cancelled at once, a
     /// running one when its worker extends the lease. `None` if the build doesn't exist or the tenant never

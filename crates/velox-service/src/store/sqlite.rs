@@ -8,7 +8,6 @@
 //! turn. A build requested by several tenants is queued for each of them.
 
 mod database;
-mod watch;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,44 +27,24 @@ use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry, QueuePosition, Severity};
 
-use self::{
-    database::{Database, transaction},
-    watch::Watches,
-};
+use self::database::{Database, transaction};
 use super::{
     BuildStore, Lease, LeaseStatus, MAX_ATTEMPTS, MAX_LOG_READ_BYTES, QueueDepth, RESUBMITTED, StoreError,
-    Submission, WORKER_LOST, WORKER_STOPPED, is_fresh, too_many_attempts,
+    StoreOptions, Submission, WORKER_LOST, WORKER_STOPPED, is_fresh, too_many_attempts,
     turns::{self, QueueLoad, QueuePositions, TenantLine},
+    watch::Watches,
 };
 use crate::{
     build::{Build, BuildOutcome, NewBuild, Tenant},
     rate::{self, unix_time},
 };
 
-/// The options of an embedded store.
-#[derive(Debug, Clone)]
-pub struct SqliteOptions {
-    /// The maximum length of the queue. Tenants without queued builds may exceed it up to twofold, so that
-    /// one tenant can't lock out the others.
-    pub queue: u64,
-    /// How long a build with inexact refs is reused.
-    pub time_to_live: Duration,
-    /// How long a lease lasts without being extended.
-    pub lease_time: Duration,
-}
-
-impl Default for SqliteOptions {
-    fn default() -> Self {
-        Self { queue: 100, time_to_live: Duration::from_secs(3600), lease_time: Duration::from_secs(30) }
-    }
-}
-
 /// The embedded store. Clones share the database.
 #[derive(Clone)]
-pub struct SqliteStore {
+pub(crate) struct SqliteStore {
     database: Arc<Database>,
     notifier: Arc<Notifier>,
-    options: SqliteOptions,
+    options: StoreOptions,
     start: Instant,
 }
 
@@ -97,7 +76,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// Another process uses the database, its schema is newer, or it isn't readable or writable.
-    pub async fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
+    pub(crate) async fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let notifier = Arc::new(Notifier::default());
         let start = Instant::now();
         let for_regular = Arc::clone(&notifier);
@@ -172,7 +151,7 @@ impl BuildStore for SqliteStore {
                 return Ok(Submission::Finished(Arc::new(build)));
             }
         }
-        let queue = self.options.queue;
+        let queue = self.options.queue.unwrap_or(u64::MAX);
         let step = move |connection: &Connection| submit(connection, new, key, queue, good);
         self.change(step, |submitted| match submitted {
             Submission::Queued(build) | Submission::Joined(build) => Some(build),
@@ -204,15 +183,6 @@ impl BuildStore for SqliteStore {
             let condition = "WHERE finished >= ? AND key = ? ORDER BY number DESC LIMIT 1";
             let newest = one(connection, condition, params![since.as_second(), key])?;
             Ok(newest.map(|row| row.build).filter(|build| build.state == BuildState::Failed))
-        };
-        self.database.read(look).await
-    }
-
-    async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError> {
-        let look = move |connection: &Connection| {
-            let mut select = connection.prepare_cached(&format!("{SELECT} ORDER BY number DESC LIMIT ?"))?;
-            let rows = select.query_map([limit], BuildRow::read)?;
-            rows.map(|row| Ok(row?.parsed()?.build)).collect()
         };
         self.database.read(look).await
     }
@@ -444,18 +414,12 @@ struct BuildRow {
     build: Build,
 }
 
-/// An unparsed row.
-struct RawRow {
-    number: i64,
-    build: String,
-}
-
 /// Without the lock, which is large.
 const SELECT: &str = "SELECT builds.number, builds.build FROM builds";
 
 impl BuildRow {
-    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<RawRow> {
-        Ok(RawRow { number: row.get(0)?, build: row.get(1)? })
+    fn read(row: &rusqlite::Row<'_>) -> Result<Self, StoreError> {
+        Ok(Self { number: row.get(0)?, build: parse(&row.get::<_, String>(1)?)? })
     }
 
     fn is_wanted(&self) -> bool {
@@ -481,7 +445,7 @@ impl BuildRow {
             ":id": build.id.to_string(),
             ":key": build.key,
             ":tenant": build.tenant.0,
-            ":state": word(build.state),
+            ":state": build.state.name(),
             ":wanted": build.wanted_by.len(),
             ":finished": build.finished.map(Timestamp::as_second),
             ":sha256": artifact.map(|artifact| &artifact.sha256),
@@ -520,7 +484,7 @@ impl BuildRow {
         self.build.started = None;
         self.write(connection)?;
         for tenant in &self.build.wanted_by {
-            wait(connection, self.number, tenant, LinePosition::Front)?;
+            wait(connection, self.number, tenant, FRONT)?;
         }
         append(connection, self.number, vec![LogEntry::new(Severity::Info, why)])
     }
@@ -533,29 +497,11 @@ impl BuildRow {
     }
 }
 
-impl RawRow {
-    fn parsed(self) -> Result<BuildRow, StoreError> {
-        Ok(BuildRow { number: self.number, build: parse(&self.build)? })
-    }
-}
+/// The positions in a tenant's queue.
+const FRONT: i64 = 0;
+const BACK: i64 = 1;
 
-/// A position in a tenant's queue.
-#[derive(Clone, Copy)]
-enum LinePosition {
-    Front,
-    Back,
-}
-
-fn wait(
-    connection: &Connection,
-    number: i64,
-    tenant: &Tenant,
-    place: LinePosition,
-) -> Result<(), StoreError> {
-    let place = match place {
-        LinePosition::Front => 0,
-        LinePosition::Back => 1,
-    };
+fn wait(connection: &Connection, number: i64, tenant: &Tenant, place: i64) -> Result<(), StoreError> {
     connection
         .prepare_cached("INSERT INTO waiting (tenant, place, build) VALUES (?, ?, ?)")?
         .execute(params![tenant.0, place, number])?;
@@ -568,7 +514,7 @@ fn one(
     values: impl rusqlite::Params,
 ) -> Result<Option<BuildRow>, StoreError> {
     let mut select = connection.prepare_cached(&format!("{SELECT} {condition}"))?;
-    select.query_row(values, BuildRow::read).optional()?.map(RawRow::parsed).transpose()
+    select.query_and_then(values, BuildRow::read)?.next().transpose()
 }
 
 fn find(connection: &Connection, id: BuildId) -> Result<Option<BuildRow>, StoreError> {
@@ -593,11 +539,8 @@ fn leased(connection: &Connection, id: BuildId, token: &str) -> Result<BuildRow,
 }
 
 fn count(connection: &Connection, state: BuildState) -> Result<u64, StoreError> {
-    let text = match state {
-        BuildState::Queued => "SELECT count(*) FROM builds WHERE state = 'queued'",
-        _ => "SELECT count(*) FROM builds WHERE state = 'running'",
-    };
-    Ok(connection.prepare_cached(text)?.query_row([], |row| row.get(0))?)
+    let mut select = connection.prepare_cached("SELECT count(*) FROM builds WHERE state = ?")?;
+    Ok(select.query_row([state.name()], |row| row.get(0))?)
 }
 
 fn positions(connection: &Connection) -> Result<QueuePositions, StoreError> {
@@ -655,7 +598,7 @@ fn submit(
     let build = Build::queued(new, key);
     let row = BuildRow { number, build };
     row.write(connection)?;
-    wait(connection, number, &row.build.tenant, LinePosition::Back)?;
+    wait(connection, number, &row.build.tenant, BACK)?;
     Ok(Submission::Queued(row.build))
 }
 
@@ -791,16 +734,6 @@ fn delete(connection: &Connection, number: i64) -> Result<(), StoreError> {
     connection.prepare_cached("DELETE FROM log WHERE build = ?")?.execute([number])?;
     connection.prepare_cached("DELETE FROM builds WHERE number = ?")?.execute([number])?;
     Ok(())
-}
-
-fn word(state: BuildState) -> &'static str {
-    match state {
-        BuildState::Queued => "queued",
-        BuildState::Running => "running",
-        BuildState::Succeeded => "succeeded",
-        BuildState::Failed => "failed",
-        BuildState::Cancelled => "cancelled",
-    }
 }
 
 fn millis(start: Instant) -> i64 {

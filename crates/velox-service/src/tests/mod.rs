@@ -35,7 +35,7 @@ use crate::{
     router::router,
     service::Service,
     store::{
-        BuildStore as _, Lease, SqliteOptions, SqliteStore,
+        BuildStore as _, Lease, SqliteStore, StoreOptions,
         behaviour::{artifact, result},
     },
     telemetry::Telemetry,
@@ -74,7 +74,7 @@ impl TestService {
     /// Starts a service with a queue of this capacity.
     async fn with(access: AccessConfig, queue: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options = SqliteOptions { queue, ..SqliteOptions::default() };
+        let options = StoreOptions { queue: Some(queue), ..StoreOptions::LARGE };
         let store = SqliteStore::open(&directory.path().join("builds.sqlite"), options).await.unwrap();
         let (store, telemetry) = (Arc::new(store), Telemetry::new(None).unwrap());
         let artifacts = ArtifactBucket::open_directory(&directory.path().join("artifacts")).unwrap();

@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     build::{Build, NewBuild, Tenant},
     store::{
-        SqliteOptions, SqliteStore,
+        SqliteStore, StoreOptions,
         behaviour::{artifact, result},
     },
 };
@@ -71,7 +71,7 @@ struct Fixture {
 impl Fixture {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options = SqliteOptions { lease_time: Duration::from_secs(3), ..SqliteOptions::default() };
+        let options = StoreOptions { lease_time: Duration::from_secs(3), ..StoreOptions::LARGE };
         let store = SqliteStore::open(&directory.path().join("builds.db"), options).await.unwrap();
         let artifacts =
             Arc::new(ArtifactBucket::open_directory(&directory.path().join("artifacts")).unwrap());

@@ -15,13 +15,16 @@ use tokio::{sync::Mutex, task::JoinSet, time::timeout};
 use url::Url;
 
 use super::{
-    JetStreamOptions, JetStreamState, JetStreamStore,
+    JetStreamState, JetStreamStore,
     index::BuildIndex,
     log,
     nats::{NatsError, REQUEST_TIMEOUT, RETRY_TIMEOUT, SubjectStore, retry},
     queue,
 };
-use crate::{options::ClusterOptions, store::StoreError};
+use crate::{
+    options::ClusterOptions,
+    store::{StoreError, StoreOptions},
+};
 
 /// The number of jobs of running builds that the stream accepts besides the queued ones.
 const MAX_RUNNING_JOBS: i64 = 1000;
@@ -31,14 +34,14 @@ impl JetStreamStore {
     ///
     /// # Errors
     /// The servers are unreachable or reject a request. The message has no secrets.
-    pub async fn connect(cluster: &ClusterOptions, options: JetStreamOptions) -> Result<Self, StoreError> {
+    pub(crate) async fn connect(cluster: &ClusterOptions, options: StoreOptions) -> Result<Self, StoreError> {
         let index = Arc::new(BuildIndex::default());
         let client = connect(cluster, &index).await?;
         let context = jetstream::context::ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
             .ack_timeout(REQUEST_TIMEOUT)
             .build(client);
-        let file = Config { storage: StorageType::File, num_replicas: options.replicas, ..Config::default() };
+        let file = Config { storage: StorageType::File, num_replicas: cluster.replicas, ..Config::default() };
         // The configuration of a NATS key-value store; async-nats would request options unknown to 2.9.
         let bucket = |what: &str, description: &str| Config {
             name: format!("KV_vx-{what}"),

@@ -15,8 +15,7 @@ use tokio::{
 
 use super::{
     JetStreamState,
-    nats::{LastMessage, PutResult},
-    record::{digest, read, written},
+    record::{digest, written},
 };
 use crate::{
     build::{NewBuild, Tenant},
@@ -63,11 +62,8 @@ impl JetStreamState {
         let turn = self.turn.lock().await;
         let mut seen = (0, Instant::now());
         loop {
-            let (gate, revision) = match self.keys.read(GATE).await? {
-                LastMessage::There(message) => (read::<QueueGate>(&message.payload)?, message.sequence),
-                LastMessage::Removed { revision, .. } => (QueueGate::default(), revision),
-                LastMessage::Absent => (QueueGate::default(), 0),
-            };
+            let current = self.keys.read(GATE).await?;
+            let (gate, revision) = (current.value::<QueueGate>()?.unwrap_or_default(), current.revision);
             if seen.0 != revision {
                 seen = (revision, Instant::now());
             }
@@ -79,40 +75,32 @@ impl JetStreamState {
             let length = self.options.queue.unwrap_or(u64::MAX);
             self.index.load(&digest(&new.tenant)).admit(length, new.at_once)?;
             let taken = written(&QueueGate { taken: true, last: gate.last })?;
-            match self.keys.put(GATE, taken, &HeaderMap::new(), revision).await? {
-                PutResult::Done(revision) => {
-                    let mut admission = Admission { revision, last: gate.last, permit: None, _turn: turn };
-                    let Some(an_hour) = new.per_hour else { return Ok(admission) };
-                    match self.take_permit(&new.tenant, an_hour).await {
-                        Ok(permit) => admission.permit = Some(permit),
-                        Err(error) => {
-                            self.leave(admission, None, false).await;
-                            return Err(error);
-                        }
-                    }
-                    return Ok(admission);
+            let put = self.keys.put(GATE, taken, &HeaderMap::new(), revision).await?;
+            let Some(revision) = put.revision("a key")? else { continue };
+            let mut admission = Admission { revision, last: gate.last, permit: None, _turn: turn };
+            let Some(an_hour) = new.per_hour else { return Ok(admission) };
+            match self.take_permit(&new.tenant, an_hour).await {
+                Ok(permit) => admission.permit = Some(permit),
+                Err(error) => {
+                    self.leave(admission, None, false).await;
+                    return Err(error);
                 }
-                PutResult::Conflict => {}
-                PutResult::Full | PutResult::TooLarge => return Err(no_more_keys()),
             }
+            return Ok(admission);
         }
     }
 
     async fn take_permit(&self, tenant: &Tenant, an_hour: u64) -> Result<BuildPermit, StoreError> {
         let key = format!("{RATE_PREFIX}{}", digest(tenant));
         loop {
-            let (before, revision): (u64, u64) = match self.keys.read(&key).await? {
-                LastMessage::There(message) => (read(&message.payload)?, message.sequence),
-                LastMessage::Removed { revision, .. } => (0, revision),
-                LastMessage::Absent => (0, 0),
-            };
+            let quota = self.keys.read(&key).await?;
+            let before: u64 = quota.value()?.unwrap_or_default();
             let next = rate::take_permit(Duration::from_millis(before), unix_time(), an_hour)
                 .map_err(|wait| StoreError::RateLimit { wait })?;
             let next = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
-            match self.keys.put(&key, written(&next)?, &HeaderMap::new(), revision).await? {
-                PutResult::Done(revision) => return Ok(BuildPermit { key, revision, before }),
-                PutResult::Conflict => {}
-                PutResult::Full | PutResult::TooLarge => return Err(no_more_keys()),
+            let put = self.keys.put(&key, written(&next)?, &HeaderMap::new(), quota.revision).await?;
+            if let Some(revision) = put.revision("a key")? {
+                return Ok(BuildPermit { key, revision, before });
             }
         }
     }
@@ -132,8 +120,4 @@ impl JetStreamState {
             tracing::warn!(%error, "the next build has to wait a moment");
         }
     }
-}
-
-pub(super) fn no_more_keys() -> StoreError {
-    StoreError::Failed("NATS rejected a key: check its limits".to_owned())
 }

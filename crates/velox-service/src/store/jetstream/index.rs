@@ -1,32 +1,28 @@
-//! A node's in-memory index of builds: the unfinished ones, the newest ones and the watchers.
+//! A node's in-memory index of builds: the unfinished ones and the watchers.
 //!
 //! It follows the headers of all records and log chunks on NATS, and may lag except for this node's own
 //! writes.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures::{StreamExt, stream::BoxStream};
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use futures::stream::BoxStream;
+use tokio::{sync::Notify, time::Instant};
 use velox_api::{BuildId, BuildState, QueuePosition};
 
 use super::record::lane;
 use crate::store::{
     QueueDepth,
     turns::{QueueLoad, QueuePositions},
+    watch::Watches,
 };
-
-/// The number of the newest builds in the index.
-const MAX_NEWEST: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct BuildIndex {
     state: Mutex<IndexState>,
+    watches: Arc<Watches>,
     /// A build was queued.
     queued: Notify,
 }
@@ -36,10 +32,8 @@ struct IndexState {
     unfinished: HashMap<BuildId, UnfinishedBuild>,
     /// The queue positions of `unfinished`, once somebody asked for one.
     positions: Option<QueuePositions>,
-    newest: BTreeSet<BuildId>,
     /// All records up to this revision were seen.
     reached: u64,
-    waiting: HashMap<BuildId, watch::Sender<()>>,
 }
 
 #[derive(Debug, Clone)]
@@ -62,12 +56,8 @@ impl BuildIndex {
             let new = UnfinishedBuild { state, revision, since: Instant::now(), tenants };
             index.unfinished.insert(id, new);
         }
-        index.newest.insert(id);
-        if index.newest.len() > MAX_NEWEST {
-            index.newest.pop_first();
-        }
-        index.tell(id);
         drop(index);
+        self.watches.tell(id);
         if state == BuildState::Queued {
             self.queued.notify_waiters();
         }
@@ -78,22 +68,18 @@ impl BuildIndex {
         let mut index = self.hold();
         index.positions = None;
         index.unfinished.remove(&id);
-        index.newest.remove(&id);
-        index.tell(id);
+        drop(index);
+        self.watches.tell(id);
     }
 
     /// Notifies the watchers of new log entries.
     pub(super) fn saw_log(&self, id: BuildId) {
-        self.hold().tell(id);
+        self.watches.tell(id);
     }
 
     /// Notifies all watchers, since changes may have been missed.
     pub(super) fn missed(&self) {
-        let index = self.hold();
-        for waiting in index.waiting.values() {
-            waiting.send_replace(());
-        }
-        drop(index);
+        self.watches.tell_all();
         self.queued.notify_waiters();
     }
 
@@ -150,10 +136,6 @@ impl BuildIndex {
         self.hold().depth()
     }
 
-    pub(super) fn newest(&self, limit: usize) -> Vec<BuildId> {
-        self.hold().newest.iter().rev().take(limit).copied().collect()
-    }
-
     /// The unfinished builds that didn't change since `before`.
     pub(super) fn unfinished(&self, before: Instant) -> Vec<BuildId> {
         let index = self.hold();
@@ -167,15 +149,7 @@ impl BuildIndex {
 
     /// Yields an item at once, and one for all changes since the last item.
     pub(super) fn news(&self, id: BuildId) -> BoxStream<'static, ()> {
-        let mut index = self.hold();
-        let sender = index.waiting.entry(id).or_insert_with(|| watch::Sender::new(()));
-        let mut receiver = sender.subscribe();
-        receiver.mark_changed();
-        futures::stream::unfold(receiver, async |mut receiver| {
-            receiver.changed().await.ok()?;
-            Some(((), receiver))
-        })
-        .boxed()
+        self.watches.listen(id)
     }
 
     /// Locks the state, which is consistent even after a panic.
@@ -199,22 +173,13 @@ impl IndexState {
         let count = |state| self.unfinished.values().filter(|build| build.state == state).count() as u64;
         QueueDepth { queued: count(BuildState::Queued), running: count(BuildState::Running) }
     }
-
-    fn tell(&mut self, id: BuildId) {
-        let Some(sender) = self.waiting.get(&id) else { return };
-        if sender.receiver_count() == 0 {
-            self.waiting.remove(&id);
-        } else {
-            sender.send_replace(());
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use futures::FutureExt;
+    use futures::{FutureExt, StreamExt};
 
     use super::*;
     use crate::store::StoreError;
@@ -250,7 +215,6 @@ mod tests {
         assert_eq!(index.unfinished(Instant::now() + Duration::from_secs(1)), [id]);
         index.saw(id, 3, BuildState::Succeeded, Vec::new());
         assert_eq!(index.depth(), QueueDepth::default());
-        assert_eq!(index.newest(9), [id]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use velox_api::{BuildId, LogEntry};
 
 use super::{
     JetStreamState,
-    nats::{LastMessage, PutResult},
+    nats::PutResult,
     record::{read, written},
 };
 use crate::store::{MAX_LOG_READ_BYTES, StoreError};
@@ -79,16 +79,11 @@ impl JetStreamState {
     /// Begins the log of a lease with an empty chunk.
     pub(super) async fn begin_log(&self, id: BuildId, lease: &str) -> Result<LogEnd, StoreError> {
         loop {
-            let end = match self.logs.read(&id.to_string()).await? {
-                LastMessage::There(message) => {
-                    let end = LogEnd::of(&message);
-                    if is_of(&message, lease) {
-                        return Ok(end);
-                    }
-                    end
-                }
-                LastMessage::Absent | LastMessage::Removed { .. } => LogEnd::default(),
-            };
+            let last = self.logs.read(&id.to_string()).await?.message;
+            let end = last.as_ref().map(LogEnd::of).unwrap_or_default();
+            if last.is_some_and(|message| is_of(&message, lease)) {
+                return Ok(end);
+            }
             if let PutResult::Done(chunk) = self.put_chunk(id, lease, &[], end).await? {
                 return Ok(LogEnd { chunk, entry: end.entry });
             }
@@ -132,25 +127,17 @@ impl JetStreamState {
         end: &mut LogEnd,
     ) -> Result<(), StoreError> {
         let entry = end.entry + chunk.len() as u64;
-        match self.put_chunk(id, lease, chunk, *end).await? {
-            PutResult::Done(sequence) => {
-                *end = LogEnd { chunk: sequence, entry };
-                Ok(())
-            }
+        let put = self.put_chunk(id, lease, chunk, *end).await?;
+        *end = match put.revision(&format!("the log of build {id}"))? {
+            Some(chunk) => LogEnd { chunk, entry },
             // Another lease began, or the first attempt succeeded and its response was lost.
-            PutResult::Conflict => match self.logs.read(&id.to_string()).await? {
-                LastMessage::There(message)
-                    if is_of(&message, lease) && LogEnd::of(&message).entry == entry =>
-                {
-                    *end = LogEnd::of(&message);
-                    Ok(())
-                }
-                _ => Err(StoreError::LeaseExpired(id)),
-            },
-            PutResult::Full | PutResult::TooLarge => {
-                Err(StoreError::Failed(format!("NATS rejected the log of build {id}: check its limits")))
+            None => {
+                let last = self.logs.read(&id.to_string()).await?.message;
+                let last = last.filter(|message| is_of(message, lease)).as_ref().map(LogEnd::of);
+                last.filter(|last| last.entry == entry).ok_or(StoreError::LeaseExpired(id))?
             }
-        }
+        };
+        Ok(())
     }
 
     async fn put_chunk(
@@ -193,10 +180,7 @@ impl JetStreamState {
 
     /// The last entries, with about `bytes` of text.
     pub(super) async fn read_log_end(&self, id: BuildId, bytes: usize) -> Result<Vec<LogEntry>, StoreError> {
-        let mut next = match self.logs.read(&id.to_string()).await? {
-            LastMessage::There(message) => Some(message),
-            LastMessage::Absent | LastMessage::Removed { .. } => None,
-        };
+        let mut next = self.logs.read(&id.to_string()).await?.message;
         let (mut entries, mut size) = (Vec::new(), 0);
         while let Some(message) = next {
             let chunk: Vec<LogEntry> = read(&message.payload)?;

@@ -43,7 +43,7 @@ use async_nats::jetstream::{
     stream::Stream,
 };
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use tokio::{
     sync::Mutex,
@@ -54,12 +54,13 @@ use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry, QueuePosition};
 
 use self::{
     index::BuildIndex,
-    nats::{LastMessage, SubjectStore, is_removal},
+    nats::{SubjectStore, is_removal},
     queue::{MAX_POLL_INTERVAL, MIN_POLL_INTERVAL, end, put_back},
-    record::{KeyPointer, RecordChange, RecordLookup, read, state_of, tenants_in},
+    record::{KeyPointer, RecordChange, state_of, tenants_in},
 };
 use super::{
-    BuildStore, Lease, LeaseStatus, QueueDepth, RESUBMITTED, StoreError, Submission, WORKER_STOPPED,
+    BuildStore, Lease, LeaseStatus, QueueDepth, RESUBMITTED, StoreError, StoreOptions, Submission,
+    WORKER_STOPPED,
 };
 use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
 
@@ -70,22 +71,9 @@ const FOLLOW_RETRY_DELAY: Duration = Duration::from_millis(500);
 /// The timeout of a readiness check.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The options of a [`JetStreamStore`].
-#[derive(Debug, Clone)]
-pub struct JetStreamOptions {
-    /// The maximum length of the queue; `None`: as set up by the nodes that accept requests.
-    pub queue: Option<u64>,
-    /// How long a build with inexact refs is reused.
-    pub time_to_live: Duration,
-    /// How long a lease lasts without being extended; the last worker to start sets it for all.
-    pub lease_time: Duration,
-    /// The number of replicas of new streams.
-    pub replicas: usize,
-}
-
 /// The distributed store.
 #[derive(Debug)]
-pub struct JetStreamStore {
+pub(crate) struct JetStreamStore {
     state: Arc<JetStreamState>,
     /// Background tasks, aborted on drop.
     _tasks: JoinSet<()>,
@@ -93,7 +81,7 @@ pub struct JetStreamStore {
 
 #[derive(Debug)]
 pub(super) struct JetStreamState {
-    options: JetStreamOptions,
+    options: StoreOptions,
     builds: SubjectStore,
     keys: SubjectStore,
     artifacts: SubjectStore,
@@ -195,34 +183,23 @@ impl BuildStore for JetStreamStore {
     }
 
     async fn get(&self, id: BuildId) -> Result<Option<Build>, StoreError> {
-        Ok(match self.state.record(id).await? {
-            RecordLookup::There(mut record, _) => {
-                record.build.take_lock();
-                Some(record.build)
-            }
-            RecordLookup::Absent | RecordLookup::Removed => None,
-        })
-    }
-
-    async fn lock(&self, id: BuildId) -> Result<Option<String>, StoreError> {
-        Ok(match self.state.record(id).await? {
-            RecordLookup::There(mut record, _) => record.build.take_lock(),
-            RecordLookup::Absent | RecordLookup::Removed => None,
-        })
-    }
-
-    async fn last_failure(&self, key: &str, since: Timestamp) -> Result<Option<Build>, StoreError> {
-        let LastMessage::There(message) = self.state.keys.read(key).await? else { return Ok(None) };
-        let pointer: KeyPointer = read(&message.payload)?;
-        let newest = self.get(pointer.build.id).await?;
-        Ok(newest.filter(|build| {
-            build.state == BuildState::Failed && build.finished.is_some_and(|finished| finished >= since)
+        Ok(self.state.record(id).await?.map(|(mut record, _)| {
+            record.build.take_lock();
+            record.build
         }))
     }
 
-    async fn recent(&self, limit: usize) -> Result<Vec<Build>, StoreError> {
-        let builds = futures::stream::iter(self.state.index.newest(limit)).map(|id| self.get(id));
-        builds.buffered(16).try_filter_map(async |build| Ok(build)).try_collect().await
+    async fn lock(&self, id: BuildId) -> Result<Option<String>, StoreError> {
+        Ok(self.state.record(id).await?.and_then(|(mut record, _)| record.build.take_lock()))
+    }
+
+    async fn last_failure(&self, key: &str, since: Timestamp) -> Result<Option<Build>, StoreError> {
+        let pointer = self.state.keys.read(key).await?.value()?;
+        let Some(KeyPointer { build: newest, .. }) = pointer else { return Ok(None) };
+        let newest = self.get(newest.id).await?;
+        Ok(newest.filter(|build| {
+            build.state == BuildState::Failed && build.finished.is_some_and(|finished| finished >= since)
+        }))
     }
 
     async fn cancel(&self, id: BuildId, tenant: &Tenant) -> Result<Option<Build>, StoreError> {
@@ -302,7 +279,7 @@ impl BuildStore for JetStreamStore {
 
     async fn extend(&self, lease: &Lease) -> Result<LeaseStatus, StoreError> {
         let held = self.state.held_jobs.held(lease)?;
-        let RecordLookup::There(record, _) = self.state.record(lease.build.id).await? else {
+        let Some((record, _)) = self.state.record(lease.build.id).await? else {
             return Err(StoreError::LeaseExpired(lease.build.id));
         };
         if record.lease.as_ref() != Some(&lease.token) || record.build.state != BuildState::Running {

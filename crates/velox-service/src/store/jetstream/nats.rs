@@ -15,8 +15,10 @@ use async_nats::{
 use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::record::read;
 use crate::store::StoreError;
 
 /// The timeout of a request.
@@ -67,13 +69,23 @@ pub(super) async fn retry<T, A: Future<Output = Result<T, NatsError>>>(
 
 /// The last message of a subject.
 #[derive(Debug)]
-pub(super) enum LastMessage {
-    /// The subject has no message.
-    Absent,
-    /// A tombstone.
-    Removed { revision: u64, at: Timestamp },
-    /// A message.
-    There(StreamMessage),
+pub(super) struct LastMessage {
+    /// 0: the subject has no message.
+    pub(super) revision: u64,
+    pub(super) at: Timestamp,
+    /// `None`: there is no message, or a tombstone.
+    pub(super) message: Option<StreamMessage>,
+}
+
+impl LastMessage {
+    pub(super) fn is_tombstone(&self) -> bool {
+        self.revision > 0 && self.message.is_none()
+    }
+
+    /// Parses the payload.
+    pub(super) fn value<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
+        self.message.as_ref().map(|message| read(&message.payload)).transpose()
+    }
 }
 
 /// The last message of a subject, without its payload.
@@ -96,6 +108,19 @@ pub(super) enum PutResult {
     Full,
     /// The message exceeds the server's `max_payload`.
     TooLarge,
+}
+
+impl PutResult {
+    /// The revision, or `None` after a conflict. `what` was written.
+    pub(super) fn revision(self, what: &str) -> Result<Option<u64>, StoreError> {
+        match self {
+            Self::Done(revision) => Ok(Some(revision)),
+            Self::Conflict => Ok(None),
+            Self::Full | Self::TooLarge => {
+                Err(StoreError::Failed(format!("NATS rejected {what}: check its limits")))
+            }
+        }
+    }
 }
 
 /// A stream accessed by the last message of each subject: a key-value bucket, the jobs or the logs.
@@ -131,13 +156,10 @@ impl SubjectStore {
             unless_missing(self.stream.get_last_raw_message_by_subject(&subject).await)
         })
         .await?;
-        Ok(match kept {
-            None => LastMessage::Absent,
-            Some(message) if is_removal(&message.headers) => {
-                LastMessage::Removed { revision: message.sequence, at: when(message.time.unix_timestamp()) }
-            }
-            Some(message) => LastMessage::There(message),
-        })
+        let (revision, at) = kept
+            .as_ref()
+            .map_or((0, Timestamp::MIN), |message| (message.sequence, when(message.time.unix_timestamp())));
+        Ok(LastMessage { revision, at, message: kept.filter(|message| !is_removal(&message.headers)) })
     }
 
     /// The first message of the subject at or after `sequence`.

@@ -14,8 +14,8 @@ use velox_api::{ArtifactInfo, BuildId};
 use super::{
     JetStreamState,
     gate::RATE_PREFIX,
-    nats::{LastMessage, PutResult, SubjectStore, is_removal, when},
-    record::{KeyPointer, RecordLookup, artifact_in, read, state_of, written},
+    nats::{PutResult, SubjectStore, is_removal},
+    record::{KeyPointer, artifact_in, state_of, written},
 };
 use crate::store::{MIN_RETENTION, StoreError};
 
@@ -33,36 +33,26 @@ impl JetStreamState {
         new: Option<&ArtifactInfo>,
     ) -> Result<Option<ArtifactInfo>, StoreError> {
         loop {
-            let (info, revision) = match (self.artifacts.read(sha256).await?, new) {
-                (LastMessage::There(message), _) => {
-                    let info: ArtifactInfo = read(&message.payload)?;
-                    if !is_older(when(message.time.unix_timestamp()), REFRESH_AGE) {
-                        return Ok(Some(info));
-                    }
-                    (info, message.sequence)
-                }
-                (_, None) => return Ok(None),
-                (LastMessage::Removed { at, .. }, _) if !is_older(at, REMOVAL_TIMEOUT) => {
+            let entry = self.artifacts.read(sha256).await?;
+            let info = match (entry.value::<ArtifactInfo>()?, new) {
+                (Some(info), _) if !is_older(entry.at, REFRESH_AGE) => return Ok(Some(info)),
+                (Some(info), _) => info,
+                (None, None) => return Ok(None),
+                (None, Some(_)) if entry.is_tombstone() && !is_older(entry.at, REMOVAL_TIMEOUT) => {
                     return Err(StoreError::Failed(format!("the artifact {sha256} is just being removed")));
                 }
-                (LastMessage::Removed { revision, .. }, Some(new)) => (new.clone(), revision),
-                (LastMessage::Absent, Some(new)) => (new.clone(), 0),
+                (None, Some(new)) => new.clone(),
             };
-            match self.artifacts.put(sha256, written(&info)?, &HeaderMap::new(), revision).await? {
-                PutResult::Done(_) => return Ok(Some(info)),
-                PutResult::Conflict => {}
-                PutResult::Full | PutResult::TooLarge => {
-                    return Err(StoreError::Failed(
-                        "NATS rejected an artifact record: check its limits".to_owned(),
-                    ));
-                }
+            let put = self.artifacts.put(sha256, written(&info)?, &HeaderMap::new(), entry.revision).await?;
+            if put.revision("an artifact record")?.is_some() {
+                return Ok(Some(info));
             }
         }
     }
 
     /// Whether a build may finish with the artifact; `false` if it was removed since it was stored.
     pub(super) async fn is_stored(&self, artifact: &ArtifactInfo) -> Result<bool, StoreError> {
-        if let LastMessage::Removed { .. } = self.artifacts.read(&artifact.sha256).await? {
+        if self.artifacts.read(&artifact.sha256).await?.is_tombstone() {
             return Ok(false);
         }
         Ok(self.touch(&artifact.sha256, Some(artifact)).await?.is_some())
@@ -71,17 +61,16 @@ impl JetStreamState {
     /// Removes a finished build. `false` if it is unfinished or already removed.
     async fn remove_build(&self, name: &str) -> Result<bool, StoreError> {
         let Ok(id) = name.parse::<BuildId>() else { return Ok(false) };
-        let RecordLookup::There(record, revision) = self.record(id).await? else { return Ok(false) };
+        let Some((record, revision)) = self.record(id).await? else { return Ok(false) };
         if !record.build.state.is_final() {
             return Ok(false);
         }
         // The record last: after a crash, it leads to the remains.
         let key = &record.build.key;
-        if let LastMessage::There(message) = self.keys.read(key).await?
-            && read::<KeyPointer>(&message.payload)?.build.id == id
-        {
+        let pointer = self.keys.read(key).await?;
+        if pointer.value::<KeyPointer>()?.is_some_and(|pointer| pointer.build.id == id) {
             // Conflicts with a newer build of the key, which stays.
-            self.keys.remove(key, message.sequence).await?;
+            self.keys.remove(key, pointer.revision).await?;
         }
         self.logs.purge(name, u64::MAX).await?;
         let removed = matches!(self.builds.remove(name, revision).await?, PutResult::Done(_));
@@ -151,13 +140,11 @@ impl JetStreamState {
     }
 
     async fn remove_artifact_entry(&self, sha256: &str, before: Timestamp) -> Result<bool, StoreError> {
-        let revision = match self.artifacts.read(sha256).await? {
-            LastMessage::There(message) if when(message.time.unix_timestamp()) >= before => return Ok(false),
-            LastMessage::There(message) => message.sequence,
-            LastMessage::Removed { revision, .. } => revision,
-            LastMessage::Absent => 0,
-        };
-        Ok(matches!(self.artifacts.remove(sha256, revision).await?, PutResult::Done(_)))
+        let entry = self.artifacts.read(sha256).await?;
+        if entry.message.is_some() && entry.at >= before {
+            return Ok(false);
+        }
+        Ok(matches!(self.artifacts.remove(sha256, entry.revision).await?, PutResult::Done(_)))
     }
 }
 

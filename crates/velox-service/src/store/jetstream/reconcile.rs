@@ -9,7 +9,7 @@ use velox_api::BuildId;
 use super::{
     JetStreamState,
     nats::{NatsError, retry},
-    record::{RecordLookup, tenants_of},
+    record::tenants_of,
 };
 use crate::store::StoreError;
 
@@ -41,14 +41,14 @@ impl JetStreamState {
             self.job_names().await?.iter().filter_map(|name| name.split_once('.')?.1.parse().ok()).collect();
         for id in unfinished.into_iter().filter(|id| !jobs.contains(id)) {
             match self.record(id).await? {
-                RecordLookup::There(record, _) if !record.build.state.is_final() => {
+                Some((record, _)) if !record.build.state.is_final() => {
                     tracing::info!(build = %id, "publishing the job that was missing");
                     self.publish(&record.build, &record.build.tenant).await?;
                 }
-                RecordLookup::There(record, revision) => {
+                Some((record, revision)) => {
                     self.index.saw(id, revision, record.build.state, tenants_of(&record.build));
                 }
-                RecordLookup::Absent | RecordLookup::Removed => self.index.saw_removal(id),
+                None => self.index.saw_removal(id),
             }
         }
         Ok(())

@@ -7,10 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use velox_api::{BuildFailure, BuildId, BuildState, FailureKind};
 
-use super::{
-    JetStreamState,
-    nats::{LastMessage, PutResult},
-};
+use super::{JetStreamState, nats::PutResult};
 use crate::{
     build::{Build, BuildOutcome, Tenant},
     store::StoreError,
@@ -46,13 +43,6 @@ pub(super) struct KeyPointer {
     pub(super) made: Option<BuildId>,
 }
 
-/// The result of reading a record.
-pub(super) enum RecordLookup {
-    Absent,
-    Removed,
-    There(Box<LeasedBuildRecord>, u64),
-}
-
 /// Whether to keep or write a record, and the caller's result.
 pub(super) enum RecordChange<T> {
     Keep(T),
@@ -60,14 +50,13 @@ pub(super) enum RecordChange<T> {
 }
 
 impl JetStreamState {
-    pub(super) async fn record(&self, id: BuildId) -> Result<RecordLookup, StoreError> {
-        Ok(match self.builds.read(&id.to_string()).await? {
-            LastMessage::Absent => RecordLookup::Absent,
-            LastMessage::Removed { .. } => RecordLookup::Removed,
-            LastMessage::There(message) => {
-                RecordLookup::There(Box::new(read(&message.payload)?), message.sequence)
-            }
-        })
+    /// The record of a build and its revision.
+    pub(super) async fn record(
+        &self,
+        id: BuildId,
+    ) -> Result<Option<(Box<LeasedBuildRecord>, u64)>, StoreError> {
+        let last = self.builds.read(&id.to_string()).await?;
+        Ok(last.value()?.map(|record| (record, last.revision)))
     }
 
     /// Creates the record of a build.
@@ -77,7 +66,7 @@ impl JetStreamState {
 
     async fn put_record(&self, record: &LeasedBuildRecord, expected: u64) -> Result<PutResult, StoreError> {
         let mut headers = HeaderMap::new();
-        headers.insert(STATE, state_word(record.build.state));
+        headers.insert(STATE, record.build.state.name());
         let tenants = tenants_of(&record.build);
         headers.insert(TENANTS, tenants.join(","));
         if let Some(BuildOutcome::Succeeded(made)) = &record.build.outcome {
@@ -98,7 +87,7 @@ impl JetStreamState {
         mut change: impl FnMut(&mut LeasedBuildRecord) -> RecordChange<T>,
     ) -> Result<Option<T>, StoreError> {
         for _ in 0..MAX_CHANGE_ATTEMPTS {
-            let RecordLookup::There(mut record, revision) = self.record(id).await? else { return Ok(None) };
+            let Some((mut record, revision)) = self.record(id).await? else { return Ok(None) };
             let answer = match change(&mut record) {
                 RecordChange::Keep(answer) => return Ok(Some(answer)),
                 RecordChange::Put(answer) => answer,
@@ -112,12 +101,8 @@ impl JetStreamState {
                 record.build.outcome = Some(BuildOutcome::Failed(failure));
                 put = self.put_record(&record, revision).await?;
             }
-            match put {
-                PutResult::Done(_) => return Ok(Some(answer)),
-                PutResult::Conflict => {}
-                PutResult::Full | PutResult::TooLarge => {
-                    return Err(StoreError::Failed("NATS rejected a record: check its limits".to_owned()));
-                }
+            if put.revision("a record")?.is_some() {
+                return Ok(Some(answer));
             }
         }
         Err(StoreError::Failed(format!("the record of build {id} changes all the time")))
@@ -132,16 +117,6 @@ pub(super) fn written(value: &impl Serialize) -> Result<Bytes, StoreError> {
 pub(super) fn read<T: for<'a> Deserialize<'a>>(text: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(text)
         .map_err(|error| StoreError::Failed(format!("NATS has a record that can't be read: {error}")))
-}
-
-fn state_word(state: BuildState) -> &'static str {
-    match state {
-        BuildState::Queued => "queued",
-        BuildState::Running => "running",
-        BuildState::Succeeded => "succeeded",
-        BuildState::Failed => "failed",
-        BuildState::Cancelled => "cancelled",
-    }
 }
 
 /// Digests of the requesting tenants, the build's own first. Names may have any characters.
@@ -172,13 +147,5 @@ pub(super) fn artifact_in(headers: &HeaderMap) -> Option<&str> {
 
 pub(super) fn state_of(headers: &HeaderMap) -> Option<BuildState> {
     let word = headers.get(STATE)?.as_str();
-    [
-        BuildState::Queued,
-        BuildState::Running,
-        BuildState::Succeeded,
-        BuildState::Failed,
-        BuildState::Cancelled,
-    ]
-    .into_iter()
-    .find(|state| state_word(*state) == word)
+    BuildState::ALL.into_iter().find(|state| state.name() == word)
 }

@@ -7,9 +7,8 @@ use velox_api::{BuildId, BuildState};
 
 use super::{
     JetStreamState,
-    gate::no_more_keys,
-    nats::{LastMessage, PutResult},
-    record::{KeyPointer, RecordChange, RecordLookup, digest, lane, read, written},
+    nats::PutResult,
+    record::{KeyPointer, RecordChange, digest, lane, written},
 };
 use crate::{
     build::{Build, BuildOutcome, NewBuild, Tenant},
@@ -23,13 +22,10 @@ impl JetStreamState {
         new: &NewBuild,
         build: &Build,
     ) -> Result<Option<Submission>, StoreError> {
-        let (pointer, revision): (Option<KeyPointer>, u64) = match self.keys.read(&build.key).await? {
-            LastMessage::Absent => (None, 0),
-            LastMessage::Removed { revision, .. } => (None, revision),
-            LastMessage::There(message) => (Some(read(&message.payload)?), message.sequence),
-        };
+        let current = self.keys.read(&build.key).await?;
+        let revision = current.revision;
         let mut made = None;
-        if let Some(pointer) = pointer {
+        if let Some(pointer) = current.value::<KeyPointer>()? {
             // An earlier attempt succeeded and its response was lost.
             if pointer.build.id == build.id {
                 let added = self.record_of(build, revision).await?;
@@ -60,10 +56,10 @@ impl JetStreamState {
         revision: u64,
     ) -> Result<Option<AddedBuild>, StoreError> {
         let pointer = written(&KeyPointer { build: build.clone(), made })?;
-        match self.keys.put(&build.key, pointer, &HeaderMap::new(), revision).await? {
-            PutResult::Done(pointer) => self.record_of(build, pointer).await.map(Some),
-            PutResult::Conflict => Ok(None),
-            PutResult::Full | PutResult::TooLarge => Err(no_more_keys()),
+        let put = self.keys.put(&build.key, pointer, &HeaderMap::new(), revision).await?;
+        match put.revision("a key")? {
+            Some(pointer) => self.record_of(build, pointer).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -106,7 +102,7 @@ impl JetStreamState {
     /// Joins or reuses the build that the key points to, if possible.
     async fn join(&self, pointer: &KeyPointer, new: &NewBuild) -> Result<JoinResult, StoreError> {
         let pointed = &pointer.build;
-        if let RecordLookup::Absent = self.record(pointed.id).await? {
+        if self.builds.read(&pointed.id.to_string()).await?.revision == 0 {
             // Its node is still submitting it, or died.
             self.create_record(pointed).await?;
             self.publish(pointed, &pointed.tenant).await?;
@@ -132,10 +128,7 @@ impl JetStreamState {
             over => {
                 let over = over.filter(|build| build.state == BuildState::Succeeded);
                 let made = match (over, pointer.made) {
-                    (None, Some(made)) => match self.record(made).await? {
-                        RecordLookup::There(record, _) => Some(record.build),
-                        RecordLookup::Absent | RecordLookup::Removed => None,
-                    },
+                    (None, Some(made)) => self.record(made).await?.map(|(record, _)| record.build),
                     (over, _) => over,
                 };
                 Ok(match made {

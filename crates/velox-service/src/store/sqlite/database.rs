@@ -5,6 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -66,10 +67,14 @@ impl Database {
             StoreError::Failed(format!("failed to open the database {}: {error}", path.display()))
         })?;
         let mut connection = Connection::open(path).map_err(failed)?;
-        set_up(&mut connection, path).map_err(|error| match error {
-            OpenError::Sqlite(error) => failed(error),
-            OpenError::Newer(message) => StoreError::Failed(message),
-        })?;
+        let version = set_up(&mut connection).map_err(failed)?;
+        if version > MIGRATIONS.len() {
+            return Err(StoreError::Failed(format!(
+                "the database {} is of a newer vx (schema {version}, this one knows {}): use that one, or another directory",
+                path.display(),
+                MIGRATIONS.len()
+            )));
+        }
         let files = DatabaseFiles::of(path);
         let (writes, inbox) = mpsc::channel();
         let writer = thread::Builder::new()
@@ -279,15 +284,8 @@ impl DatabaseFiles {
     }
 }
 
-#[cfg(unix)]
 fn identity(file: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
     fs::metadata(file).ok().map(|data| (data.dev(), data.ino()))
-}
-
-#[cfg(not(unix))]
-fn identity(_: &Path) -> Option<(u64, u64)> {
-    None
 }
 
 /// A file of the database: `builds.sqlite-wal`.
@@ -299,9 +297,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Creates the database for its owner only; logs of builds may be private. SQLite gives its other files the same
 /// permissions.
-#[cfg(unix)]
 fn make_private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     const OWNER_ONLY: u32 = 0o600;
     OpenOptions::new().create(true).truncate(false).write(true).mode(OWNER_ONLY).open(path)?;
     for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")] {
@@ -312,11 +308,6 @@ fn make_private(path: &Path) -> io::Result<()> {
             _ => {}
         }
     }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn make_private(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
@@ -342,18 +333,8 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-enum OpenError {
-    Sqlite(rusqlite::Error),
-    Newer(String),
-}
-
-impl From<rusqlite::Error> for OpenError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-fn set_up(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+/// Returns the version of the schema; a newer one is left alone.
+fn set_up(connection: &mut Connection) -> rusqlite::Result<usize> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     // A build's lock takes some hundred kilobytes, so larger pages are faster.
     connection.pragma_update(None, "page_size", 16384)?;
@@ -366,11 +347,7 @@ fn set_up(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let version: usize =
         transaction.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))? as usize;
     if version > MIGRATIONS.len() {
-        return Err(OpenError::Newer(format!(
-            "the database {} is of a newer vx (schema {version}, this one knows {}): use that one, or another directory",
-            path.display(),
-            MIGRATIONS.len()
-        )));
+        return Ok(version);
     }
     for step in MIGRATIONS.iter().skip(version) {
         transaction.execute_batch(step)?;
@@ -380,5 +357,5 @@ fn set_up(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     transaction.commit()?;
     // From now on, the file itself has a header.
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-    Ok(())
+    Ok(version)
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use velox_api::BuildId;
 
 /// The listeners of each build.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Watches {
     by_build: Mutex<HashMap<BuildId, watch::Sender<()>>>,
 }
@@ -32,7 +32,13 @@ impl Watches {
         }
     }
 
-    /// Yields an item at once, and after each [`Watches::tell`].
+    /// Notifies all listeners.
+    pub(super) fn tell_all(&self) {
+        let by_build = self.by_build.lock().unwrap_or_else(PoisonError::into_inner);
+        by_build.values().for_each(|sender| sender.send_replace(()));
+    }
+
+    /// Yields an item at once, and one for all changes since the last item.
     pub(super) fn listen(self: &Arc<Self>, id: BuildId) -> BoxStream<'static, ()> {
         let mut changes = {
             let mut by_build = self.by_build.lock().unwrap_or_else(PoisonError::into_inner);

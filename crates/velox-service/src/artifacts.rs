@@ -15,6 +15,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     iter,
     ops::Range,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -24,19 +25,21 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures::{
     StreamExt, TryStreamExt,
-    stream::{self, BoxStream, FuturesUnordered},
+    future::OptionFuture,
+    stream::{self, BoxStream},
 };
 use object_store::{
-    GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, UploadPart, local::LocalFileSystem,
+    GetOptions, ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart, local::LocalFileSystem,
     path::Path as Location,
 };
 use sha2::{Digest, Sha256};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     sync::{Mutex, Semaphore},
     task::spawn_blocking,
     time::timeout,
 };
+use tokio_util::io::ReaderStream;
 use url::Url;
 use velox_gocache::{open_remote, parse_remote, store_error_summary};
 
@@ -45,6 +48,7 @@ use crate::{job::disk, store::StoreError};
 
 /// The number of parts of an upload in flight.
 const MAX_PARTS: usize = 3;
+const READ_BYTES: usize = 256 << 10;
 /// The timeout of a request for a part or a chunk.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// The timeout of a readiness check.
@@ -97,8 +101,8 @@ pub struct ArtifactBucket {
     root: Location,
     /// The store's name in errors.
     name: String,
-    /// The directory, if it belongs to this service alone.
-    own_directory: Option<OwnDirectory>,
+    /// Held while an artifact is marked as used or removed, if the directory belongs to this service alone.
+    removal: Option<Mutex<()>>,
     /// The directory of the artifacts, if they are files.
     directory: Option<PathBuf>,
     /// The artifacts whose bytes this process has verified.
@@ -113,12 +117,6 @@ pub struct ArtifactBucket {
     /// The number of uploads that fail next.
     #[cfg(test)]
     pub(crate) failing_puts: std::sync::atomic::AtomicU32,
-}
-
-#[derive(Debug)]
-struct OwnDirectory {
-    /// Held while an artifact is marked as used or removed.
-    removal: Mutex<()>,
 }
 
 /// Changes with the bytes of an object.
@@ -141,13 +139,13 @@ enum StoredObject {
 
 /// An artifact in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedArtifact {
+pub(crate) struct ListedArtifact {
     /// The SHA-256, in hexadecimal.
-    pub sha256: String,
+    pub(crate) sha256: String,
     /// The size in bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// When it was stored, or last used if in the service's own directory (to within minutes).
-    pub last_used: SystemTime,
+    pub(crate) last_used: SystemTime,
 }
 
 impl ArtifactBucket {
@@ -166,10 +164,7 @@ impl ArtifactBucket {
 
     /// Opens a store shared by many nodes. Credentials come from object_store's variables (`AWS_*`,
     /// `GOOGLE_*`, `AZURE_*`).
-    ///
-    /// # Errors
-    /// The URL or the environment is invalid.
-    pub fn open(url: &Url, environment: &BTreeMap<String, String>) -> Result<Self, StoreError> {
+    pub(crate) fn open(url: &Url, environment: &BTreeMap<String, String>) -> Result<Self, StoreError> {
         let failed =
             |error: velox_gocache::GoCacheError| StoreError::Failed(format!("artifact store: {error}"));
         let url = parse_remote(url.as_str()).map_err(failed)?;
@@ -185,21 +180,16 @@ impl ArtifactBucket {
     }
 
     /// Opens or creates the service's own directory, and removes incomplete uploads.
-    ///
-    /// # Errors
-    /// The directory isn't readable or writable.
-    pub fn open_directory(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open_directory(path: &Path) -> Result<Self, StoreError> {
         let name = format!("artifact directory {}", path.display());
         let failed = |error: String| StoreError::Failed(format!("failed to open the {name}: {error}"));
         remove_incomplete_uploads(path).map_err(|error| failed(error.to_string()))?;
         let store = LocalFileSystem::new_with_prefix(path).map_err(|error| failed(error.to_string()))?;
-        let own = OwnDirectory { removal: Mutex::default() };
         let bucket = Self::new(Arc::new(store.with_fsync(true)), Location::default(), name, DIRECTORY_LIMITS);
-        Ok(Self { own_directory: Some(own), directory: Some(path.to_owned()), ..bucket })
+        Ok(Self { removal: Some(Mutex::default()), directory: Some(path.to_owned()), ..bucket })
     }
 
     /// Adds a directory with copies of binaries for local clients.
-    #[must_use]
     pub(crate) fn with_shared_directory(self, shared: Option<SharedDirectory>) -> Self {
         Self { shared, ..self }
     }
@@ -209,7 +199,7 @@ impl ArtifactBucket {
             store,
             root,
             name,
-            own_directory: None,
+            removal: None,
             directory: None,
             verified: StdMutex::default(),
             verifying: Default::default(),
@@ -223,10 +213,7 @@ impl ArtifactBucket {
     }
 
     /// Stores the file, in place of a stored one.
-    ///
-    /// # Errors
-    /// The file's checksum isn't `sha256`, or the store fails.
-    pub async fn put(&self, sha256: &str, file: &Path) -> Result<(), StoreError> {
+    pub(crate) async fn put(&self, sha256: &str, file: &Path) -> Result<(), StoreError> {
         let unreadable = |error| StoreError::Failed(format!("failed to read {}: {error}", file.display()));
         let location = self.location(sha256).ok_or_else(|| invalid_name(sha256))?;
         #[cfg(test)]
@@ -236,18 +223,26 @@ impl ArtifactBucket {
                 return Err(StoreError::Failed("no space left on device".to_owned()));
             }
         }
-        let mut source = tokio::fs::File::open(file).await.map_err(unreadable)?;
-        let mut upload = self
-            .store
-            .put_multipart(&location)
-            .await
-            .map_err(|error| self.failed("store an artifact", &error))?;
-        if let Err(error) = self.upload(sha256, &mut source, upload.as_mut()).await {
+        let failed = |error| self.failed("store an artifact", &error);
+        let source = tokio::fs::File::open(file).await.map_err(unreadable)?;
+        let upload = self.store.put_multipart(&location).await.map_err(failed)?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, self.limits.part);
+        let sent = async {
+            let mut digest = Sha256::new();
+            let mut chunks = ReaderStream::with_capacity(source, READ_BYTES);
+            while let Some(chunk) = chunks.try_next().await.map_err(unreadable)? {
+                digest.update(&chunk);
+                upload.wait_for_capacity(MAX_PARTS).await.map_err(failed)?;
+                upload.put(chunk);
+            }
+            check_sum(sha256, digest)
+        };
+        if let Err(error) = sent.await {
             // Parts that remain are never visible; object stores have lifecycle rules to remove them.
             let _ = upload.abort().await;
             return Err(error);
         }
-        upload.complete().await.map_err(|error| self.failed("store an artifact", &error))?;
+        upload.finish().await.map_err(failed)?;
         match self.head(sha256).await? {
             StoredObject::File(version) => {
                 self.verified().insert(sha256.to_owned(), version);
@@ -260,50 +255,14 @@ impl ArtifactBucket {
         }
     }
 
-    async fn upload(
-        &self,
-        sha256: &str,
-        source: &mut tokio::fs::File,
-        upload: &mut dyn MultipartUpload,
-    ) -> Result<(), StoreError> {
-        let failed = |error| self.failed("store an artifact", &error);
-        let mut digest = Sha256::new();
-        let mut in_flight: FuturesUnordered<UploadPart> = FuturesUnordered::new();
-        loop {
-            let mut part = Vec::with_capacity(self.limits.part);
-            let read = (&mut *source).take(self.limits.part as u64).read_to_end(&mut part).await;
-            read.map_err(|error| StoreError::Failed(format!("failed to read the artifact: {error}")))?;
-            if part.is_empty() {
-                break;
-            }
-            digest.update(&part);
-            if in_flight.len() == MAX_PARTS
-                && let Some(sent) = in_flight.next().await
-            {
-                sent.map_err(failed)?;
-            }
-            in_flight.push(upload.put_part(PutPayload::from(part)));
-        }
-        while let Some(sent) = in_flight.next().await {
-            sent.map_err(failed)?;
-        }
-        check_sum(sha256, digest)
-    }
-
     /// Returns the size of the artifact if it exists, and marks it as used. Verifies its bytes if this process
     /// hasn't yet, and removes it if they are damaged.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub async fn find(&self, sha256: &str) -> Result<Option<u64>, StoreError> {
+    pub(crate) async fn find(&self, sha256: &str) -> Result<Option<u64>, StoreError> {
         if self.location(sha256).is_none() {
             return Ok(None);
         }
         loop {
-            let removal = match &self.own_directory {
-                Some(own) => Some(own.removal.lock().await),
-                None => None,
-            };
+            let removal = OptionFuture::from(self.removal.as_ref().map(Mutex::lock)).await;
             let version = match self.head(sha256).await? {
                 StoredObject::Absent => return Ok(None),
                 StoredObject::Foreign => {
@@ -313,7 +272,7 @@ impl ArtifactBucket {
                 StoredObject::File(version) => version,
             };
             if self.is_verified(sha256, &version) {
-                if self.own_directory.is_some() {
+                if self.removal.is_some() {
                     self.mark_as_used(sha256, &version).await;
                 }
                 return Ok(Some(version.size));
@@ -336,11 +295,8 @@ impl ArtifactBucket {
                 file.set_modified(SystemTime::now())?;
                 version_of(&file)
             };
-            match spawn_blocking(mark).await {
-                Ok(Ok(version)) => _ = self.verified().insert(sha256.to_owned(), version),
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, sha256, "failed to record the last use of an artifact");
-                }
+            match blocking(mark).await {
+                Ok(version) => _ = self.verified().insert(sha256.to_owned(), version),
                 Err(error) => tracing::warn!(%error, sha256, "failed to record the last use of an artifact"),
             }
         }
@@ -349,10 +305,7 @@ impl ArtifactBucket {
     /// Hashes the artifact, and removes it if it is damaged. Returns `false` if it was removed.
     async fn verify(&self, sha256: &str, version: ObjectVersion) -> Result<bool, StoreError> {
         let lock = usize::from(sha256.as_bytes().first().copied().unwrap_or_default()) % MAX_VERIFICATIONS;
-        let _turn = match self.verifying.get(lock) {
-            Some(lock) => Some(lock.lock().await),
-            None => None,
-        };
+        let _turn = OptionFuture::from(self.verifying.get(lock).map(Mutex::lock)).await;
         if self.is_verified(sha256, &version) {
             return Ok(true);
         }
@@ -372,7 +325,7 @@ impl ArtifactBucket {
                 StoreError::Failed(format!("failed to verify an artifact: {}: {error}", self.name))
             };
             let hash = move || hash_file(open_file(&directory, &name)?);
-            return spawn_blocking(hash).await.map_err(io::Error::other).flatten().map_err(failed);
+            return blocking(hash).await.map_err(failed);
         }
         let failed = |error| self.failed("verify an artifact", &error);
         let location = self.location(sha256).ok_or_else(|| invalid_name(sha256))?;
@@ -409,10 +362,7 @@ impl ArtifactBucket {
 
     /// Verifies the artifacts of a directory that this process hasn't verified, one after the other with pauses.
     /// Object stores verify their objects themselves.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub async fn verify_all(&self) -> Result<(), StoreError> {
+    pub(crate) async fn verify_all(&self) -> Result<(), StoreError> {
         if self.directory.is_none() {
             return Ok(());
         }
@@ -444,7 +394,7 @@ impl ArtifactBucket {
         if let Some(directory) = &self.directory {
             let (directory, name) = (directory.clone(), sha256.to_owned());
             let look = move || open_file(&directory, &name).and_then(|file| version_of(&file));
-            return match spawn_blocking(look).await.map_err(io::Error::other).flatten() {
+            return match blocking(look).await {
                 Ok(version) => Ok(StoredObject::File(version)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(StoredObject::Absent),
                 Err(error) if is_foreign(&error) => Ok(StoredObject::Foreign),
@@ -466,10 +416,8 @@ impl ArtifactBucket {
     }
 
     /// Streams the bytes in `range`, which must lie within the artifact, in chunks of bounded size.
-    ///
-    /// # Errors
-    /// The name is invalid. Later errors are items of the stream.
-    pub fn read(
+    /// Errors of the store are items of the stream.
+    pub(crate) fn read(
         self: &Arc<Self>,
         sha256: &str,
         range: Range<u64>,
@@ -497,7 +445,7 @@ impl ArtifactBucket {
             let read = move || read_range(open_file(&directory, &name)?, range);
             let failed =
                 |error| StoreError::Failed(format!("failed to read an artifact: {}: {error}", self.name));
-            (spawn_blocking(read).await.map_err(io::Error::other).flatten().map_err(failed)?, None)
+            (blocking(read).await.map_err(failed)?, None)
         } else {
             let failed = |error| self.failed("read an artifact", &error);
             let location = self.location(&sha256).ok_or_else(|| invalid_name(&sha256))?;
@@ -519,10 +467,7 @@ impl ArtifactBucket {
 
     /// Copies the artifact to the directory for local clients, unless it is there, and returns the path of the
     /// binary. `None` without such a directory.
-    ///
-    /// # Errors
-    /// The artifact can't be read, or the directory not be written to.
-    pub async fn share(
+    pub(crate) async fn share(
         self: &Arc<Self>,
         sha256: &str,
         size: u64,
@@ -560,17 +505,13 @@ impl ArtifactBucket {
 
     async fn is_shared(self: &Arc<Self>, sha256: &str, file: &Path) -> Result<bool, StoreError> {
         let (bucket, sha256, file) = (Arc::clone(self), sha256.to_owned(), file.to_owned());
-        // Reading the file may block.
-        spawn_blocking(move || bucket.shared.as_ref().is_some_and(|shared| shared.has(&sha256, &file)))
-            .await
-            .map_err(|error| StoreError::Failed(format!("failed to check a shared file: {error}")))
+        let check = move || Ok(bucket.shared.as_ref().is_some_and(|shared| shared.has(&sha256, &file)));
+        let failed = |error| StoreError::Failed(format!("failed to check a shared file: {error}"));
+        blocking(check).await.map_err(failed)
     }
 
     /// Removes binaries from the directory for local clients whose artifacts were removed.
-    ///
-    /// # Errors
-    /// The store fails, or the directory can't be changed.
-    pub async fn prune_shared(&self) -> Result<(), StoreError> {
+    pub(crate) async fn prune_shared(&self) -> Result<(), StoreError> {
         let Some(shared) = &self.shared else { return Ok(()) };
         let failed =
             |error: io::Error| StoreError::Failed(format!("failed to clean the shared directory: {error}"));
@@ -583,20 +524,19 @@ impl ArtifactBucket {
     }
 
     /// Stores a document about an artifact, which is removed with it.
-    ///
-    /// # Errors
-    /// The name isn't that of a document, or the store fails.
-    pub async fn put_document(&self, sha256: &str, name: &str, content: Vec<u8>) -> Result<(), StoreError> {
+    pub(crate) async fn put_document(
+        &self,
+        sha256: &str,
+        name: &str,
+        content: Vec<u8>,
+    ) -> Result<(), StoreError> {
         let location = self.document_location(sha256, name).ok_or_else(|| invalid_name(sha256))?;
         let stored = self.store.put(&location, PutPayload::from(content)).await;
         stored.map(drop).map_err(|error| self.failed("store a document", &error))
     }
 
     /// A document about an artifact.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub async fn document(&self, sha256: &str, name: &str) -> Result<Option<Bytes>, StoreError> {
+    pub(crate) async fn document(&self, sha256: &str, name: &str) -> Result<Option<Bytes>, StoreError> {
         let Some(location) = self.document_location(sha256, name) else { return Ok(None) };
         let read = async { self.store.get(&location).await?.bytes().await };
         match read.await {
@@ -607,18 +547,10 @@ impl ArtifactBucket {
     }
 
     /// Checks that the store responds.
-    ///
-    /// # Errors
-    /// The store fails, or the service's own directory isn't writable.
-    pub async fn ready(&self) -> Result<(), StoreError> {
-        if let (Some(_), Some(path)) = (&self.own_directory, self.directory.clone()) {
-            return match spawn_blocking(move || disk::probe(&path)).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => {
-                    Err(StoreError::Failed(format!("failed to write to the {}: {error}", self.name)))
-                }
-                Err(error) => Err(StoreError::Failed(format!("failed to check the {}: {error}", self.name))),
-            };
+    pub(crate) async fn ready(&self) -> Result<(), StoreError> {
+        if let (Some(_), Some(path)) = (&self.removal, self.directory.clone()) {
+            let failed = |error| StoreError::Failed(format!("failed to write to the {}: {error}", self.name));
+            return blocking(move || disk::probe(&path)).await.map_err(failed);
         }
         let nothing = self.root.clone().join("ready");
         let late = |_| StoreError::Failed(format!("{} doesn't answer within 2 s", self.name));
@@ -629,10 +561,7 @@ impl ArtifactBucket {
     }
 
     /// Lists all artifacts in no particular order, without other objects.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub async fn list(&self) -> Result<Vec<ListedArtifact>, StoreError> {
+    pub(crate) async fn list(&self) -> Result<Vec<ListedArtifact>, StoreError> {
         let all = self.store.list(Some(&self.root)).try_filter_map(async |object| {
             let sha256 = object.location.filename().unwrap_or_default().to_owned();
             let is_artifact = self.location(&sha256).is_some_and(|location| location == object.location);
@@ -643,15 +572,9 @@ impl ArtifactBucket {
     }
 
     /// Removes an artifact unless it was used or stored since it was listed. Returns whether it was removed.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub async fn remove(&self, artifact: ListedArtifact) -> Result<bool, StoreError> {
+    pub(crate) async fn remove(&self, artifact: ListedArtifact) -> Result<bool, StoreError> {
         let Some(location) = self.location(&artifact.sha256) else { return Ok(false) };
-        let _removal = match &self.own_directory {
-            Some(own) => Some(own.removal.lock().await),
-            None => None,
-        };
+        let _removal = OptionFuture::from(self.removal.as_ref().map(Mutex::lock)).await;
         let remove = async {
             let found = self.store.head(&location).await?;
             let unused = SystemTime::from(found.last_modified) == artifact.last_used;
@@ -692,6 +615,10 @@ impl ArtifactBucket {
     }
 }
 
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
 impl TransferLimits {
     /// The size of a chunk for this reference count of `readers`, of which one is the bucket's.
     fn chunk(self, references: usize) -> u64 {
@@ -701,7 +628,6 @@ impl TransferLimits {
 }
 
 /// Opens the file of an artifact. No symbolic link below the directory is followed.
-#[cfg(unix)]
 fn open_file(directory: &Path, sha256: &str) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags, open, openat};
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -711,30 +637,19 @@ fn open_file(directory: &Path, sha256: &str) -> io::Result<File> {
     Ok(openat(&folder, sha256, flags | OFlags::NOFOLLOW, Mode::empty())?.into())
 }
 
-#[cfg(not(unix))]
-fn open_file(directory: &Path, sha256: &str) -> io::Result<File> {
-    File::open(directory.join(sha256.get(..2).unwrap_or_default()).join(sha256))
-}
-
 /// Fails unless it is a regular file.
 fn version_of(file: &File) -> io::Result<ObjectVersion> {
     let data = file.metadata()?;
     if !data.is_file() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    #[cfg(unix)]
-    let tag = Some(std::os::unix::fs::MetadataExt::ino(&data).to_string());
-    #[cfg(not(unix))]
-    let tag = None;
+    let tag = Some(data.ino().to_string());
     Ok(ObjectVersion { size: data.len(), modified: data.modified()?, tag })
 }
 
 /// Whether the error is for a symbolic link, or for no regular file.
 fn is_foreign(error: &io::Error) -> bool {
-    #[cfg(unix)]
     let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
-    #[cfg(not(unix))]
-    let is_link = false;
     is_link || matches!(error.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory)
 }
 

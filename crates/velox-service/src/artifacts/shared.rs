@@ -7,6 +7,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs::{self, File, Metadata},
     io,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::SystemTime,
@@ -18,7 +19,6 @@ use super::{hash_file, is_sha256};
 const TEMPORARY_PREFIX: &str = ".rr-";
 
 /// The mode of directories and binaries.
-#[cfg(unix)]
 const MODE: u32 = 0o755;
 
 /// The directory for local clients.
@@ -36,19 +36,15 @@ pub(crate) struct SharedDirectory {
 struct FileState {
     size: u64,
     modified: Option<SystemTime>,
-    #[cfg(unix)]
     inode: (u64, u32, i64, i64),
 }
 
 impl FileState {
     /// `None` for anything but a regular file.
     fn of(metadata: &Metadata) -> Option<Self> {
-        #[cfg(unix)]
-        use std::os::unix::fs::MetadataExt as _;
         metadata.is_file().then(|| Self {
             size: metadata.len(),
             modified: metadata.modified().ok(),
-            #[cfg(unix)]
             inode: (metadata.ino(), metadata.mode(), metadata.ctime(), metadata.ctime_nsec()),
         })
     }
@@ -107,11 +103,8 @@ impl SharedDirectory {
     pub(super) fn publish(&self, sha256: &str, prepared: tempfile::TempDir, file: &Path) -> io::Result<()> {
         let place = self.path.join(sha256);
         let written = prepared.path().join(file.file_name().unwrap_or_default());
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            fs::set_permissions(&written, fs::Permissions::from_mode(MODE))?;
-            fs::set_permissions(prepared.path(), fs::Permissions::from_mode(MODE))?;
+        for path in [&written, prepared.path()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
         }
         remove(&place)?;
         fs::rename(prepared.path(), &place)?;
@@ -159,13 +152,6 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-#[cfg(unix)]
 fn is_executable(file: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
     fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & MODE == MODE)
-}
-
-#[cfg(not(unix))]
-fn is_executable(_: &Path) -> bool {
-    true
 }

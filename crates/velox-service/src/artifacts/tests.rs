@@ -210,7 +210,6 @@ async fn damaged_objects_are_noticed() {
     notices_damage(&|| Arc::new(open()), &damage).await;
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn links_in_place_of_artifacts_are_not_followed() {
     let (directory, bucket) = own_directory();
@@ -260,7 +259,6 @@ fn with_shared_directory() -> (TempDir, Arc<ArtifactBucket>) {
     (directory, Arc::new(bucket.with_shared_directory(Some(shared))))
 }
 
-#[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn local_clients_find_binaries_as_files() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -15,11 +15,8 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
-};
-use tokio_util::either::Either;
+use tokio::{io::copy_bidirectional_with_sizes, net::TcpStream};
+use tokio_util::{either::Either, io::InspectReader};
 use url::{Host, Url};
 
 use super::{
@@ -35,6 +32,7 @@ const HTTPS_PORT: u16 = 443;
 /// The maximum number of denied connections reported for a job.
 const MAX_RECORDED_DENIALS: usize = 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+const BUFFER_BYTES: usize = 32 << 10;
 
 /// The hosts of GOPRIVATE-style patterns (`github.com/acme/*`), including GitHub's API hosts.
 pub(super) fn allowed_hosts(patterns: &[String]) -> Vec<String> {
@@ -137,32 +135,14 @@ fn authenticate(state: &ProxyState, request: &Request<Incoming>) -> Option<Arc<J
 /// Forwards bytes until one side closes, the job ends or its limit is exceeded.
 async fn forward(job: OnUpgrade, upstream: TunnelStream, traffic: Arc<JobTraffic>) {
     let Ok(job) = job.await else { return };
-    let (from_job, to_job) = tokio::io::split(TokioIo::new(job));
-    let (from_upstream, to_upstream) = tokio::io::split(upstream);
-    let both_ways = async {
-        tokio::join!(
-            copy(from_job, to_upstream, |_| Ok(())),
-            copy(from_upstream, to_job, |bytes| traffic.count(bytes))
-        )
-    };
+    let mut job = TokioIo::new(job);
+    // Beyond its limit the count ends the tunnel.
+    let mut upstream = InspectReader::new(upstream, |bytes| _ = traffic.count(bytes.len()));
     tokio::select! {
+        biased;
         () = traffic.job_ended.cancelled() => {}
         () = traffic.limit_exceeded.cancelled() => {}
-        _ = both_ways => {}
-    }
-}
-
-async fn copy(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    count: impl Fn(usize) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut buffer = vec![0; 32 << 10];
-    loop {
-        let length = from.read(&mut buffer).await?;
-        let Some(chunk @ [_, ..]) = buffer.get(..length) else { return to.shutdown().await };
-        count(length)?;
-        to.write_all(chunk).await?;
+        _ = copy_bidirectional_with_sizes(&mut job, &mut upstream, BUFFER_BYTES, BUFFER_BYTES) => {}
     }
 }
 

@@ -5,19 +5,18 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body, extract::ConnectInfo, http::Request, response::Response};
-use bytes::Bytes;
 use futures::{
     FutureExt as _,
     future::{self, OptionFuture},
 };
-use hyper::body::{Frame, Incoming, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -340,32 +339,6 @@ impl Drop for RunningRequest {
     }
 }
 
-/// The body of a response, which holds its request.
-struct ResponseBody {
-    body: Body,
-    _request: RunningRequest,
-}
-
-impl hyper::body::Body for ResponseBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// Waits before the next attempt, unless the client closed the connection before it was accepted.
 async fn wait_after_accept_error(error: &io::Error) {
     if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
@@ -442,7 +415,12 @@ async fn respond(
     request.extensions_mut().insert(ConnectInfo(peer));
     let response = app.oneshot(request.map(Body::new)).await?;
     running.is_authorized = response.extensions().get::<Identity>().is_some_and(|it| it.0.is_ok());
-    Ok(response.map(|body| Body::new(ResponseBody { body, _request: running })))
+    // The request ends with the body.
+    let hold = move |frame| {
+        let _ = &running;
+        frame
+    };
+    Ok(response.map(|body| Body::new(body.map_frame(hold))))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The metrics, in the OpenMetrics text format (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::time::Duration;
 
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 
 use crate::store::QueueDepth;
@@ -35,70 +35,35 @@ impl Metrics {
             || Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]);
         let build_buckets: fn() -> Histogram =
             || Histogram::new([0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, 1800.0]);
+        let requests = Family::new_with_constructor(request_buckets);
+        let [builds, phases] = [(); 2].map(|()| Family::new_with_constructor(build_buckets));
+        let submissions = "Accepted build requests: queued, joined to a running build, or finished before";
+        let downloaded = "Bytes downloaded by builds of this process";
+        let gaps = "What builds of this process can access because this system can't forbid it";
         let mut registry = Registry::with_prefix("vx");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build_info", "The version of vx", version);
-        let metrics = Self {
-            requests: Family::default(),
-            request_duration: Family::new_with_constructor(request_buckets),
-            submissions: Family::default(),
-            builds: Family::default(),
-            build_duration: Family::new_with_constructor(build_buckets),
-            phase_duration: Family::new_with_constructor(build_buckets),
-            busy: Gauge::default(),
-            depth: Family::default(),
-            artifact_bytes: Counter::<u64, AtomicU64>::default(),
-            downloaded: Counter::default(),
-            denied: Family::default(),
-            isolation_gaps: Family::default(),
-            registry: Registry::default(),
-        };
-        registry.register("requests", "Handled requests", metrics.requests.clone());
-        registry.register_with_unit(
-            "request_duration",
-            "Time to the response headers",
-            Unit::Seconds,
-            metrics.request_duration.clone(),
-        );
-        registry.register(
-            "submissions",
-            "Accepted build requests: queued, joined to a running build, or finished before",
-            metrics.submissions.clone(),
-        );
-        registry.register("builds", "Builds that ended in this process, by state", metrics.builds.clone());
-        registry.register_with_unit(
-            "build_duration",
-            "Build time from the start of the worker, by state",
-            Unit::Seconds,
-            metrics.build_duration.clone(),
-        );
-        registry.register_with_unit(
-            "build_phase_duration",
-            "Time of each build phase",
-            Unit::Seconds,
-            metrics.phase_duration.clone(),
-        );
-        registry.register("workers_busy", "Builds running in this process", metrics.busy.clone());
-        registry.register("queue_depth", "Queued and running builds of all nodes", metrics.depth.clone());
-        registry.register_with_unit(
-            "artifact_served",
-            "Bytes of binaries sent",
-            Unit::Bytes,
-            metrics.artifact_bytes.clone(),
-        );
-        registry.register_with_unit(
-            "build_downloaded",
-            "Bytes downloaded by builds of this process",
-            Unit::Bytes,
-            metrics.downloaded.clone(),
-        );
-        registry.register("denied", "Rejected requests, by reason", metrics.denied.clone());
-        registry.register(
-            "isolation_gaps",
-            "What builds of this process can access because this system can't forbid it",
-            metrics.isolation_gaps.clone(),
-        );
-        Self { registry, ..metrics }
+        let all = &mut registry;
+        Self {
+            requests: add(all, "requests", "Handled requests"),
+            request_duration: add_seconds(all, "request_duration", "Time to the response headers", requests),
+            submissions: add(all, "submissions", submissions),
+            builds: add(all, "builds", "Builds that ended in this process, by state"),
+            build_duration: add_seconds(
+                all,
+                "build_duration",
+                "Build time from the start of the worker, by state",
+                builds,
+            ),
+            phase_duration: add_seconds(all, "build_phase_duration", "Time of each build phase", phases),
+            busy: add(all, "workers_busy", "Builds running in this process"),
+            depth: add(all, "queue_depth", "Queued and running builds of all nodes"),
+            artifact_bytes: add_bytes(all, "artifact_served", "Bytes of binaries sent"),
+            downloaded: add_bytes(all, "build_downloaded", downloaded),
+            denied: add(all, "denied", "Rejected requests, by reason"),
+            isolation_gaps: add(all, "isolation_gaps", gaps),
+            registry,
+        }
     }
 
     pub(super) fn request(&self, method: &str, route: &str, status: u16, duration: Duration) {
@@ -153,4 +118,27 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+/// Registers a new metric.
+fn add<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn add_bytes(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let metric = Counter::default();
+    registry.register_with_unit(name, help, Unit::Bytes, metric.clone());
+    metric
+}
+
+fn add_seconds<const N: usize>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    metric: Histograms<N>,
+) -> Histograms<N> {
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
 }

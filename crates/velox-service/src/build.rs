@@ -167,8 +167,7 @@ pub struct BuildResult {
     pub go_version: String,
     /// The request as a `velox.toml`.
     pub configuration: String,
-    /// The `velox.lock`, which is large: builds from a store don't have it, but
-    /// [`lock`](crate::BuildStore::lock) does.
+    /// The `velox.lock`, which is large: a store returns it by itself, and builds without it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub lock: String,
     /// A warning for each plugin raised by minimal version selection.

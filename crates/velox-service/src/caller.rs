@@ -20,11 +20,10 @@ pub enum TokenScope {
 
 impl TokenScope {
     /// All scopes.
-    pub const ALL: [Self; 3] = [Self::Build, Self::Read, Self::Metrics];
+    pub(crate) const ALL: [Self; 3] = [Self::Build, Self::Read, Self::Metrics];
 
     /// The scope's name.
-    #[must_use]
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Build => "build",
             Self::Read => "read",
@@ -35,15 +34,15 @@ impl TokenScope {
 
 /// The caller of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// The account.
-    pub tenant: Tenant,
+    pub(crate) tenant: Tenant,
     /// The permissions.
-    pub scopes: BTreeSet<TokenScope>,
+    pub(crate) scopes: BTreeSet<TokenScope>,
     /// The maximum number of unfinished builds; `None`: unlimited.
-    pub builds_at_once: Option<u64>,
+    pub(crate) builds_at_once: Option<u64>,
     /// The maximum number of builds per hour; `None`: unlimited.
-    pub builds_per_hour: Option<u64>,
+    pub(crate) builds_per_hour: Option<u64>,
     /// The allowed modules, as GOPRIVATE patterns; `None`: no further restriction.
-    pub modules: Option<Vec<String>>,
+    pub(crate) modules: Option<Vec<String>>,
 }

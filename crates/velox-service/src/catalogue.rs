@@ -13,61 +13,61 @@ use crate::releases::Releases;
 
 /// The response of `GET /v1/catalogue`. Other plugins can be built by their module paths.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct PluginCatalogue {
+pub(crate) struct PluginCatalogue {
     /// RoadRunner's releases, newest first.
-    pub roadrunner: Vec<String>,
+    pub(crate) roadrunner: Vec<String>,
     /// The RoadRunner version that the plugins' versions belong to.
-    pub of: String,
+    pub(crate) of: String,
     /// Whether that release's plugins are known; otherwise no plugin has a version.
-    pub complete: bool,
+    pub(crate) complete: bool,
     /// The plugins by purpose.
-    pub groups: Vec<CatalogueGroup>,
+    pub(crate) groups: Vec<CatalogueGroup>,
     /// The supported targets, `os/arch` in Go's names: Linux, macOS and Windows first.
-    pub targets: Vec<String>,
+    pub(crate) targets: Vec<String>,
     /// The default target: the service's own platform.
-    pub target: String,
+    pub(crate) target: String,
 }
 
 /// Plugins for one purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct CatalogueGroup {
+pub(crate) struct CatalogueGroup {
     /// The heading.
-    pub title: String,
+    pub(crate) title: String,
     /// The plugins, sorted by name.
-    pub plugins: Vec<CataloguePlugin>,
+    pub(crate) plugins: Vec<CataloguePlugin>,
 }
 
 /// A plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct CataloguePlugin {
+pub(crate) struct CataloguePlugin {
     /// The name.
-    pub name: String,
+    pub(crate) name: String,
     /// The module path: as in the selected RoadRunner release, else with the newest major version.
-    pub module: String,
+    pub(crate) module: String,
     /// `supported`, `third-party` or `deprecated`; absent for plugins that aren't in vx's list.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<String>,
+    pub(crate) status: Option<String>,
     /// A one-line description.
-    pub description: String,
+    pub(crate) description: String,
     /// The address of its page in RoadRunner's documentation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub documentation: Option<String>,
+    pub(crate) documentation: Option<String>,
     /// Whether every binary contains it, selected or not.
-    pub always_included: bool,
+    pub(crate) always_included: bool,
     /// The replacement of a deprecated plugin.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub replaced_by: Option<String>,
+    pub(crate) replaced_by: Option<String>,
     /// The version in this RoadRunner release.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// About how many bytes it adds to a binary with all plugins of its release, if that was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub size: Option<u64>,
+    pub(crate) size: Option<u64>,
 }
 
 impl PluginCatalogue {
     /// The catalogue for this RoadRunner ref; default: the newest release.
-    pub async fn of(releases: &Releases, roadrunner: Option<&str>) -> Self {
+    pub(crate) async fn of(releases: &Releases, roadrunner: Option<&str>) -> Self {
         let versions = releases.versions();
         let of = roadrunner.or(versions.first().map(String::as_str)).unwrap_or_default().to_owned();
         let plugins = releases.plugins(&of).await;
@@ -82,13 +82,12 @@ impl PluginCatalogue {
     }
 
     /// All plugins in display order.
-    pub fn plugins(&self) -> impl Iterator<Item = &CataloguePlugin> {
+    pub(crate) fn plugins(&self) -> impl Iterator<Item = &CataloguePlugin> {
         self.groups.iter().flat_map(|group| &group.plugins)
     }
 
     /// Whether the preset with this name contains a plugin, for this release.
-    #[must_use]
-    pub fn is_in_preset(&self, plugin: &CataloguePlugin, preset: &str) -> bool {
+    pub(crate) fn is_in_preset(&self, plugin: &CataloguePlugin, preset: &str) -> bool {
         let is_supported = plugin.status.as_deref() == Some(PluginStatus::Supported.word());
         (plugin.version.is_some() || !self.complete && is_supported)
             && catalogue::preset(preset).is_some_and(|preset| preset.contains(&plugin.module))
@@ -97,8 +96,7 @@ impl PluginCatalogue {
 
 impl CataloguePlugin {
     /// The default ref: the released version, else `latest`.
-    #[must_use]
-    pub fn reference(&self) -> &str {
+    pub(crate) fn reference(&self) -> &str {
         self.version.as_deref().unwrap_or("latest")
     }
 }

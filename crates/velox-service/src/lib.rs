@@ -29,7 +29,7 @@ pub mod job;
 mod options;
 mod page;
 mod policy;
-pub mod rate;
+mod rate;
 mod readiness;
 mod releases;
 mod retention;
@@ -45,23 +45,16 @@ mod work;
 mod worker;
 mod worker_status;
 
-pub use artifacts::{ArtifactBucket, ListedArtifact};
+pub use artifacts::ArtifactBucket;
 pub use build::{Build, BuildDocuments, BuildOutcome, BuildResult, NewBuild, Tenant};
-pub use caller::{Caller, TokenScope};
-pub use catalogue::{CatalogueGroup, CataloguePlugin, PluginCatalogue};
+pub use caller::TokenScope;
 pub use http::tls::TlsError;
 pub use options::{ClusterOptions, JobLimits, Retention, ServiceOptions, TlsOptions};
-pub use policy::{BuildPolicy, PolicyError};
-pub use releases::Releases;
+pub use policy::BuildPolicy;
 pub use runner::{JobRunner, RunOutcome};
 pub use serve::{ServeError, serve};
-pub use service::{LogEvent, Service, ServiceError};
-pub use store::{
-    BuildStore, JetStreamOptions, JetStreamStore, Lease, LeaseStatus, QueueDepth, SqliteOptions, SqliteStore,
-    StoreError, Submission,
-};
+pub use store::StoreError;
 pub use work::work;
-pub use worker::Worker;
 
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,8 @@ use velox_build::SigningKey;
 
 use crate::policy::BuildPolicy;
 
-/// The options of a service.
-#[derive(Debug, Clone)]
+/// The options of a service. The default accepts no requests and runs no builds.
+#[derive(Debug, Clone, Default)]
 pub struct ServiceOptions {
     /// The addresses to listen on: the first one that is available.
     pub listen: Vec<SocketAddr>,

@@ -4,8 +4,6 @@ use url::Host;
 use velox_api::{BuildSpec, Violation};
 use velox_gomod::module::{check_path, match_prefix_patterns};
 
-use crate::caller::Caller;
-
 /// Domains without public hosts (<https://www.iana.org/assignments/special-use-domain-names>,
 /// and customary ones).
 const PRIVATE_DOMAINS: [&str; 16] = [
@@ -41,7 +39,7 @@ pub struct BuildPolicy {
 
 /// The error of a rejected request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PolicyError {
+pub(crate) enum PolicyError {
     /// The request is invalid on any service.
     Invalid(Vec<Violation>),
     /// The caller may not request it.
@@ -51,16 +49,8 @@ pub enum PolicyError {
 }
 
 impl BuildPolicy {
-    /// Checks a caller's request.
-    ///
-    /// # Errors
-    /// The request is rejected.
-    pub fn check(&self, spec: &BuildSpec, caller: &Caller) -> Result<(), PolicyError> {
-        self.check_for(spec, caller.modules.as_deref())
-    }
-
-    /// As [`BuildPolicy::check`], for a caller restricted to these modules; `None`: no further restriction.
-    pub(crate) fn check_for(&self, spec: &BuildSpec, modules: Option<&[String]>) -> Result<(), PolicyError> {
+    /// Checks the request of a caller restricted to these modules; `None`: no further restriction.
+    pub(crate) fn check(&self, spec: &BuildSpec, modules: Option<&[String]>) -> Result<(), PolicyError> {
         let mut invalid = Vec::new();
         let mut forbidden = Vec::new();
         let mut source = |field: String, path: &str| {
@@ -147,19 +137,12 @@ fn matches_any(patterns: &[String], path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use velox_api::{ExcludeSpec, PluginSpec, ReplaceSpec};
+    use velox_api::{ModuleVersionSpec, PluginSpec, ReplaceSpec};
 
     use super::*;
-    use crate::build::Tenant;
 
-    fn caller(modules: Option<&[&str]>) -> Caller {
-        Caller {
-            tenant: Tenant("someone".to_owned()),
-            scopes: [].into(),
-            builds_at_once: None,
-            builds_per_hour: None,
-            modules: modules.map(|modules| modules.iter().map(|pattern| (*pattern).to_owned()).collect()),
-        }
+    fn list(patterns: &[&str]) -> Vec<String> {
+        patterns.iter().map(|pattern| (*pattern).to_owned()).collect()
     }
 
     fn spec(module: &str) -> BuildSpec {
@@ -167,7 +150,6 @@ mod tests {
     }
 
     fn policy(modules: &[&str], direct: &[&str]) -> BuildPolicy {
-        let list = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
         BuildPolicy { modules: list(modules), direct: list(direct), cgo: false }
     }
 
@@ -219,20 +201,16 @@ mod tests {
     #[test]
     fn paths_of_this_machine_and_of_private_hosts_are_none() {
         for bad in BAD {
-            let refused = BuildPolicy::default().check(&spec(bad), &caller(None));
+            let refused = BuildPolicy::default().check(&spec(bad), None);
             assert_eq!(fields(refused), ["plugins[0].module"], "{bad}");
             let mut replaced = spec("github.com/acme/x");
-            replaced
-                .replaces
-                .push(ReplaceSpec { old: "github.com/acme/x".to_owned(), new: format!("{bad}@v1.0.0") });
-            let refused = BuildPolicy::default().check(&replaced, &caller(None));
+            replaced.replaces.push(ReplaceSpec::new("github.com/acme/x", format!("{bad}@v1.0.0")));
+            let refused = BuildPolicy::default().check(&replaced, None);
             assert_eq!(fields(refused), ["replaces[0].new"], "{bad}");
             let mut named = spec("github.com/acme/x");
-            named
-                .replaces
-                .push(ReplaceSpec { old: bad.to_owned(), new: "github.com/acme/y@v1.0.0".to_owned() });
-            named.excludes.push(ExcludeSpec { module: bad.to_owned(), version: "v1.0.0".to_owned() });
-            let refused = BuildPolicy::default().check(&named, &caller(None));
+            named.replaces.push(ReplaceSpec::new(bad, "github.com/acme/y@v1.0.0"));
+            named.excludes.push(ModuleVersionSpec::new(bad, "v1.0.0"));
+            let refused = BuildPolicy::default().check(&named, None);
             assert_eq!(fields(refused), ["replaces[0].old", "excludes[0].module"], "{bad}");
         }
     }
@@ -241,38 +219,32 @@ mod tests {
     fn the_operators_and_the_tokens_lists_both_have_to_allow_it() {
         let ours = policy(&["github.com/acme,github.com/roadrunner-server/*"], &[]);
         let rpc = spec("github.com/roadrunner-server/rpc/v5");
-        ours.check(&rpc, &caller(None)).unwrap();
-        ours.check(&rpc, &caller(Some(&["github.com/*"]))).unwrap();
+        ours.check(&rpc, None).unwrap();
+        ours.check(&rpc, Some(&list(&["github.com/*"]))).unwrap();
         let forbidden = |refused: Result<(), PolicyError>| matches!(refused, Err(PolicyError::Forbidden(_)));
-        assert!(forbidden(ours.check(&rpc, &caller(Some(&["github.com/acme"])))));
-        assert!(forbidden(ours.check(&rpc, &caller(Some(&[])))));
-        assert!(forbidden(ours.check(&spec("github.com/stranger/x"), &caller(None))));
+        assert!(forbidden(ours.check(&rpc, Some(&list(&["github.com/acme"])))));
+        assert!(forbidden(ours.check(&rpc, Some(&list(&[])))));
+        assert!(forbidden(ours.check(&spec("github.com/stranger/x"), None)));
         let mut replaced = rpc.clone();
-        let (old, new) = (
-            "github.com/roadrunner-server/rpc/v5".to_owned(),
-            "github.com/stranger/rpc/v5@v5.0.0".to_owned(),
-        );
-        replaced.replaces.push(ReplaceSpec { old, new });
-        assert_eq!(fields(ours.check(&replaced, &caller(None))), ["replaces[0].new"]);
+        let new = "github.com/stranger/rpc/v5@v5.0.0";
+        replaced.replaces.push(ReplaceSpec::new("github.com/roadrunner-server/rpc/v5", new));
+        assert_eq!(fields(ours.check(&replaced, None)), ["replaces[0].new"]);
     }
 
     #[test]
     fn a_private_host_that_the_operator_names_is_meant() {
         let private = spec("git.acme.internal/x");
-        assert!(BuildPolicy::default().check(&private, &caller(None)).is_err());
-        policy(&[], &["git.acme.internal"]).check(&private, &caller(None)).unwrap();
-        policy(&["git.acme.internal/*"], &[]).check(&private, &caller(None)).unwrap();
-        assert!(policy(&["*"], &[]).check(&spec("127.0.0.1/x"), &caller(None)).is_err());
+        assert!(BuildPolicy::default().check(&private, None).is_err());
+        policy(&[], &["git.acme.internal"]).check(&private, None).unwrap();
+        policy(&["git.acme.internal/*"], &[]).check(&private, None).unwrap();
+        assert!(policy(&["*"], &[]).check(&spec("127.0.0.1/x"), None).is_err());
     }
 
     #[test]
     fn race_needs_the_operators_c_compiler() {
         let race = BuildSpec { race: true, ..spec("github.com/acme/x") };
-        assert!(matches!(
-            BuildPolicy::default().check(&race, &caller(None)),
-            Err(PolicyError::Precondition(_))
-        ));
-        BuildPolicy { cgo: true, ..BuildPolicy::default() }.check(&race, &caller(None)).unwrap();
+        assert!(matches!(BuildPolicy::default().check(&race, None), Err(PolicyError::Precondition(_))));
+        BuildPolicy { cgo: true, ..BuildPolicy::default() }.check(&race, None).unwrap();
     }
 
     proptest! {
@@ -280,7 +252,7 @@ mod tests {
         fn what_is_taken_is_a_module_of_a_named_host(
             path in r"([a-zA-Z0-9.:/@\\~%\[\]-]|localhost|127\.0\.0\.1|\.\./|file://|github\.com/){0,8}",
         ) {
-            if BuildPolicy::default().check(&spec(&path), &caller(None)).is_ok() {
+            if BuildPolicy::default().check(&spec(&path), None).is_ok() {
                 let host = path.split('/').next().unwrap();
                 prop_assert!(host.contains('.') && !host.contains([':', '@', '[']), "{path}");
                 prop_assert!(host.parse::<std::net::IpAddr>().is_err(), "{path}");
@@ -291,7 +263,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_it_panic(path in "(?s).{0,60}") {
-            let _ = BuildPolicy::default().check(&spec(&path), &caller(None));
+            let _ = BuildPolicy::default().check(&spec(&path), None);
         }
     }
 }

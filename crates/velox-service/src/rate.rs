@@ -16,7 +16,7 @@ const MAX_KEYS: usize = 4096;
 /// A rate limiter that allows bursts of an hour's quota: the generic cell rate algorithm, which stores one
 /// time per key (<https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>).
 #[derive(Debug)]
-pub struct RateLimiter<K> {
+pub(crate) struct RateLimiter<K> {
     start: Instant,
     /// When each key's quota is full again, since the start.
     full_at: Mutex<HashMap<K, Duration>>,
@@ -33,7 +33,7 @@ impl<K: Hash + Eq> RateLimiter<K> {
     ///
     /// # Errors
     /// No permit is left; returns the time until the next one.
-    pub fn take(&self, key: K, an_hour: u64) -> Result<(), Duration> {
+    pub(crate) fn take(&self, key: K, an_hour: u64) -> Result<(), Duration> {
         self.take_at(self.start.elapsed(), key, an_hour)
     }
 

@@ -31,7 +31,7 @@ type Released = (String, String);
 /// RoadRunner's releases. Callers wait at most a second for the module proxies, and get the built-in list
 /// until these have responded.
 #[derive(Clone)]
-pub struct Releases {
+pub(crate) struct Releases {
     source: Option<Arc<dyn Source>>,
     known: watch::Sender<ReleaseCache>,
 }
@@ -62,21 +62,18 @@ struct ReleaseCache {
 impl Releases {
     /// The releases on the module proxies of this environment. `directory` is the working directory of the
     /// queries.
-    #[must_use]
-    pub fn new(environment: BTreeMap<String, String>, directory: PathBuf) -> Self {
+    pub(crate) fn new(environment: BTreeMap<String, String>, directory: PathBuf) -> Self {
         Self { source: Some(Arc::new(Proxies { environment, directory })), ..Self::built_in() }
     }
 
     /// The built-in releases.
-    #[must_use]
-    pub fn built_in() -> Self {
+    pub(crate) fn built_in() -> Self {
         let (known, _) = watch::channel(built_in().clone());
         Self { source: None, known }
     }
 
     /// The versions, newest first. A stale list is refreshed in the background.
-    #[must_use]
-    pub fn versions(&self) -> Vec<String> {
+    pub(crate) fn versions(&self) -> Vec<String> {
         let now = Instant::now();
         let mut refresh = false;
         self.known.send_if_modified(|known| {
@@ -95,7 +92,7 @@ impl Releases {
     }
 
     /// The plugins of a release; `None` if the release is unknown or its plugins aren't available yet.
-    pub async fn plugins(&self, version: &str) -> Option<Arc<Vec<Released>>> {
+    pub(crate) async fn plugins(&self, version: &str) -> Option<Arc<Vec<Released>>> {
         let now = Instant::now();
         let mut fetch = false;
         self.known.send_if_modified(|known| {

@@ -29,8 +29,9 @@ use crate::{
     worker::Worker,
 };
 
-/// An error that prevents a service from starting.
+/// An error that prevents a service from starting. `addresses` are those that were tried.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are described once, above")]
 pub enum ServeError {
     /// The token file is invalid.
     #[error(transparent)]
@@ -52,20 +53,10 @@ pub enum ServeError {
     Store(#[from] StoreError),
     /// The data directory or the shared directory can't be used.
     #[error("failed to set up the directory `{}`: {error}", directory.display())]
-    Data {
-        /// The directory.
-        directory: PathBuf,
-        /// The cause.
-        error: io::Error,
-    },
+    Data { directory: PathBuf, error: io::Error },
     /// Listening on the address failed.
     #[error("failed to listen on {}: {error}", list(addresses))]
-    Listen {
-        /// The addresses that were tried.
-        addresses: Vec<SocketAddr>,
-        /// The cause.
-        error: io::Error,
-    },
+    Listen { addresses: Vec<SocketAddr>, error: io::Error },
     /// A bug in vx.
     #[error("internal error: {0} (please report this)")]
     Internal(String),

@@ -18,7 +18,7 @@ use crate::{
     build::{Build, BuildOutcome, BuildResult, NewBuild},
     caller::Caller,
     policy::{BuildPolicy, PolicyError},
-    store::{BuildStore, QueueDepth, StoreError, Submission},
+    store::{BuildStore, StoreError, Submission},
     telemetry::{Telemetry, current_trace},
 };
 
@@ -33,13 +33,13 @@ const FAILURE_TIME_TO_LIVE: Duration = Duration::from_secs(60);
 
 /// The build service: its stores and rules.
 #[derive(Clone)]
-pub struct Service {
+pub(crate) struct Service {
     /// Builds, their logs and the queue.
-    pub store: Arc<dyn BuildStore>,
+    pub(crate) store: Arc<dyn BuildStore>,
     /// The binaries.
-    pub artifacts: Arc<ArtifactBucket>,
+    pub(crate) artifacts: Arc<ArtifactBucket>,
     /// The restrictions on requests.
-    pub policy: BuildPolicy,
+    pub(crate) policy: BuildPolicy,
     /// Cancelled when this node accepts no more builds: it shuts down, and no other node would run them.
     pub(crate) closed: CancellationToken,
     /// Metrics and the audit log.
@@ -48,7 +48,7 @@ pub struct Service {
 
 /// An error of a request.
 #[derive(Debug, thiserror::Error)]
-pub enum ServiceError {
+pub(crate) enum ServiceError {
     /// The policy rejects the request.
     #[error("request rejected")]
     Rejected(PolicyError),
@@ -68,7 +68,7 @@ pub enum ServiceError {
 
 /// An item of a followed log.
 #[derive(Debug, Clone, PartialEq)]
-pub enum LogEvent {
+pub(crate) enum LogEvent {
     /// The build, initially and after each change of its state; a final state ends the log.
     Build(Box<Build>),
     /// A log entry.
@@ -77,10 +77,7 @@ pub enum LogEvent {
 
 impl Service {
     /// Queues a build, or joins or reuses an equal one.
-    ///
-    /// # Errors
-    /// The request is rejected, the queue is full, or the service shuts down.
-    pub async fn submit(
+    pub(crate) async fn submit(
         &self,
         caller: &Caller,
         spec: BuildSpec,
@@ -115,10 +112,7 @@ impl Service {
 
     /// Queues a build as [`Service::submit`], unless an equal one failed within the last minute: a client that
     /// repeats its request until the build has ended receives that one.
-    ///
-    /// # Errors
-    /// The request is rejected, or the queue is full.
-    pub async fn build_or_submit(
+    pub(crate) async fn build_or_submit(
         &self,
         caller: &Caller,
         spec: BuildSpec,
@@ -139,15 +133,12 @@ impl Service {
     fn checked(&self, caller: &Caller, spec: BuildSpec) -> Result<BuildSpec, ServiceError> {
         let invalid = |wrong| ServiceError::Rejected(PolicyError::Invalid(wrong));
         let spec = spec.normalized().map_err(invalid)?;
-        self.policy.check(&spec, caller).map_err(ServiceError::Rejected)?;
+        self.policy.check(&spec, caller.modules.as_deref()).map_err(ServiceError::Rejected)?;
         Ok(spec)
     }
 
     /// The path of a build's binary in the directory for local clients. `None` without such a directory.
-    ///
-    /// # Errors
-    /// A store fails, or the directory can't be written to.
-    pub async fn shared_path(
+    pub(crate) async fn shared_path(
         &self,
         result: &BuildResult,
         target: &GoTarget,
@@ -157,18 +148,12 @@ impl Service {
     }
 
     /// Returns the build of this ID.
-    ///
-    /// # Errors
-    /// There is no such build.
-    pub async fn build(&self, id: BuildId) -> Result<Build, ServiceError> {
+    pub(crate) async fn build(&self, id: BuildId) -> Result<Build, ServiceError> {
         self.store.get(id).await?.ok_or(ServiceError::NotFound(id))
     }
 
     /// Waits for the build to finish, until the deadline if any, and returns it.
-    ///
-    /// # Errors
-    /// There is no such build.
-    pub async fn wait(&self, id: BuildId, deadline: Option<Instant>) -> Result<Build, ServiceError> {
+    pub(crate) async fn wait(&self, id: BuildId, deadline: Option<Instant>) -> Result<Build, ServiceError> {
         let build = self.build(id).await?;
         if build.state.is_final() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Ok(build);
@@ -188,10 +173,7 @@ impl Service {
     }
 
     /// Withdraws the caller's request; the build is cancelled if no other tenant requested it.
-    ///
-    /// # Errors
-    /// There is no such build, or the caller never requested it.
-    pub async fn cancel(&self, caller: &Caller, id: BuildId) -> Result<Build, ServiceError> {
+    pub(crate) async fn cancel(&self, caller: &Caller, id: BuildId) -> Result<Build, ServiceError> {
         match self.store.cancel(id, &caller.tenant).await? {
             Some(build) => {
                 self.telemetry.cancelled(&caller.tenant, id);
@@ -205,10 +187,7 @@ impl Service {
     }
 
     /// Follows the log after the entry `after` (0: from the start) until the build has finished.
-    ///
-    /// # Errors
-    /// There is no such build.
-    pub async fn log(
+    pub(crate) async fn log(
         &self,
         id: BuildId,
         after: u64,
@@ -226,20 +205,15 @@ impl Service {
     }
 
     /// Returns the artifact of this SHA-256 if a build produced it and it is still stored.
-    ///
-    /// # Errors
-    /// A store fails.
-    pub async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError> {
+    pub(crate) async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError> {
         let Some(info) = self.store.artifact(sha256).await? else { return Ok(None) };
         let stored = self.artifacts.find(sha256).await?;
         Ok(stored.map(|size| ArtifactInfo { size, ..info }))
     }
 
     /// Streams the bytes of an artifact in `range`.
-    ///
-    /// # Errors
-    /// The name is invalid. Later errors are items of the stream.
-    pub fn read_artifact(
+    /// Errors of the store are items of the stream.
+    pub(crate) fn read_artifact(
         &self,
         sha256: &str,
         range: Range<u64>,
@@ -253,19 +227,8 @@ impl Service {
         Ok(self.artifacts.read(sha256, range)?.inspect(count).boxed())
     }
 
-    /// Returns the length of the queue.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub async fn depth(&self) -> Result<QueueDepth, StoreError> {
-        self.store.depth().await
-    }
-
     /// Returns the position of a queued build.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub async fn position(&self, build: &Build) -> Result<Option<QueuePosition>, StoreError> {
+    pub(crate) async fn position(&self, build: &Build) -> Result<Option<QueuePosition>, StoreError> {
         if build.state == BuildState::Queued { self.store.position(build.id).await } else { Ok(None) }
     }
 }

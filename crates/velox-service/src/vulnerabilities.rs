@@ -32,9 +32,6 @@ impl Vulnerabilities {
     }
 
     /// The known vulnerabilities of the versions of a build.
-    ///
-    /// # Errors
-    /// The lock is invalid, or the database can't be read.
     pub(crate) async fn of_build(&self, id: BuildId, lock: String) -> Result<Arc<VersionAudit>, Error> {
         let turn = self.lookups.acquire().await;
         let _turn = turn.map_err(|_| Error::build("the service is shutting down"))?;

@@ -50,30 +50,30 @@ const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A worker.
 #[derive(Clone)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// The builds and the queue.
-    pub store: Arc<dyn BuildStore>,
+    pub(crate) store: Arc<dyn BuildStore>,
     /// The artifact store.
-    pub artifacts: Arc<ArtifactBucket>,
+    pub(crate) artifacts: Arc<ArtifactBucket>,
     /// Runs the jobs.
-    pub runner: Arc<dyn JobRunner>,
+    pub(crate) runner: Arc<dyn JobRunner>,
     /// The worker's name, for the operator.
-    pub name: String,
+    pub(crate) name: String,
     /// The number of concurrent builds.
-    pub jobs: usize,
+    pub(crate) jobs: usize,
     /// [`crate::options::JobLimits::log`].
-    pub log: u64,
+    pub(crate) log: u64,
     /// [`crate::options::ServiceOptions::sign_key`].
-    pub sign_key: Option<SigningKey>,
+    pub(crate) sign_key: Option<SigningKey>,
     /// How long running builds may continue after the shutdown before they are released.
-    pub drain: Duration,
+    pub(crate) drain: Duration,
     /// Metrics and traces.
     pub(crate) telemetry: Arc<Telemetry>,
 }
 
 impl Worker {
     /// Runs builds until the shutdown. Returns once all leased builds are finished or released.
-    pub async fn work(self, shutdown: CancellationToken) {
+    pub(crate) async fn work(self, shutdown: CancellationToken) {
         let stop = CancellationToken::new();
         let mut slots = JoinSet::new();
         for _ in 0..self.jobs {

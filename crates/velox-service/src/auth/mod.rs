@@ -10,6 +10,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs,
     net::{IpAddr, Ipv6Addr},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -191,11 +192,7 @@ impl TokenStore {
 
 fn file_version(file: &Path) -> Option<FileVersion> {
     let metadata = fs::metadata(file).ok()?;
-    #[cfg(unix)]
-    let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
-    #[cfg(not(unix))]
-    let inode = 0;
-    Some((metadata.modified().ok(), metadata.len(), inode))
+    Some((metadata.modified().ok(), metadata.len(), metadata.ino()))
 }
 
 struct Credential {
@@ -286,11 +283,7 @@ mod tests {
         let text = fs::read_to_string(&file).unwrap();
         assert!(!text.contains(&token[3..]), "{text}");
         assert!(text.contains("scopes = [\"build\", \"read\"]"), "{text}");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        }
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         let tokens = TokenStore::open(Some(&file)).unwrap();
         for headers in [with(&format!("Bearer {token}")), with(&format!("bearer  {token}")), basic(&token)] {
             let caller = tokens.authenticate(&headers, PEER).unwrap();

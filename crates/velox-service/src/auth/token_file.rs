@@ -14,6 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, fchown},
     path::{Path, PathBuf},
 };
 
@@ -45,33 +46,19 @@ pub struct TokenEntry {
     pub expires: Option<Timestamp>,
 }
 
-/// An error with a token file or a change to it.
+/// An error with a token file or a change to it. `message` has the location in the file.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are described once, above")]
 pub enum TokenFileError {
     /// The file can't be read.
     #[error("failed to read the token file `{}`: {cause}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// The cause.
-        cause: io::Error,
-    },
+    Unreadable { file: PathBuf, cause: io::Error },
     /// The file can't be written.
     #[error("failed to write the token file `{}`: {cause}", file.display())]
-    Unwritable {
-        /// The file.
-        file: PathBuf,
-        /// The cause.
-        cause: io::Error,
-    },
+    Unwritable { file: PathBuf, cause: io::Error },
     /// The file's content is invalid.
     #[error("invalid token file `{}`: {message}", file.display())]
-    Invalid {
-        /// The file.
-        file: PathBuf,
-        /// The error and its location.
-        message: String,
-    },
+    Invalid { file: PathBuf, message: String },
     /// A token with this name exists.
     #[error("token `{0}` already exists; revoke it first, or choose another name")]
     AlreadyExists(String),
@@ -257,14 +244,9 @@ fn write(file: &Path, folder: &Path, text: &str) -> io::Result<()> {
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(folder);
     let mut new = tempfile::Builder::new().prefix(".tokens.").suffix(".tmp").tempfile_in(folder)?;
     new.write_all(text.as_bytes())?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let previous = fs::metadata(&target).or_else(|_| fs::metadata(folder))?;
-        let current = new.as_file().metadata()?;
-        if current.uid() != previous.uid() {
-            std::os::unix::fs::fchown(new.as_file(), Some(previous.uid()), Some(previous.gid()))?;
-        }
+    let previous = fs::metadata(&target).or_else(|_| fs::metadata(folder))?;
+    if new.as_file().metadata()?.uid() != previous.uid() {
+        fchown(new.as_file(), Some(previous.uid()), Some(previous.gid()))?;
     }
     new.as_file().sync_all()?;
     new.persist(&target).map_err(|error| error.error)?;

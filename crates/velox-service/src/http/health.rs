@@ -73,7 +73,7 @@ pub(crate) async fn metrics(
     State(state): State<Arc<AppState>>,
     _: MetricsReader,
 ) -> Result<Response, ApiError> {
-    Ok(openmetrics(state.telemetry.metrics(state.service.depth().await?)))
+    Ok(openmetrics(state.telemetry.metrics(state.service.store.depth().await?)))
 }
 
 pub(crate) fn openmetrics(text: String) -> Response {

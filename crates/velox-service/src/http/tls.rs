@@ -20,35 +20,19 @@ use crate::options::TlsOptions;
 /// The interval between checks of the files for changes.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// An error with the certificate or its key.
+/// An error with the certificate or its key. `file` is the one that is wrong, `what` its expected content.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are described once, above")]
 pub enum TlsError {
     /// A file can't be read.
     #[error("failed to read `{}`: {error}", file.display())]
-    File {
-        /// The file.
-        file: PathBuf,
-        /// The cause.
-        error: io::Error,
-    },
+    File { file: PathBuf, error: io::Error },
     /// A file has no PEM block of the expected kind.
     #[error("no {what} found in `{}`; expected PEM with `-----BEGIN …-----` lines", file.display())]
-    Pem {
-        /// The file.
-        file: PathBuf,
-        /// The expected content.
-        what: &'static str,
-    },
+    Pem { file: PathBuf, what: &'static str },
     /// The certificate does not match the key, or TLS does not support it.
     #[error("cannot use the certificate `{}` with the key `{}`: {error}", certificate.display(), key.display())]
-    Pair {
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-        /// The cause.
-        error: rustls::Error,
-    },
+    Pair { certificate: PathBuf, key: PathBuf, error: rustls::Error },
 }
 
 /// The current certificate and its files.

@@ -171,7 +171,6 @@ mod tests {
         assert_eq!(existing(&data), [true, true, false, false]);
     }
 
-    #[cfg(unix)]
     #[tokio::test]
     async fn full_disk_clears_caches_that_fill_it() {
         let data = with_caches();

@@ -187,7 +187,6 @@ pub(super) fn out_of_memory(limit: u64) -> String {
     format!("the build exceeded the memory limit of {}", format_size(limit))
 }
 
-#[cfg(unix)]
 async fn cancel_on_signal(cancel: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     if let Ok(mut terminate) = signal(SignalKind::terminate()) {
@@ -196,17 +195,11 @@ async fn cancel_on_signal(cancel: CancellationToken) {
     }
 }
 
-#[cfg(not(unix))]
-async fn cancel_on_signal(_: CancellationToken) {}
-
 /// Kills this process, and its process group if it is the leader.
 fn kill_process_group() {
-    #[cfg(unix)]
-    {
-        use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group};
-        if getpgrp() == getpid() {
-            let _ = kill_current_process_group(Signal::KILL);
-        }
+    use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group};
+    if getpgrp() == getpid() {
+        let _ = kill_current_process_group(Signal::KILL);
     }
     std::process::exit(1);
 }

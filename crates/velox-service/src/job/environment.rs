@@ -8,7 +8,7 @@ use std::{
 use velox_fetch::goenv::GoEnv;
 
 /// The variables that jobs inherit. Any other variable may contain a credential.
-const INHERITED_VARIABLES: [&str; 11] = [
+const INHERITED_VARIABLES: [&str; 9] = [
     "PATH",
     "LANG",
     "SSL_CERT_FILE",
@@ -18,9 +18,6 @@ const INHERITED_VARIABLES: [&str; 11] = [
     "GOCACHE",
     "GOGC",
     "GOMEMLIMIT",
-    // Required on Windows to start programs.
-    "SystemRoot",
-    "SystemDrive",
 ];
 
 /// The directories that jobs write to, besides their own; relative to the data directory.
@@ -56,9 +53,7 @@ pub(super) fn of_job(
     set("HOME", path(data.join("home")));
     set("GOPATH", path(data.join("go")));
     set("VX_CACHE_DIR", path(data.join("cache")));
-    for name in if cfg!(windows) { &["TMP", "TEMP"][..] } else { &["TMPDIR"] } {
-        set(name, path(directory.join("tmp")));
-    }
+    set("TMPDIR", path(directory.join("tmp")));
     // Ignores the users' configuration files.
     set("GOENV", "off".to_owned());
     set("GOAUTH", "off".to_owned());

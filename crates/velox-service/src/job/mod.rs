@@ -197,7 +197,7 @@ impl ProcessRunner {
     ) -> io::Result<AttemptEnd> {
         let ended = |outcome| Ok(AttemptEnd::Outcome(outcome));
         // The worker's policy may be stricter than that of the node that accepted the request.
-        if let Err(violation) = self.policy.check_for(&build.spec, None) {
+        if let Err(violation) = self.policy.check(&build.spec, None) {
             return ended(RunOutcome::Failed(policy_failure(violation)));
         }
         if self.disk.is_full() {

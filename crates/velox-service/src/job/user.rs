@@ -14,8 +14,9 @@ use nix::unistd::{Uid, User};
 
 use super::environment::OWN_DIRECTORIES;
 
-/// An error of the user that builds are to run as.
+/// An error of the user that builds are to run as. `user` is the requested one, `help` what to do.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields are described once, above")]
 pub enum JobUserError {
     /// Root without a choice.
     #[error(
@@ -28,14 +29,7 @@ pub enum JobUserError {
     Unknown(String),
     /// The user can't run vx, or can't reach the data directory.
     #[error("failed to start a build process as user `{user}`: {error}; {help}")]
-    Denied {
-        /// As requested.
-        user: String,
-        /// The cause.
-        error: io::Error,
-        /// What to do.
-        help: String,
-    },
+    Denied { user: String, error: io::Error, help: String },
 }
 
 /// The user of jobs, if it is not that of the service.

@@ -51,7 +51,7 @@ pub(super) fn page(data: &BuildPage<'_>) -> Page {
         Some(BuildOutcome::Succeeded(result)) => &result.version,
         _ => &spec.roadrunner,
     };
-    let (state, title) = state_names(build.state);
+    let (state, title) = (build.state.name(), state_title(build.state));
     let plugins = plural(spec.plugins.len(), "plugin");
     let change = Selection::of(spec).link();
     let main = html! {
@@ -90,14 +90,13 @@ pub(super) fn page(data: &BuildPage<'_>) -> Page {
     Page { title, refresh: (!build.state.is_final()).then_some(REFRESH_SECONDS), main }
 }
 
-/// The name of a state for scripts and styles, and its title.
-fn state_names(state: BuildState) -> (&'static str, &'static str) {
+fn state_title(state: BuildState) -> &'static str {
     match state {
-        BuildState::Queued => ("queued", "Queued"),
-        BuildState::Running => ("running", "Building"),
-        BuildState::Succeeded => ("succeeded", "Ready"),
-        BuildState::Failed => ("failed", "Failed"),
-        BuildState::Cancelled => ("cancelled", "Cancelled"),
+        BuildState::Queued => "Queued",
+        BuildState::Running => "Building",
+        BuildState::Succeeded => "Ready",
+        BuildState::Failed => "Failed",
+        BuildState::Cancelled => "Cancelled",
     }
 }
 

@@ -24,8 +24,6 @@ impl Page {
         let mut response = (status, self.markup()).into_response();
         for (name, value) in [
             (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-            (header::CACHE_CONTROL, "no-store"),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "same-origin"),
         ] {
             response.headers_mut().insert(name, HeaderValue::from_static(value));

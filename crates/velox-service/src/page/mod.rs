@@ -221,7 +221,7 @@ async fn show(
     // The page is shown even if the queue can't be read.
     let position = state.service.position(&build).await.ok().flatten();
     let running = match position {
-        Some(_) => state.service.depth().await.map_or(0, |depth| depth.running),
+        Some(_) => state.service.store.depth().await.map_or(0, |depth| depth.running),
         None => 0,
     };
     let is_own = caller.is_ok_and(|Builder(caller)| build.wanted_by.contains(&caller.tenant));

@@ -9,6 +9,13 @@ const LOGGER: &str = "github.com/roadrunner-server/logger/v5";
 const HTTP: &str = "github.com/roadrunner-server/http/v5";
 const GZIP: &str = "github.com/roadrunner-server/gzip/v5";
 
+#[track_caller]
+fn contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part} is missing: {text:.2000}");
+    }
+}
+
 impl TestService {
     async fn page(&self, path: &str) -> String {
         let answer = self.get(path).await;
@@ -18,6 +25,13 @@ impl TestService {
 
     async fn post_form(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         self.request("POST", path, headers, body).await
+    }
+
+    /// The answer to a form, which has this status.
+    async fn form(&self, path: &str, body: &str, status: u16) -> String {
+        let answer = self.post_form(path, &[], body).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        answer.text
     }
 }
 
@@ -53,9 +67,7 @@ async fn a_page_reads_only_the_ends_of_a_long_log() {
     service.log(&lease, vec![LogEntry { done: Some(7), total: Some(7), ..compiling }]).await;
     service.corrupt_log("seq > 1 AND seq < 8 * 1024 - 200");
     let text = service.page(&format!("/builds/{id}")).await;
-    for part in ["compiling the last package", "7 of 7", "data-after=\"8193\"", "Show the whole log"] {
-        assert!(text.contains(part), "{part}: {text:.2000}");
-    }
+    contains(&text, &["compiling the last package", "7 of 7", "data-after=\"8193\"", "Show the whole log"]);
     service.corrupt_log("seq = 8 * 1024");
     assert_eq!(service.get(&format!("/builds/{id}")).await.status, 503, "it is read");
 }
@@ -114,15 +126,16 @@ async fn a_form_starts_a_build() {
     let path = answer.header("location");
     let text = service.page(path).await;
     let link = format!("/?rr=v2025.1.15&amp;p={LOGGER}@v5.2.7&amp;target=");
-    for part in [
-        "RoadRunner v2025.1.15 with 1 plugin<",
-        ">logger <span class=\"code\">v5.2.7</span>",
-        "Position 2 of 2 in the queue; 1 build is running.",
-        "Cancel this build",
-        &link,
-    ] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
+    contains(
+        &text,
+        &[
+            "RoadRunner v2025.1.15 with 1 plugin<",
+            ">logger <span class=\"code\">v5.2.7</span>",
+            "Position 2 of 2 in the queue; 1 build is running.",
+            "Cancel this build",
+            &link,
+        ],
+    );
     assert_eq!(service.post_form(&format!("{path}/cancel"), &[], "").await.status, 303);
     assert!(service.page(path).await.contains("Cancelled"));
 }
@@ -133,47 +146,43 @@ async fn errors_are_shown_beside_their_fields() {
     let form = format!(
         "rr=v2025.1.15&p={LOGGER}&v.{LOGGER}=%3Cv%209%3E&more=example.com/x&target=plan9/amd64&race=1&debug=1&tags=one"
     );
-    let Answer { status, text, .. } = service.post_form("/build", &[], &form).await;
-    assert_eq!(status, 422);
+    let text = service.form("/build", &form, 422).await;
     for id in ["v-logger", "more", "target"] {
         assert!(text.contains(&format!("id=\"{id}-wrong\"")), "no error at {id}: {text}");
         assert!(text.contains(&format!("href=\"#{id}\"")), "no link to {id}");
         assert!(text.contains(&format!(" id=\"{id}\"")), "no field {id}");
     }
-    for kept in [
-        "value=\"&lt;v 9&gt;\"",
-        ">example.com/x</textarea>",
-        "value=\"one\"",
-        "<details class=\"step advanced\" open",
-    ] {
-        assert!(text.contains(kept), "{kept} is missing: {text}");
-    }
+    contains(
+        &text,
+        &[
+            "value=\"&lt;v 9&gt;\"",
+            ">example.com/x</textarea>",
+            "value=\"one\"",
+            "<details class=\"step advanced\" open",
+        ],
+    );
     assert!(!text.contains("<v 9>"));
 
     // The versions for an unknown release are unknown: the plugin moves to the field for other modules.
     let form = format!("rr=v2025.1.15&ref=a%20b&p={LOGGER}&v.{LOGGER}=v5.3.0");
-    let Answer { status, text, .. } = service.post_form("/build", &[], &form).await;
-    assert_eq!(status, 422);
+    let text = service.form("/build", &form, 422).await;
     for kept in
         ["id=\"ref-wrong\"", "href=\"#ref\"", "value=\"a b\"", &format!(">{LOGGER}@v5.3.0</textarea>")]
     {
         assert!(text.contains(kept), "{kept} is missing: {text}");
     }
 
-    let Answer { status, text, .. } = service.post_form("/build", &[], "rr=v2025.1.15&p=").await;
-    assert_eq!(status, 422);
+    let text = service.form("/build", "rr=v2025.1.15&p=", 422).await;
     assert_eq!(text.matches("select at least one plugin").count(), 2, "in the summary and beside the field");
     // A form without a selected plugin has no `p`; the default plugins are not built instead.
     for form in ["", "was=v2025.1.15&rr=v2025.1.15&target=linux/amd64"] {
-        let Answer { status, text, .. } = service.post_form("/build", &[], form).await;
-        assert_eq!(status, 422);
+        let text = service.form("/build", form, 422).await;
         assert!(text.contains("select at least one plugin") && !text.contains(" checked"), "{text}");
     }
 
     // Violations of the policy are also shown.
     let form = format!("rr=v2025.1.15&p={LOGGER}@v5.3.0&race=1");
-    let Answer { status, text, .. } = service.post_form("/build", &[], &form).await;
-    assert_eq!(status, 422);
+    let text = service.form("/build", &form, 422).await;
     assert!(text.contains("id=\"race-wrong\""), "{text}");
 }
 
@@ -181,19 +190,19 @@ async fn errors_are_shown_beside_their_fields() {
 async fn an_incomplete_selection_is_built_on_purpose_only() {
     let service = TestService::start().await;
     let form = format!("was=v2025.1.15&rr=v2025.1.15&target=linux/amd64&p={HTTP}&p={GZIP}");
-    let Answer { status, text, .. } = service.post_form("/build", &[], &form).await;
-    assert_eq!(status, 422);
+    let text = service.form("/build", &form, 422).await;
     let added = ["logger", "server"].map(|name| format!("github.com/roadrunner-server/{name}/v5"));
-    for part in [
-        "href=\"#missing\"",
-        "<code>http</code> does not start without <code>server</code>.",
-        "<code>http</code> and <code>server</code> do not start without <code>logger</code>.",
-        "name=\"accepted\" value=\"server,logger\"",
-        "Add server, logger",
-        "Build anyway",
-    ] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
+    contains(
+        &text,
+        &[
+            "href=\"#missing\"",
+            "<code>http</code> does not start without <code>server</code>.",
+            "<code>http</code> and <code>server</code> do not start without <code>logger</code>.",
+            "name=\"accepted\" value=\"server,logger\"",
+            "Add server, logger",
+            "Build anyway",
+        ],
+    );
     // The button adds both plugins to the submitted selection.
     let answer = service.get(&format!("/?{form}&add={},{}", added[0], added[1])).await;
     let link = answer.header("location");
@@ -210,13 +219,15 @@ async fn an_incomplete_selection_is_built_on_purpose_only() {
     // Middleware without a server does nothing. The part of the page for scripts says the same.
     let part = service.get(&format!("/missing?rr=v2025.1.15&p={GZIP}")).await;
     assert_eq!(part.status, 200);
-    for text in ["<code>gzip</code> does nothing without <code>http</code>.", "Add http, server, logger"] {
-        assert!(part.text.contains(text), "{text}: {part:?}");
-    }
+    contains(
+        &part.text,
+        &["<code>gzip</code> does nothing without <code>http</code>.", "Add http, server, logger"],
+    );
     let part = service.get("/missing?rr=v2025.1.15&p=github.com/roadrunner-server/memory/v5").await;
-    for text in ["without <code>jobs</code> or <code>kv</code>.", ">Add logger<", ">Add jobs<", ">Add kv<"] {
-        assert!(part.text.contains(text), "{text}: {part:?}");
-    }
+    contains(
+        &part.text,
+        &["without <code>jobs</code> or <code>kv</code>.", ">Add logger<", ">Add jobs<", ">Add kv<"],
+    );
     assert!(service.get("/missing?p=").await.text.contains("data-missing=\"\""));
 }
 
@@ -232,8 +243,7 @@ async fn plugins_are_selected_for_a_configuration() {
     let service = TestService::start().await;
     let text = "version: '3'\r\nserver: { command: php worker.php }\r\nrpc: { listen: 'tcp://u:hidden@127.0.0.1:6001' }\r\n\
                 http:\r\n  address: :80\r\n  middleware: [gzip, nope]\r\nkv: { a: { driver: memory } }\r\n";
-    let Answer { status, text, .. } = service.post_form("/select", &[], &configuration_form(text)).await;
-    assert_eq!(status, 200);
+    let text = service.form("/select", &configuration_form(text), 200).await;
     assert!(text.contains("Selected for <code>.rr.yaml</code>"), "{text}");
     for name in ["gzip", "http", "kv", "logger", "memory", "rpc", "server"] {
         let module = format!("github.com/roadrunner-server/{name}/v5");
@@ -249,8 +259,7 @@ async fn plugins_are_selected_for_a_configuration() {
 
     // A plugin that the release has no version of.
     let nsq = "version: '3'\njobs: { pipelines: { a: { driver: nsq } } }\nserver: { command: a }\n";
-    let Answer { status, text, .. } = service.post_form("/select", &[], &configuration_form(nsq)).await;
-    assert_eq!(status, 200);
+    let text = service.form("/select", &configuration_form(nsq), 200).await;
     assert!(text.contains("plugin <code>nsq</code> does not exist for RoadRunner v2025.1.15"), "{text}");
 
     // What can't be used leaves the selection as it is.
@@ -262,8 +271,7 @@ async fn plugins_are_selected_for_a_configuration() {
         (&"#".repeat(300 << 10), "larger than 256 KiB"),
     ] {
         let form = format!("{}&p={LOGGER}", configuration_form(configuration));
-        let Answer { status, text, .. } = service.post_form("/select", &[], &form).await;
-        assert_eq!(status, 422, "{message}");
+        let text = service.form("/select", &form, 422).await;
         assert!(text.contains("No plugins were selected.") && text.contains(message), "{message}: {text}");
         assert!(text.contains(&format!("value=\"{LOGGER}\" checked")), "{text}");
     }
@@ -322,14 +330,15 @@ async fn the_platform_of_the_browser_is_preselected() {
 async fn cards_link_to_documentation_and_modules() {
     let service = TestService::start().await;
     let text = service.page("/?rr=v2025.1.15").await;
-    for part in [
-        "href=\"https://docs.roadrunner.dev/docs/http/http\"".to_owned(),
-        format!("href=\"https://pkg.go.dev/{HTTP}\""),
-        "Needs logger, server".to_owned(),
-        "always included".to_owned(),
-    ] {
-        assert!(text.contains(&part), "{part}: {text}");
-    }
+    contains(
+        &text,
+        &[
+            "href=\"https://docs.roadrunner.dev/docs/http/http\"",
+            &format!("href=\"https://pkg.go.dev/{HTTP}\""),
+            "Needs logger, server",
+            "always included",
+        ],
+    );
     for module in ["informer", "resetter"] {
         assert!(!text.contains(&format!("id=\"p-{module}\"")), "{module} can't be deselected");
     }
@@ -393,9 +402,7 @@ async fn build_pages_show_progress_and_results() {
     ];
     service.log(&lease, log).await;
     let text = service.page(path).await;
-    for part in ["resolving &lt;versions&gt;", "data-after=\"3\"", "3 of 7", "aria-current=\"step\""] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
+    contains(&text, &["resolving &lt;versions&gt;", "data-after=\"3\"", "3 of 7", "aria-current=\"step\""]);
     assert!(!text.contains("Cancel this build"), "it belongs to another caller");
     assert_eq!(service.post_form(&format!("{path}/cancel"), &[], "").await.status, 403);
 
@@ -403,18 +410,14 @@ async fn build_pages_show_progress_and_results() {
     let artifact = service.succeed(&service.lease().await, &[0; 57_234]).await;
     let text = service.page(&format!("/builds/{id}")).await;
     let link = format!("href=\"/v1/artifacts/{}\"", artifact.sha256);
-    for part in [&link, "56 KiB", "kv was raised", "velox.lock"] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
+    contains(&text, &[&link, "56 KiB", "kv was raised", "velox.lock"]);
     assert!(!text.contains("vulnerabilities"), "there is no database: {text}");
 
     let id = service.submit("v5.1.9").await;
     let message = "http has no version <v9>\nhelp: use v5.3.0";
     service.fail(&service.lease().await, FailureKind::Invalid, message).await;
     let text = service.page(&format!("/builds/{id}")).await;
-    for part in ["http has no version &lt;v9&gt;\nhelp", "Change selection"] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
+    contains(&text, &["http has no version &lt;v9&gt;\nhelp", "Change selection"]);
 
     // The advice doesn't contradict the message.
     let id = service.submit("v5.1.7").await;

@@ -1,14 +1,7 @@
 //! Several `vx server` and `vx worker` on NATS and an object store: no killed node loses or repeats a build.
 
 use std::{
-    collections::BTreeMap,
-    fs,
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::Mutex,
-    thread,
+    collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, process::Command, sync::Mutex, thread,
     time::Duration,
 };
 
@@ -19,7 +12,7 @@ use super::documents::with_key;
 use crate::support::{
     collector::Collector,
     sandbox::{RELEASE, Sandbox, VX, acme_proxy, long, program, skip, wait_until},
-    service::{Answer, Service, request},
+    service::{Service, request},
 };
 
 /// The services that all nodes share, and their sandbox.
@@ -71,9 +64,9 @@ impl Cluster {
         Service::start(self.command("server", name).args(["--jobs", "0", "--keep-size", "1"]))
     }
 
-    fn worker(&self, name: &str) -> Worker {
+    fn worker(&self, name: &str) -> Service {
         let arguments = ["--jobs", "1", "--lease-time", "3s", "--sign-key", "key.pem"];
-        Worker::start(self.command("worker", name).args(arguments))
+        Service::start(self.command("worker", name).args(arguments))
     }
 
     fn compiles(&self) -> usize {
@@ -97,55 +90,6 @@ impl Cluster {
     }
 }
 
-/// A running `vx worker`, killed when dropped.
-struct Worker {
-    child: Child,
-    /// The metrics address, such as `http://127.0.0.1:4321`, if enabled.
-    url: Option<String>,
-}
-
-impl Worker {
-    fn start(command: &mut Command) -> Self {
-        command.args(["--format", "json"]);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut worker = Self { child, url: None };
-        let mut stdout = BufReader::new(worker.child.stdout.take().unwrap());
-        let mut line = String::new();
-        while stdout.read_line(&mut line).unwrap() > 0 {
-            let event: Value = serde_json::from_str(&line).unwrap();
-            if event["event"] == "working" {
-                worker.url = event["url"].as_str().map(str::to_owned);
-                return worker;
-            }
-            line.clear();
-        }
-        panic!("the worker didn't start");
-    }
-
-    /// Sends a GET request to the metrics address.
-    fn get(&self, path: &str) -> Answer {
-        let address = self.url.as_deref().unwrap().trim_start_matches("http://");
-        request(address.parse().unwrap(), "GET", path, &[], b"").unwrap()
-    }
-
-    fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// A build request for a small binary; each stamp makes a distinct one.
 fn build(stamp: &str) -> Value {
     json!({ "build": {
@@ -155,14 +99,10 @@ fn build(stamp: &str) -> Value {
     }})
 }
 
-fn id(answer: &Answer) -> String {
-    answer.json()["id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
-}
-
-/// The sequence numbers and the text of a log.
-fn entries(log: &str) -> (Vec<u64>, String) {
-    let numbers = log.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
-    (numbers, log.to_owned())
+/// Asserts that a log's entries are numbered from 1, and that there are more than this many.
+fn is_numbered(log: &str, least: usize) {
+    let numbers: Vec<u64> = log.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
+    assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() > least, "{log}");
 }
 
 /// Downloads a build's artifact and verifies its checksum.
@@ -186,7 +126,7 @@ fn concurrent_requests_to_two_nodes_compile_once() {
         let ask = |at: usize| {
             let answer = servers[at % 2].post("/v1/builds", &build("v1.2.3"));
             assert_eq!(answer.status, 202, "{answer:?}");
-            id(&answer)
+            answer.id()
         };
         let asking: Vec<_> = (0..24).map(|at| scope.spawn(move || ask(at))).collect();
         asking.into_iter().map(|asking| asking.join().unwrap()).collect()
@@ -206,8 +146,7 @@ fn concurrent_requests_to_two_nodes_compile_once() {
         fs::write(cluster.sandbox.at("rr.cdx.json"), &sbom.body).unwrap();
         fs::write(cluster.sandbox.at("velox.lock"), server.get(&path("lock")).body).unwrap();
         let log = server.get(&format!("/v1/builds/{}/log", ids[0])).text();
-        let (numbers, log) = entries(&log);
-        assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() > 2, "{log}");
+        is_numbered(&log, 2);
         assert_eq!(server.post("/v1/builds", &build("v1.2.3")).status, 200);
         assert!(server.get("/readyz").status == 200);
     }
@@ -221,8 +160,8 @@ fn build_of_a_killed_worker_is_retried() {
     let Some(cluster) = Cluster::start("a worker that is killed") else { return };
     cluster.hold();
     let server = cluster.server("one");
-    let mut worker = cluster.worker("two");
-    let asked = id(&server.post("/v1/builds", &build("v1.2.3")));
+    let worker = cluster.worker("two");
+    let asked = server.post("/v1/builds", &build("v1.2.3")).id();
     cluster.until_compiling(&server, &asked, 1);
     thread::scope(|scope| {
         // One client follows the log throughout.
@@ -234,9 +173,9 @@ fn build_of_a_killed_worker_is_retried() {
         let view = server.built(&asked);
         assert_eq!((&view["state"], &view["attempts"]), (&json!("succeeded"), &json!(2)), "{view}");
         is_whole(&cluster.sandbox, &server, &view);
-        let (numbers, log) = entries(&log.join().unwrap());
+        let log = log.join().unwrap();
         assert!(log.contains("\nevent: end\n") && log.contains("stopped responding"), "{log}");
-        assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() > 4, "{log}");
+        is_numbered(&log, 4);
     });
 }
 
@@ -245,12 +184,12 @@ fn worker_returns_its_build_on_shutdown() {
     let Some(cluster) = Cluster::start("a worker that is shut down") else { return };
     cluster.hold();
     let server = cluster.server("one");
-    let mut worker =
-        Worker::start(cluster.command("worker", "two").args(["--drain", "0s", "--lease-time", "1h"]));
-    let asked = id(&server.post("/v1/builds", &build("v1.2.3")));
+    let worker =
+        Service::start(cluster.command("worker", "two").args(["--drain", "0s", "--lease-time", "1h"]));
+    let asked = server.post("/v1/builds", &build("v1.2.3")).id();
     cluster.until_compiling(&server, &asked, 1);
     worker.terminate();
-    assert!(worker.child.wait().unwrap().success());
+    assert!(worker.ended().status.success());
     assert_eq!(server.get(&format!("/v1/builds/{asked}")).json()["state"], "queued");
     // The lease would have lasted an hour.
     let _other = cluster.worker("three");
@@ -270,7 +209,7 @@ fn worker_serves_health_metrics_and_traces() {
     };
     let server = Service::start(traced(cluster.command("server", "one"), &of_server).args(["--jobs", "0"]));
     let arguments = ["--jobs", "1", "--metrics-address", "127.0.0.1:0"];
-    let mut worker = Worker::start(traced(cluster.command("worker", "two"), &of_worker).args(arguments));
+    let worker = Service::start(traced(cluster.command("worker", "two"), &of_worker).args(arguments));
     for path in ["/healthz", "/readyz"] {
         assert_eq!(worker.get(path).text(), "ok\n", "{path}");
     }
@@ -279,7 +218,7 @@ fn worker_serves_health_metrics_and_traces() {
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let headers = [("Content-Type", "application/json"), ("traceparent", parent)];
     let body = build("v1.2.3").to_string();
-    let asked = id(&server.ask("POST", "/v1/builds", &headers, body.as_bytes()));
+    let asked = server.ask("POST", "/v1/builds", &headers, body.as_bytes()).id();
     assert_eq!(server.built(&asked)["state"], "succeeded");
     let value = |name: &str| {
         let metrics = worker.get("/metrics").text();
@@ -292,7 +231,7 @@ fn worker_serves_health_metrics_and_traces() {
     assert!(server.get("/metrics").text().contains(downloaded), "nothing is built by the server");
 
     worker.terminate();
-    assert!(worker.child.wait().unwrap().success());
+    assert!(worker.ended().status.success());
     for name in ["vx-worker", "compile", "vx.build.id"] {
         assert!(of_worker.has(name.as_bytes()), "{name}: {}", of_worker.text());
     }
@@ -324,7 +263,7 @@ fn cluster_loses_no_accepted_build() {
     let Some(mut cluster) = Cluster::start("whoever is killed") else { return };
     let mut servers = [cluster.server("one"), cluster.server("two")].map(Some);
     let names = ["three", "four"];
-    let mut workers = names.map(|name| cluster.worker(name));
+    let mut workers = names.map(|name| Some(cluster.worker(name)));
     let addresses = [0, 1].map(|at: usize| Mutex::new(servers[at].as_ref().unwrap().address()));
     let ids = Mutex::new(BTreeMap::new());
     for round in 0..rounds {
@@ -348,8 +287,8 @@ fn cluster_loses_no_accepted_build() {
                     servers[at] = Some(server);
                 }
                 1 => {
-                    workers[at].kill();
-                    workers[at] = cluster.worker(names[at]);
+                    workers[at].take().unwrap().kill();
+                    workers[at] = Some(cluster.worker(names[at]));
                 }
                 _ => {
                     cluster.nats.kill().unwrap();

@@ -105,10 +105,7 @@ fn page_works_with_the_keyboard_alone() {
         // The first tab stop skips the header and is visible.
         browser.press(&tab).await;
         assert_eq!(browser.focus().await, "Skip to content");
-        assert_eq!(
-            browser.value("document.activeElement.getBoundingClientRect().top > 0").await,
-            json!(true)
-        );
+        assert_eq!(browser.value("document.activeElement.getBoundingClientRect().top > 0").await, true);
         browser.press(&String::from(char::from(Key::Enter))).await;
         browser.tab_to("Clear").await;
         browser.press(" ").await;
@@ -146,7 +143,7 @@ fn page_works_with_the_keyboard_alone() {
                     return [at, card].some((it) => it && getComputedStyle(it).outlineStyle === 'solid'); })()";
         let mut stops = 0;
         while browser.focus().await != "Build" {
-            assert_eq!(browser.value(ring).await, json!(true), "{} shows no focus", browser.focus().await);
+            assert_eq!(browser.value(ring).await, true, "{} shows no focus", browser.focus().await);
             browser.press(&tab).await;
             stops += 1;
             assert!(stops < 300, "Build is never reached");
@@ -164,7 +161,7 @@ fn page_works_with_the_keyboard_alone() {
 
         // The download has the checksum that the page shows.
         let sha256 = browser.text("#sha256").await;
-        let path = browser.find("[data-download]").await.attr("href").await.unwrap().unwrap();
+        let path = browser.href("[data-download]").await;
         let answer = browser::http().get(format!("{}{path}", service.url)).send().await.unwrap();
         let bytes = answer.bytes().await.unwrap();
         let sum = HEXLOWER.encode(&Sha256::digest(&bytes));
@@ -176,21 +173,17 @@ fn page_works_with_the_keyboard_alone() {
         browser
             .until("document.querySelector('[data-file] code').textContent.includes('[roadrunner]')")
             .await;
-        let toml = browser.find("[data-configuration]").await.attr("href").await.unwrap().unwrap();
+        let toml = browser.href("[data-configuration]").await;
         let toml =
             browser::http().get(format!("{}{toml}", service.url)).send().await.unwrap().text().await.unwrap();
         assert!(toml.contains("[plugins.status]") && toml.contains(RELEASE), "{toml}");
 
         // The link back restores the selection, whose build is available immediately.
-        browser.goto(&format!("{}{}", service.url, again(browser).await)).await;
+        browser.goto(&format!("{}{}", service.url, browser.href("[data-again]").await)).await;
         assert_eq!(checked(browser).await, json!(["rpc", "logger", "status"]));
-        browser.find("button.primary").await.click().await.unwrap();
+        browser.click("button.primary").await;
         browser.until(READY).await;
     });
-}
-
-async fn again(browser: &Browser) -> String {
-    browser.find("[data-again]").await.attr("href").await.unwrap().unwrap()
 }
 
 /// The names of the selection, in page order.
@@ -213,21 +206,18 @@ fn page_address_holds_the_selection() {
         browser.client.refresh().await.unwrap();
         assert_eq!(browser.client.current_url().await.unwrap(), before);
         assert_eq!(checked(browser).await, json!(["http", "kv"]));
-        assert_eq!(browser.value("document.querySelector('#v-kv').value").await, json!("v5.0.0"));
-        assert_eq!(
-            browser.value("document.querySelector('#more').value").await,
-            json!("example.com/acme/x@v1.0.0")
-        );
-        assert_eq!(browser.value("document.querySelector('#strict').checked").await, json!(true));
-        assert_eq!(browser.value("document.querySelector('.advanced').open").await, json!(true));
+        assert_eq!(browser.value("document.querySelector('#v-kv').value").await, "v5.0.0");
+        assert_eq!(browser.value("document.querySelector('#more').value").await, "example.com/acme/x@v1.0.0");
+        assert_eq!(browser.value("document.querySelector('#strict').checked").await, true);
+        assert_eq!(browser.value("document.querySelector('.advanced').open").await, true);
 
         // It follows the selection, and so does the copied text.
-        browser.find("label[for=p-redis]").await.click().await.unwrap();
+        browser.click("label[for=p-redis]").await;
         browser.client.refresh().await.unwrap();
         assert_eq!(checked(browser).await, json!(["http", "kv", "redis"]));
-        let link = browser.find("[data-link]").await.attr("href").await.unwrap().unwrap();
-        assert_eq!(browser.value("location.pathname + location.search").await, json!(link));
-        browser.find("[data-link]").await.click().await.unwrap();
+        let link = browser.href("[data-link]").await;
+        assert_eq!(browser.value("location.pathname + location.search").await, link);
+        browser.click("[data-link]").await;
         browser.until("document.querySelector('[data-link]').textContent === 'Copied'").await;
 
         // Another RoadRunner changes the versions; manual changes stay.
@@ -235,16 +225,13 @@ fn page_address_holds_the_selection() {
                        for (const name of ['input', 'change']) rr.dispatchEvent(new Event(name, { bubbles: true }))";
         browser.script(&release.replace("OLDER", OLDER)).await;
         browser.until("document.querySelector('#v-http').value === 'v5.0.4'").await;
-        assert_eq!(browser.value("document.querySelector('#v-kv').value").await, json!("v5.0.0"));
+        assert_eq!(browser.value("document.querySelector('#v-kv').value").await, "v5.0.0");
         assert_eq!(checked(browser).await, json!(["http", "kv", "redis"]));
 
         // All plugins of RoadRunner's own but those that are always included, and none.
-        browser.find("[name=preset][value=full]").await.click().await.unwrap();
-        assert_eq!(
-            browser.value("document.querySelectorAll('[data-plugin] :checked').length").await,
-            json!(33)
-        );
-        browser.find("[name=set]").await.click().await.unwrap();
+        browser.click("[name=preset][value=full]").await;
+        assert_eq!(browser.value("document.querySelectorAll('[data-plugin] :checked').length").await, 33);
+        browser.click("[name=set]").await;
         browser.client.refresh().await.unwrap();
         assert_eq!(checked(browser).await, json!([]));
 
@@ -267,7 +254,7 @@ fn page_warns_of_incomplete_selections() {
     story("page_warns_of_incomplete_selections", async |service, browser| {
         browser.goto(&format!("{}/?rr={RELEASE}&p=&target=linux/amd64", service.url)).await;
         assert_eq!(browser.text("#missing").await, "");
-        browser.find("label[for=p-http]").await.click().await.unwrap();
+        browser.click("label[for=p-http]").await;
         browser.until("document.querySelector('#missing').dataset.missing === 'server,logger'").await;
         let warning = browser.text("#missing").await;
         assert!(warning.contains("http does not start without server."), "{warning}");
@@ -275,23 +262,22 @@ fn page_warns_of_incomplete_selections() {
         pictures(browser, "warning").await;
 
         // It is built on purpose only.
-        browser.find("button.primary").await.click().await.unwrap();
+        browser.click("button.primary").await;
         browser.until("document.querySelector('#wrong')").await;
         assert_eq!(browser.text("button.primary").await, "Build anyway");
         audit(browser, "confirming").await;
-        let complaints = browser.complaints().await;
-        assert!(complaints.iter().all(|printed| printed.contains("422")), "{complaints:?}");
+        only_422(browser).await;
         // Another selection is another warning.
-        browser.find("label[for=p-gzip]").await.click().await.unwrap();
-        browser.find("label[for=p-http]").await.click().await.unwrap();
+        browser.click("label[for=p-gzip]").await;
+        browser.click("label[for=p-http]").await;
         browser.until("document.querySelector('#missing').dataset.missing === 'gzip:http'").await;
         assert_eq!(browser.text("button.primary").await, "Build");
-        browser.find("#missing [name=add]").await.click().await.unwrap();
+        browser.click("#missing [name=add]").await;
         browser.until("document.querySelector('#missing').dataset.missing === ''").await;
         assert_eq!(checked(browser).await, json!(["server", "gzip", "http", "logger"]));
 
         // Presets add to the selection.
-        browser.find("[name=preset][value=monitoring]").await.click().await.unwrap();
+        browser.click("[name=preset][value=monitoring]").await;
         let checked = checked(browser).await;
         assert!(
             ["gzip", "metrics", "status"]
@@ -304,7 +290,7 @@ fn page_warns_of_incomplete_selections() {
         let place = service.sandbox.at("files");
         browser.downloads(&place).await;
         for name in ["velox.toml", "Dockerfile"] {
-            browser.find(&format!("[formaction='/{name}']")).await.click().await.unwrap();
+            browser.click(&format!("[formaction='/{name}']")).await;
             wait_until("it is downloaded", || place.join(name).exists());
         }
         let toml = fs::read_to_string(place.join("velox.toml")).unwrap();
@@ -319,7 +305,7 @@ fn page_selects_plugins_for_a_configuration() {
         fs::write(&file, "version: '3'\nserver: { command: a }\nhttp: { middleware: [gzip] }\nno: {}\n")
             .unwrap();
         browser.goto(&service.link(&[("status", "v5.1.9")])).await;
-        browser.find("details.configuration summary").await.click().await.unwrap();
+        browser.click("details.configuration summary").await;
         browser.find("#configuration-file").await.send_keys(file.to_str().unwrap()).await.unwrap();
         browser.until("document.querySelector('#configured').textContent.includes('Selected for')").await;
         assert_eq!(checked(browser).await, json!(["server", "gzip", "http", "logger"]));
@@ -343,8 +329,7 @@ fn page_selects_plugins_for_a_configuration() {
         browser.until("document.querySelector('#configured').textContent.includes('Selected for')").await;
         assert_eq!(checked(browser).await, json!(["rpc", "logger"]));
         // The rejected file is logged by the browser.
-        let complaints = browser.complaints().await;
-        assert!(complaints.iter().all(|printed| printed.contains("422")), "{complaints:?}");
+        only_422(browser).await;
     });
 }
 
@@ -356,20 +341,19 @@ fn page_shows_errors_beside_their_fields() {
         version.clear().await.unwrap();
         version.send_keys("no version").await.unwrap();
         browser.find("#more").await.send_keys("example.com/acme/x").await.unwrap();
-        browser.find("button.primary").await.click().await.unwrap();
+        browser.click("button.primary").await;
         browser.until("document.querySelector('#wrong')").await;
         assert_eq!(browser.focus().await, "wrong");
         assert!(browser.text("#v-http-wrong").await.contains("no version"));
         assert!(browser.text("#more-wrong").await.contains("example.com/acme/x"));
-        assert_eq!(browser.value("document.querySelector('#v-http').value").await, json!("no version"));
-        browser.find("#wrong a[href='#v-http']").await.click().await.unwrap();
+        assert_eq!(browser.value("document.querySelector('#v-http').value").await, "no version");
+        browser.click("#wrong a[href='#v-http']").await;
         assert_eq!(browser.focus().await, "v-http");
         let described =
             "document.getElementById(document.activeElement.getAttribute('aria-describedby')).textContent";
         assert!(browser.value(described).await.as_str().unwrap().contains("no version"));
         // The response is an error, which browsers log.
-        let complaints = browser.complaints().await;
-        assert!(complaints.iter().all(|printed| printed.contains("422")), "{complaints:?}");
+        only_422(browser).await;
 
         // A compile error is shown on the page of the build, with a link back to the selection.
         browser
@@ -378,18 +362,15 @@ fn page_shows_errors_beside_their_fields() {
                 service.link(&[("logger", "v5.1.9"), ("status", "v5.1.9")])
             ))
             .await;
-        browser.find("button.primary").await.click().await.unwrap();
+        browser.click("button.primary").await;
         browser.until("document.querySelector('.message')").await;
         let message = browser.text(".message").await;
         assert!(message.contains("undefined: missing"), "{message}");
         assert_eq!(browser.text("[data-state-word]").await, "Failed");
         pictures(browser, "failed").await;
-        browser.find("[data-change]").await.click().await.unwrap();
+        browser.click("[data-change]").await;
         browser.until("location.pathname === '/'").await;
-        assert_eq!(
-            browser.value("document.querySelector('#more').value").await,
-            json!(format!("{BROKEN}@v1.0.0"))
-        );
+        assert_eq!(browser.value("document.querySelector('#more').value").await, format!("{BROKEN}@v1.0.0"));
     });
 }
 
@@ -403,7 +384,7 @@ fn page_is_accessible() {
         }
         pictures(browser, "choose").await;
 
-        browser.find("button.primary").await.click().await.unwrap();
+        browser.click("button.primary").await;
         browser.until("document.querySelector('[data-phase=compile].now') || document.querySelector('[data-download]')").await;
         if browser.value(READY).await.is_null() {
             audit(browser, "building").await;
@@ -423,9 +404,15 @@ fn page_is_accessible() {
         for path in ["", &format!("{}?", browser.client.current_url().await.unwrap().path())] {
             browser.goto(&format!("{}{path}", service.url)).await;
             let overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
-            assert_eq!(browser.value(overflow).await, json!(0), "{path} is wider than a phone");
+            assert_eq!(browser.value(overflow).await, 0, "{path} is wider than a phone");
         }
     });
+}
+
+/// Asserts that the browser only logged rejected forms.
+async fn only_422(browser: &Browser) {
+    let complaints = browser.complaints().await;
+    assert!(complaints.iter().all(|printed| printed.contains("422")), "{complaints:?}");
 }
 
 /// Asserts accessibility: names, headings, landmarks, references, contrast.
@@ -479,7 +466,7 @@ fn page_takes_a_token_as_password() {
 
         // The browser keeps the token for all requests: forms, the live log, files, downloads.
         browser.goto(&service.link(&[("logger", "v5.1.9"), ("rpc", "v5.1.9")])).await;
-        browser.find("button.primary").await.click().await.unwrap();
+        browser.click("button.primary").await;
         browser.until("location.pathname.startsWith('/builds/')").await;
         browser.script("window.stays = true").await;
         browser.until("window.stays && document.querySelectorAll('[data-lines] .text').length > 2").await;
@@ -490,7 +477,7 @@ fn page_takes_a_token_as_password() {
             .await;
         let place = service.sandbox.at("downloads");
         browser.downloads(&place).await;
-        browser.find("[data-download]").await.click().await.unwrap();
+        browser.click("[data-download]").await;
         // It has a temporary name until it is complete.
         wait_until("it is downloaded", || place.join("rr").exists());
         let sum = HEXLOWER.encode(&Sha256::digest(fs::read(place.join("rr")).unwrap()));

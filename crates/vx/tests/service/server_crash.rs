@@ -22,7 +22,7 @@ use velox_testkit::{ModuleProxy, plugin};
 
 use crate::support::{
     sandbox::{RELEASE, Sandbox, acme_proxy, exclusive, long, program},
-    service::{Answer, Service, request},
+    service::{Service, request},
 };
 
 const HELLO: &str = "example.com/acme/hello";
@@ -65,10 +65,6 @@ impl Machine {
 fn build_request(version: usize) -> Value {
     let plugins = json!([{ "module": HELLO, "ref": format!("v1.0.{version}") }]);
     json!({ "build": { "roadrunner": RELEASE, "plugins": plugins } })
-}
-
-fn id(answer: &Answer) -> String {
-    answer.json()["id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
 }
 
 /// Submits a build; returns its status and view if the response is complete.
@@ -227,7 +223,7 @@ fn accepted_builds_survive_crashes() {
         let sum = HEXLOWER.encode(&Sha256::digest(&artifact.body));
         assert_eq!(build["artifact"]["sha256"], sum);
         let again = service.post("/v1/builds", &build_request(*version));
-        assert_eq!((again.status, self::id(&again)), (200, id.clone()), "it is there already");
+        assert_eq!((again.status, again.id()), (200, id.clone()), "it is there already");
     }
     println!("{rounds} crashes, {} builds, {attempts} attempts", accepted.len());
     assert_eq!(logs.len(), 2);
@@ -255,7 +251,7 @@ fn equal_requests_compile_once() {
         let ask = || {
             let answer = service.post("/v1/builds", &build_request(0));
             assert!([200, 202].contains(&answer.status), "{answer:?}");
-            id(&answer)
+            answer.id()
         };
         let crowd: Vec<_> = (0..long(50, 200)).map(|_| scope.spawn(ask)).collect();
         crowd.into_iter().map(|one| one.join().unwrap()).collect()
@@ -271,7 +267,7 @@ fn equal_requests_compile_once() {
     fs::remove_file(artifacts.join(&sum[..2]).join(sum)).unwrap();
     let again = service.post("/v1/builds", &build_request(0));
     assert_eq!(again.status, 202, "{again:?}");
-    let again = service.built(&id(&again));
+    let again = service.built(&again.id());
     assert_eq!(again["artifact"]["sha256"], sum, "{again}");
     assert_eq!(service.get(again["artifact"]["path"].as_str().unwrap()).status, 200);
 }
@@ -290,7 +286,7 @@ fn different_requests_are_all_answered() {
                 let id = loop {
                     let answer = service.post("/v1/builds", &build_request(version));
                     if answer.status == 202 {
-                        break id(&answer);
+                        break answer.id();
                     }
                     assert_eq!(answer.status, 429, "{answer:?}");
                     assert!(answer.header("retry-after").parse::<u64>().is_ok(), "{answer:?}");

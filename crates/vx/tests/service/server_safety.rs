@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use velox_api::{BuildFailure, BuildSpec, FailureKind, LogEntry, PluginSpec, ReplaceSpec};
 use velox_service::{
-    Build, BuildPolicy, BuildResult, JobLimits, JobRunner as _, NewBuild, RunOutcome, ServiceOptions, Tenant,
+    Build, BuildResult, JobLimits, JobRunner as _, NewBuild, RunOutcome, ServiceOptions, Tenant,
     job::ProcessRunner,
 };
 use velox_testkit::{Fault, Internet, ModuleProxy, Repo, TestForge, plugin};
@@ -57,29 +57,28 @@ impl Machine {
         let environment = ["PATH", "HOME", "GOMODCACHE", "GOCACHE", "GOPROXY", "GONOSUMDB"]
             .map(|name| (name.to_owned(), sandbox.value(name)));
         let options = ServiceOptions {
-            listen: Vec::new(),
-            share_dir: None,
             data: sandbox.at("data"),
             jobs: 1,
-            queue: 10,
-            time_to_live: Duration::from_secs(60),
-            tls: None,
-            tokens: None,
-            anonymous: false,
-            origins: Vec::new(),
-            policy: BuildPolicy::default(),
-            limits: JobLimits::default(),
-            retention: velox_service::Retention::default(),
-            cluster: None,
-            audit: None,
-            sign_key: None,
-            vulnerability_database: None,
             job_user: is_root().then(|| "root".to_owned()),
             program: PathBuf::from(VX),
             environment: environment.into(),
-            drain: Duration::ZERO,
+            ..ServiceOptions::default()
         };
         Self { sandbox, proxy, options }
+    }
+
+    /// In this network, with these modules fetched directly.
+    fn behind(internet: &Internet, direct: &[&str]) -> Self {
+        let mut machine = Self::new();
+        machine.options.environment.extend(internet.environment());
+        machine.options.policy.direct = direct.iter().map(|pattern| (*pattern).to_owned()).collect();
+        machine
+    }
+
+    /// With the caches of the service, not those of the tests' user.
+    fn own_caches(mut self) -> Self {
+        self.options.environment.retain(|name, _| name != "GOMODCACHE" && name != "GOCACHE");
+        self
     }
 
     /// Sets a variable of the service's environment.
@@ -339,10 +338,7 @@ fn requests_can_name_no_directory_and_no_flag() {
     fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
     let flag = format!("-toolexec={}", tool.display());
     let good = || spec(&[(HELLO, "v1.0.0")]);
-    let replaced = |new: &str| {
-        let new = new.to_owned();
-        BuildSpec { replaces: vec![ReplaceSpec { old: HELLO.to_owned(), new }], ..good() }
-    };
+    let replaced = |new: &str| BuildSpec { replaces: vec![ReplaceSpec::new(HELLO, new)], ..good() };
     let mut bad = vec![
         replaced("/etc"),
         replaced("../../../../etc"),
@@ -442,10 +438,7 @@ fn misleading_go_import_pages_are_blocked() {
     page("proxy", "mod https://intranet.acme.test/modules");
     page("local", &format!("mod file://{}", outside.path().display()));
 
-    let machine =
-        internet.environment().iter().fold(Machine::new(), |machine, (name, value)| machine.env(name, value));
-    let policy = BuildPolicy { direct: vec![HOST.to_owned()], ..BuildPolicy::default() };
-    let machine = Machine { options: ServiceOptions { policy, ..machine.options }, ..machine };
+    let machine = Machine::behind(&internet, &[HOST]);
     machine.run(spec(&[(&format!("{HOST}/honest"), "v1.0.0")])).made();
     for (name, printed) in cases {
         let ended = machine.run(spec(&[(&format!("{HOST}/{name}"), "v1.0.0")]));
@@ -506,180 +499,11 @@ fn assembler_includes_no_file_of_this_machine() {
 }
 
 /// What a build tries, each line by name.
-const PROBE: &str = r#"package main
+const PROBE: &str = include_str!("probe.go");
 
-import (
-	"fmt"
-	"net"
-	"os"
-	"os/exec"
-	"strconv"
-	"syscall"
-)
-
-func dial(network, address string) error {
-	connection, err := net.Dial(network, address)
-	if err == nil {
-		_, err = connection.Write([]byte("x"))
-	}
-	return err
-}
-
-func read(path string) error {
-	file, err := os.Open(path)
-	if err == nil {
-		_, err = file.Read(make([]byte, 1))
-	}
-	return err
-}
-
-func list(path string) error {
-	_, err := os.ReadDir(path)
-	return err
-}
-
-func socket(domain, kind, protocol int) error {
-	_, err := syscall.Socket(domain, kind, protocol)
-	return err
-}
-
-func pair(kind int) error {
-	_, err := syscall.Socketpair(syscall.AF_UNIX, kind, 0)
-	return err
-}
-
-// A connection with the first packet (TCP Fast Open).
-func fastOpen(port int) error {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err == nil {
-		err = syscall.Sendto(fd, []byte("x"), 0x20000000, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
-	}
-	return err
-}
-
-func call(number uintptr, arguments ...uintptr) error {
-	if _, _, err := syscall.Syscall(number, arguments[0], arguments[1], arguments[2]); err != 0 {
-		return err
-	}
-	return nil
-}
-
-func start(flags uintptr) error {
-	command := exec.Command("/bin/true")
-	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
-	return command.Run()
-}
-
-func main() {
-	port, pid, outside := os.Args[1], os.Args[2], os.Args[3]
-	number, _ := strconv.Atoi(pid)
-	tcp, _ := strconv.Atoi(port)
-	_, listening := net.Listen("tcp", "127.0.0.1:0")
-	var files syscall.Rlimit
-	limit := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &files)
-	if limit == nil && files.Max < 1<<40 {
-		limit = syscall.EFBIG
-	}
-	_, session := syscall.Setsid()
-	_, _, uring := syscall.Syscall(425, 1, 0, 0)
-	var io error
-	if uring == syscall.EACCES || uring == syscall.EPERM || uring == syscall.ENOSYS {
-		io = uring
-	}
-	for _, probe := range []struct {
-		name string
-		err  error
-	}{
-		{"tcp", dial("tcp", "127.0.0.1:"+port)},
-		{"fast open", fastOpen(tcp)},
-		{"udp", dial("udp", "127.0.0.1:"+port)},
-		{"udp6", dial("udp", "[::1]:"+port)},
-		{"raw", socket(syscall.AF_INET, syscall.SOCK_RAW, 1)},
-		{"packet", socket(syscall.AF_PACKET, syscall.SOCK_RAW, 0)},
-		{"netlink", socket(syscall.AF_NETLINK, syscall.SOCK_RAW, 0)},
-		{"unix", dial("unix", os.Getenv("HOME")+"/agent.sock")},
-		{"abstract", dial("unix", "@vx-test-"+pid)},
-		{"datagrams", pair(syscall.SOCK_DGRAM)},
-		{"pair", pair(syscall.SOCK_STREAM)},
-		{"io_uring", io},
-		{"x32 socket", call(0x40000000+41, syscall.AF_INET, syscall.SOCK_DGRAM, 0)},
-		{"clone3", call(435, 0, 0, 0)},
-		{"user namespace", start(syscall.CLONE_NEWUSER)},
-		{"process", start(0)},
-		{"listen", listening},
-		{"signal", syscall.Kill(number, syscall.SIGWINCH)},
-		{"setsid", session},
-		{"setpgid", syscall.Setpgid(0, 0)},
-		{"unshare", syscall.Unshare(syscall.CLONE_NEWUSER)},
-		{"ptrace", syscall.PtraceAttach(number)},
-		{"mknod", syscall.Mknod(os.Getenv("TMPDIR")+"/device", syscall.S_IFCHR|0o600, 0x105)},
-		{"environment", read("/proc/" + pid + "/environ")},
-		{"command", read("/proc/" + pid + "/cmdline")},
-		{"memory", read("/proc/" + pid + "/mem")},
-		{"processes", list("/proc")},
-		{"outside", read(outside + "/secret")},
-		{"overwrite", os.WriteFile(outside+"/stray", nil, 0o600)},
-		{"private keys", list("/etc/ssl/private")},
-		{"certificates", list("/etc/ssl/certs")},
-		{"shadow", read("/etc/shadow")},
-		{"hosts", read("/etc/hosts")},
-		{"cpus", read("/proc/cpuinfo")},
-		{"service", list(os.Getenv("HOME") + "/../jobs")},
-		{"database", os.WriteFile(os.Getenv("HOME")+"/../stray", nil, 0o600)},
-		{"endless file", limit},
-		{"temporary", os.WriteFile(os.Getenv("TMPDIR")+"/file", nil, 0o600)},
-	} {
-		if probe.err == nil {
-			fmt.Println(probe.name + ": allowed")
-		} else {
-			fmt.Println(probe.name + ": denied")
-		}
-	}
-}
-"#;
-
-/// What a build may do, by what it tries: as root, as the user of `--job-user`, and as the user of a service that is not
+/// What a build may do of what it tries: as root, as the user of `--job-user`, and as the user of a service that is not
 /// root.
-const ALLOWED: [(&str, [bool; 3]); 38] = [
-    ("tcp", [false; 3]),
-    ("fast open", [false; 3]),
-    ("udp", [false; 3]),
-    ("udp6", [false; 3]),
-    ("raw", [false; 3]),
-    ("packet", [false; 3]),
-    ("netlink", [false; 3]),
-    ("unix", [false; 3]),
-    ("abstract", [false; 3]),
-    ("datagrams", [false; 3]),
-    ("pair", [true; 3]),
-    ("io_uring", [false; 3]),
-    ("x32 socket", [false; 3]),
-    ("clone3", [false; 3]),
-    ("user namespace", [false; 3]),
-    ("process", [true; 3]),
-    ("listen", [false; 3]),
-    ("signal", [false; 3]),
-    ("setsid", [false; 3]),
-    ("setpgid", [false; 3]),
-    ("unshare", [false; 3]),
-    ("ptrace", [false; 3]),
-    ("mknod", [false; 3]),
-    ("environment", [false; 3]),
-    ("command", [false; 3]),
-    ("memory", [false; 3]),
-    ("processes", [false; 3]),
-    ("outside", [false; 3]),
-    ("overwrite", [false; 3]),
-    ("private keys", [false; 3]),
-    ("certificates", [true; 3]),
-    ("shadow", [false; 3]),
-    ("hosts", [true; 3]),
-    ("cpus", [true; 3]),
-    ("service", [false; 3]),
-    ("database", [false; 3]),
-    ("endless file", [false; 3]),
-    ("temporary", [true; 3]),
-];
+const ALLOWED: [&str; 6] = ["pair", "process", "certificates", "hosts", "cpus", "temporary"];
 
 /// The directory of the probe, for the same test as another user.
 const PROBE_DIRECTORY: &str = "VX_TEST_PROBE";
@@ -694,12 +518,8 @@ fn probe(outside: &Path, user: Option<&str>) -> String {
     let pid = std::process::id();
     // Once is enough: the build need not succeed.
     let script = format!("probe {port} {pid} {} > $HOME/probed 2>&1; exit 1", outside.display());
-    let mut machine = Machine::new().go(&script);
+    let mut machine = Machine::new().go(&script).own_caches();
     fs::copy(outside.join("probe"), machine.sandbox.at("bin/probe")).unwrap();
-    // Not those of the user who runs the tests.
-    for cache in ["GOMODCACHE", "GOCACHE"] {
-        machine.options.environment.remove(cache);
-    }
     machine.options.job_user = user.map(str::to_owned);
     fs::create_dir_all(machine.home()).unwrap();
     for directory in [machine.sandbox.path().parent().unwrap(), &machine.sandbox.path()] {
@@ -723,9 +543,11 @@ fn probe(outside: &Path, user: Option<&str>) -> String {
         .unwrap_or_else(|error| panic!("{error}: {}", ended.log()))
 }
 
-fn expected(column: usize) -> String {
-    let answer = |is_allowed| if is_allowed { "allowed" } else { "denied" };
-    ALLOWED.iter().map(|(name, columns)| format!("{name}: {}\n", answer(columns[column]))).collect()
+fn assert_isolated(printed: &str) {
+    let tried: Vec<_> = printed.lines().filter_map(|line| line.split_once(": ")).collect();
+    let allowed: Vec<_> = tried.iter().filter(|(_, answer)| *answer == "allowed").map(|it| it.0).collect();
+    let denied = tried.iter().filter(|(_, answer)| *answer == "denied").count();
+    assert_eq!((allowed.as_slice(), denied), (&ALLOWED[..], 32), "{printed}");
 }
 
 #[test]
@@ -734,7 +556,7 @@ fn builds_are_isolated() {
         return;
     }
     if let Some(directory) = std::env::var_os(PROBE_DIRECTORY) {
-        assert_eq!(probe(Path::new(&directory), None), expected(2));
+        assert_isolated(&probe(Path::new(&directory), None));
         return;
     }
     let outside = tempfile::tempdir().unwrap();
@@ -754,10 +576,10 @@ fn builds_are_isolated() {
     assert!(compiled.status.success(), "{compiled:?}");
     if !is_root() {
         println!("skipped in part: only root can run builds as root and as another user");
-        assert_eq!(probe(outside.path(), None), expected(2));
+        assert_isolated(&probe(outside.path(), None));
         return;
     }
-    assert_eq!(probe(outside.path(), Some("root")), expected(0));
+    assert_isolated(&probe(outside.path(), Some("root")));
     let test = std::env::current_exe().unwrap();
     let mut other = Command::new("setpriv");
     other.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]);
@@ -770,7 +592,7 @@ fn builds_are_isolated() {
         println!("skipped in part: setpriv can't run {} as nobody", test.display());
         return;
     }
-    assert_eq!(probe(outside.path(), Some("nobody")), expected(1));
+    assert_isolated(&probe(outside.path(), Some("nobody")));
     let ended = other
         .arg(test)
         .args(["server_safety::builds_are_isolated", "--exact", "--nocapture"])
@@ -788,7 +610,7 @@ fn root_needs_another_user_for_builds() {
         println!("skipped: only root can run builds as another user");
         return;
     }
-    let mut machine = Machine::new();
+    let mut machine = Machine::new().own_caches();
     machine.options.job_user = None;
     let refused = ProcessRunner::new(&machine.options).err().unwrap().to_string();
     assert!(refused.contains("would run as root") && refused.contains("--job-user"), "{refused}");
@@ -797,8 +619,6 @@ fn root_needs_another_user_for_builds() {
     assert!(refused.contains("there is no user `nobody-of-that-name`"), "{refused}");
 
     machine.options.job_user = Some("nobody".to_owned());
-    machine.options.environment.remove("GOMODCACHE");
-    machine.options.environment.remove("GOCACHE");
     fs::set_permissions(machine.sandbox.path().parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
     let refused = ProcessRunner::new(&machine.options).err().unwrap().to_string();
     assert!(refused.contains("must be able to reach"), "{refused}");
@@ -958,27 +778,13 @@ fn forges_are_asked_only_for_direct_modules() {
     let forge = TestForge::start();
     forge.github("acme/direct").files(plugin(DIRECT, "direct").files()).commit("first").tag("v1.0.0");
     let internet = Internet::start(&forge).offline();
-    let behind = |patterns: &[&str]| {
-        let machine = internet
-            .environment()
-            .iter()
-            .fold(Machine::new(), |machine, (name, value)| machine.env(name, value));
-        let direct = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
-        Machine {
-            options: ServiceOptions {
-                policy: BuildPolicy { direct, ..BuildPolicy::default() },
-                ..machine.options
-            },
-            ..machine
-        }
-    };
     for patterns in [&[][..], &["github.com/stranger/*"], &["gitlab.com/acme"]] {
-        let ended = behind(patterns).run(spec(&[(DIRECT, "v1.0.0")]));
+        let ended = Machine::behind(&internet, patterns).run(spec(&[(DIRECT, "v1.0.0")]));
         let printed = &ended.failed().message;
         assert!(printed.contains("this service uses module proxies only"), "{printed}");
     }
     assert!(forge.requests().is_empty(), "{:?}", forge.requests());
-    behind(&["github.com/acme/*"]).run(spec(&[(DIRECT, "v1.0.0")])).made();
+    Machine::behind(&internet, &["github.com/acme/*"]).run(spec(&[(DIRECT, "v1.0.0")])).made();
     assert!(!forge.requests().is_empty());
 }
 

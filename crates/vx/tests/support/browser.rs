@@ -81,10 +81,8 @@ impl Browser {
         Self { client, driver, session, http: http(), _profile: profile }
     }
 
-    pub async fn close(mut self) {
+    pub async fn close(self) {
         self.client.clone().close().await.unwrap();
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
     }
 
     async fn driver(&self, command: &str, body: Value) -> Value {
@@ -147,6 +145,14 @@ impl Browser {
 
     pub async fn find(&self, selector: &str) -> Element {
         self.client.find(Locator::Css(selector)).await.unwrap_or_else(|error| panic!("{selector}: {error}"))
+    }
+
+    pub async fn click(&self, selector: &str) {
+        self.find(selector).await.click().await.unwrap();
+    }
+
+    pub async fn href(&self, selector: &str) -> String {
+        self.find(selector).await.attr("href").await.unwrap().unwrap()
     }
 
     /// Waits until an expression is true.

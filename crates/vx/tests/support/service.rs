@@ -1,4 +1,4 @@
-//! `vx server` and an HTTP client for it.
+//! `vx server`, `vx worker`, and an HTTP client for them.
 
 // Each test binary uses only a part.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
@@ -15,18 +15,19 @@ use serde_json::Value;
 
 use super::sandbox::{HANG_TIMEOUT, wait_until};
 
-/// A running service, killed when dropped.
+/// A running `vx server` or `vx worker`, killed when dropped.
 pub struct Service {
-    child: Option<Child>,
+    child: Child,
     stdout: BufReader<ChildStdout>,
+    /// Empty for a worker without a metrics address.
     pub url: String,
     message: Arc<Mutex<String>>,
 }
 
 impl Service {
-    /// Starts this `vx server` command, on a free port of the loopback address unless it has an address.
+    /// Starts this command; a server on a free port of the loopback address unless it has an address.
     pub fn start(command: &mut Command) -> Self {
-        if !command.get_args().any(|argument| argument == "-a") {
+        if !command.get_args().any(|argument| argument == "-a" || argument == "worker") {
             command.args(["--address", "127.0.0.1:0"]);
         }
         command.args(["--format", "json"]);
@@ -44,19 +45,19 @@ impl Service {
             }
         });
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut service = Self { child: Some(child), stdout, url: String::new(), message };
-        while service.url.is_empty() {
+        let mut service = Self { child, stdout, url: String::new(), message };
+        loop {
             let mut line = String::new();
             if service.stdout.read_line(&mut line).unwrap() == 0 {
                 listening.join().unwrap();
                 panic!("the service didn't start: {}", service.stderr());
             }
             let event: Value = serde_json::from_str(&line).unwrap();
-            if event["event"] == "serving" {
-                event["url"].as_str().unwrap().clone_into(&mut service.url);
+            if event["event"] == "serving" || event["event"] == "working" {
+                event["url"].as_str().unwrap_or_default().clone_into(&mut service.url);
+                return service;
             }
         }
-        service
     }
 
     /// `127.0.0.1:4321`
@@ -65,7 +66,7 @@ impl Service {
     }
 
     pub fn id(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
+        self.child.id()
     }
 
     /// Resident memory in bytes.
@@ -80,10 +81,8 @@ impl Service {
     }
 
     /// Sends SIGKILL.
-    pub fn kill(mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
+    pub fn kill(self) {
+        drop(self);
     }
 
     /// Sends SIGTERM.
@@ -94,9 +93,8 @@ impl Service {
 
     /// Waits for the exit.
     pub fn ended(mut self) -> Output {
-        let mut child = self.child.take().unwrap();
-        wait_until("the service ends", || child.try_wait().unwrap().is_some());
-        let status = child.wait().unwrap();
+        wait_until("the service ends", || self.child.try_wait().unwrap().is_some());
+        let status = self.child.wait().unwrap();
         let mut stdout = Vec::new();
         self.stdout.read_to_end(&mut stdout).unwrap();
         Output { status, stdout, stderr: self.stderr().into_bytes() }
@@ -137,10 +135,8 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -240,5 +236,10 @@ impl Answer {
 
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The id of the submitted build.
+    pub fn id(&self) -> String {
+        self.json()["id"].as_str().unwrap_or_else(|| panic!("{self:?}")).to_owned()
     }
 }

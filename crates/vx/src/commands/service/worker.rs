@@ -1,8 +1,8 @@
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use velox_build::cache_directory;
 use velox_manifest::LogConfig;
-use velox_service::{ClusterOptions, Retention, ServiceOptions, work};
+use velox_service::{ClusterOptions, ServiceOptions, work};
 
 use crate::{
     cli::{OutputFormat, service::WorkerCommand},
@@ -52,23 +52,11 @@ fn options(
         jobs: arguments.jobs,
         policy: arguments.policy.into(),
         limits: arguments.limits.into(),
-        cluster: None,
         job_user: arguments.job_user,
         program: program()?,
         environment: settings.environment.clone(),
         drain: arguments.drain,
-        // A worker accepts no requests.
-        listen: Vec::new(),
-        share_dir: None,
-        queue: 0,
-        time_to_live: Duration::ZERO,
-        tls: None,
-        tokens: None,
-        anonymous: false,
-        origins: Vec::new(),
-        retention: Retention::default(),
-        audit: None,
-        vulnerability_database: None,
+        ..ServiceOptions::default()
     };
     Ok((options, cluster))
 }

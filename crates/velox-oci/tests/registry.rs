@@ -40,6 +40,14 @@ fn logged_in(registry: &TestRegistry, login: &str) -> RegistryRepository {
     open(registry, RegistryOptions { credentials, ..RegistryOptions::default() })
 }
 
+/// Demands the password `s3cret`, or tokens for it.
+fn demand_login(registry: &TestRegistry, with_tokens: bool, public_pull: bool) {
+    match with_tokens {
+        true => registry.token_service("s3cret", public_pull),
+        false => registry.password("s3cret"),
+    };
+}
+
 const LOGIN: &str = r#"{"username": "me", "password": "s3cret"}"#;
 
 fn large() -> Vec<u8> {
@@ -155,11 +163,7 @@ async fn referrers_have_a_tagged_index_without_the_api() {
 async fn logins_are_basic_tokens_or_missing() {
     for is_token in [false, true] {
         let registry = TestRegistry::start();
-        if is_token {
-            registry.token_service("s3cret", true)
-        } else {
-            registry.password("s3cret")
-        };
+        demand_login(&registry, is_token, true);
         let repository = logged_in(&registry, LOGIN);
         push_image(&repository).await.unwrap();
         registry.expire_tokens();
@@ -182,11 +186,7 @@ async fn logins_are_basic_tokens_or_missing() {
 async fn a_login_for_a_namespace_is_for_its_repositories_only() {
     for is_token in [false, true] {
         let registry = TestRegistry::start();
-        if is_token {
-            registry.token_service("s3cret", false)
-        } else {
-            registry.password("s3cret")
-        };
+        demand_login(&registry, is_token, false);
         let directory = tempfile::tempdir().unwrap();
         let login = |password: &str| serde_json::json!({ "username": "me", "password": password });
         let host = registry.host();
@@ -261,11 +261,7 @@ async fn another_host_gets_no_credentials() {
         |to: String| registry.fault(Fault::Redirect(to)).on("GET", "/v2/acme/app/blobs/*").times(1);
     let path = format!("/v2/acme/app/blobs/{}", blob.digest);
     for is_token in [false, true] {
-        if is_token {
-            other.token_service("s3cret", false)
-        } else {
-            other.password("s3cret")
-        };
+        demand_login(&other, is_token, false);
         redirect(format!("http://{}{path}", other.host()));
         let denied = repository.read_blob(&blob, 100).await.unwrap_err();
         assert!(matches!(denied, Error::Unauthorized { .. }), "{denied}");

@@ -11,7 +11,7 @@ use zip::{ZipWriter, write::SimpleFileOptions};
 
 use crate::{
     Files,
-    fault::{Fault, FaultRules, MOVED},
+    fault::{Fault, FaultRule, FaultRules, MOVED},
     http::{self, HttpReply, HttpRequest, decode},
     localhost::{LocalServer, locked},
     sumdb::{TestSumDb, go_sum_lines},
@@ -120,21 +120,8 @@ impl ModuleProxy {
     }
 
     /// Makes every request fail whose path (escaped, as sent) contains `part`, until [`heal`](Self::heal).
-    pub fn fail(&self, part: &str, fault: Fault) -> &Self {
-        self.state.faults.add(fault).on("*", &format!("*{part}*"));
-        self
-    }
-
-    /// Makes the next `times` requests fail whose path contains `part`.
-    pub fn fail_times(&self, part: &str, fault: Fault, times: usize) -> &Self {
-        self.state.faults.add(fault).on("*", &format!("*{part}*")).times(times);
-        self
-    }
-
-    /// Makes every request fail whose path contains `part`, except the first `skip`.
-    pub fn fail_after(&self, skip: usize, part: &str, fault: Fault) -> &Self {
-        self.state.faults.add(fault).on("*", &format!("*{part}*")).after(skip);
-        self
+    pub fn fail(&self, part: &str, fault: Fault) -> FaultRule {
+        self.state.faults.add(fault).on("*", &format!("*{part}*"))
     }
 
     /// Serves these bytes at a path (escaped, as sent) instead of the correct content.

@@ -280,9 +280,9 @@ fn a_database_that_lies_is_not_believed() {
             other => panic!("{other:?}"),
         }
     };
-    proxy.fail_times("/lookup/", Fault::Altered, 1);
+    proxy.fail("/lookup/", Fault::Altered).times(1);
     assert!(matches!(refused(5), SumDbError::Note(_)));
-    proxy.fail_times("/tile/", Fault::Altered, 1);
+    proxy.fail("/tile/", Fault::Altered).times(1);
     assert!(matches!(refused(6), SumDbError::Log(_)));
     proxy.heal();
     // The server has recovered, and no bad response was cached.
@@ -408,13 +408,13 @@ fn passing_faults_are_lived_through() {
         Fault::Moved,
         Fault::Delayed(Duration::from_millis(300)),
     ] {
-        proxy.fail_times(".zip", fault.clone(), 1);
+        proxy.fail(".zip", fault.clone()).times(1);
         let machine = machine(&proxy.url());
         machine.fetch(0).unwrap_or_else(|error| panic!("{fault:?}: {error}"));
         assert_eq!(machine.cached_files(0), ALL);
         proxy.heal();
     }
-    proxy.fail_times(".zip", Fault::TooManyRequests { retry_after: 1 }, 1);
+    proxy.fail(".zip", Fault::TooManyRequests { retry_after: 1 }).times(1);
     let since = Instant::now();
     machine(&proxy.url()).fetch(0).unwrap();
     assert!(since.elapsed() >= Duration::from_secs(1), "asked again before it was allowed");
@@ -450,7 +450,7 @@ fn lasting_faults_are_told_and_leave_nothing() {
         machine.fetch(0).unwrap();
         assert_eq!(machine.cached_files(0), ALL);
     }
-    proxy.fail_times(".zip", Fault::StalledBody(Duration::from_secs(3)), 3);
+    proxy.fail(".zip", Fault::StalledBody(Duration::from_secs(3))).times(3);
     let said = machine(&proxy.url()).fetch(0).unwrap_err().to_string();
     assert!(said.contains("timed out"), "{said}");
     proxy.heal();
@@ -461,7 +461,7 @@ fn lasting_faults_are_told_and_leave_nothing() {
 #[test]
 fn a_proxy_that_dies_midway_delays_nothing_for_long_and_spoils_nothing() {
     let proxy = proxy(40);
-    proxy.fail_after(30, "", Fault::HangUp);
+    proxy.fail("", Fault::HangUp).after(30);
     let machine = machine(&proxy.url());
     let all = machine.fetch_all((0..40).map(request).collect());
     // Once a request failed after all tries, later ones get a single try. Until then, the three requests of
@@ -613,7 +613,7 @@ fn a_hostile_zip_is_refused_and_leaves_nothing() {
 #[test]
 fn go_and_vx_fetch_into_one_cache_at_once() {
     let proxy = proxy(25);
-    proxy.fail_times(".zip", Fault::Delayed(Duration::from_millis(20)), 30);
+    proxy.fail(".zip", Fault::Delayed(Duration::from_millis(20))).times(30);
     let machine = machine(&proxy.url());
     let gos: Vec<_> =
         (0..3).map(|_| machine.go(25, &proxy.url(), "off", &["mod", "download"]).spawn().unwrap()).collect();

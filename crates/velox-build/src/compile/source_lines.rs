@@ -49,7 +49,7 @@ impl SourceLines {
         let modules = locked
             .modules
             .iter()
-            .filter_map(|module| match replacement_of(&replaces, module) {
+            .filter_map(|module| match replacement_of(replaces, module) {
                 None => Some(module.clone()),
                 Some(new) => {
                     Some(ModuleVersion { path: new.new_path.clone(), version: new.new_version.clone()? })

@@ -22,8 +22,8 @@ impl TokenScope {
     /// All scopes.
     pub(crate) const ALL: [Self; 3] = [Self::Build, Self::Read, Self::Metrics];
 
-    /// The scope's name.
-    pub(crate) fn word(self) -> &'static str {
+    /// The name of the scope in token files.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Build => "build",
             Self::Read => "read",

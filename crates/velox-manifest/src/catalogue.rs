@@ -74,7 +74,7 @@ pub struct PluginGeneration {
     /// The RoadRunner releases, for messages.
     pub roadrunner: String,
     /// Their major versions.
-    majors: Vec<String>,
+    pub majors: Vec<String>,
 }
 
 /// Plugins for one purpose, which work together.
@@ -236,11 +236,28 @@ pub fn find(name_or_module: &str) -> Option<&'static KnownPlugin> {
 /// order.
 #[must_use]
 pub fn missing_plugins(chosen: &[&'static KnownPlugin]) -> Vec<MissingPlugin> {
+    missing_by(chosen, |plugin| plugin.needs.iter().collect())
+}
+
+/// Like [`missing_plugins`], with the plugins without which `chosen` ones start but do nothing, unless there is a choice
+/// between several.
+#[must_use]
+pub fn completing_plugins(chosen: &[&'static KnownPlugin]) -> Vec<MissingPlugin> {
+    missing_by(chosen, |plugin| {
+        let users = plugin.used_by.iter().filter(|users| users.len() == 1).flatten();
+        plugin.needs.iter().chain(users).collect()
+    })
+}
+
+fn missing_by(
+    chosen: &[&'static KnownPlugin],
+    needs: impl Fn(&'static KnownPlugin) -> Vec<&'static String>,
+) -> Vec<MissingPlugin> {
     let mut included = chosen.to_vec();
     let mut next = 0;
     while let Some(plugin) = included.get(next) {
         next += 1;
-        for needed in plugin.needs.iter().filter_map(|name| find(name)) {
+        for needed in needs(plugin).into_iter().filter_map(|name| find(name)) {
             if !included.contains(&needed) {
                 included.push(needed);
             }
@@ -248,7 +265,7 @@ pub fn missing_plugins(chosen: &[&'static KnownPlugin]) -> Vec<MissingPlugin> {
     }
     let is_missing = |plugin: &&KnownPlugin| included.contains(plugin) && !chosen.contains(plugin);
     let needed_by = |plugin: &KnownPlugin| {
-        included.iter().copied().filter(|other| other.needs.contains(&plugin.name)).collect()
+        included.iter().copied().filter(|other| needs(other).contains(&&plugin.name)).collect()
     };
     catalogue()
         .iter()
@@ -337,6 +354,12 @@ impl KnownPlugin {
     ) -> impl Iterator<Item = &'a [String]> + 'a {
         let is_chosen = |name: &String| chosen.iter().any(|plugin| plugin.name == *name);
         self.used_by.iter().filter(move |users| !users.iter().any(is_chosen)).map(Vec::as_slice)
+    }
+
+    /// The comment above it in a configuration that `vx init` writes.
+    #[must_use]
+    pub fn comment(&self) -> String {
+        format!("# {}.", self.description)
     }
 
     /// The address of its page in RoadRunner's documentation.
@@ -635,6 +658,12 @@ mod tests {
         assert_eq!(missing(&["http", "gzip"]), pairs(&[("server", "http"), ("logger", "http server")]));
         assert_eq!(missing(&["http", "logger", "server"]), []);
         assert_eq!(missing(&["gzip"]), []);
+        let completing = |names: &[&str]| {
+            let missing = completing_plugins(&chosen(names)).into_iter();
+            missing.map(|it| it.plugin.name.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(completing(&["gzip"]), ["server", "http", "logger"]);
+        assert_eq!(completing(&["boltdb"]), ["logger"]);
 
         let unused = |name: &str, names: &[&str]| {
             find(name).unwrap().missing_users(&chosen(names)).map(|users| users.join(" ")).collect::<Vec<_>>()

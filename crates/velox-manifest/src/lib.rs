@@ -39,6 +39,6 @@ pub use manifest::{
 };
 pub use reader::unknown_plugin;
 pub use reference::{KeySpec, TABLES, TableSpec, ValueKind};
-pub use refs::go_selection;
+pub use refs::{go_selection, is_directory};
 pub use schema::schema;
 pub use target::{parse_target, release_targets, targets};

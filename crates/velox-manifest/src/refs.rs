@@ -348,7 +348,8 @@ fn with_version(text: &str) -> (&str, Option<&str>) {
 }
 
 /// Whether Go treats the text as a directory; the same on all platforms.
-pub(crate) fn is_directory(text: &str) -> bool {
+#[must_use]
+pub fn is_directory(text: &str) -> bool {
     let starts = ["./", "../", "/", ".\\", "..\\", "\\"].iter().any(|start| text.starts_with(start));
     starts || matches!(text, "." | "..") || has_drive(text)
 }

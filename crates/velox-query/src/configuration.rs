@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use velox_manifest::{
     GoTarget,
-    catalogue::{self, PluginGroup},
-    edit::{key, string as quoted},
+    catalogue::{self, KnownPlugin, PluginGroup},
+    edit::{group_heading, key, string as quoted},
 };
 
 use crate::{BinaryModule, Inspection, without_major};
@@ -77,17 +77,16 @@ pub fn render_configuration(roadrunner: &str, entries: &[PluginEntry], title: &s
     for entry in entries {
         groups.entry(plugin_group(&entry.module)).or_default().push(entry);
     }
-    let ungrouped = groups.remove(&None);
-    let groups = groups.into_iter().filter_map(|(group, entries)| Some((group?.title(), entries)));
-    for (title, mut entries) in groups.chain(ungrouped.map(|entries| ("Other", entries))) {
+    let ungrouped = groups.remove(&None).map(|entries| (None, entries));
+    for (group, mut entries) in groups.into_iter().chain(ungrouped) {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         // Writing to a String can't fail.
-        let _ = write!(text, "\n# --- {title}\n");
+        let _ = write!(text, "\n{}\n", group_heading(group));
         for PluginEntry { name, module, tag, replace, remark } in entries {
             text.push('\n');
-            let about = catalogue::find(module).map(|known| format!("{}.", known.description));
-            for line in about.iter().chain(remark) {
-                let _ = writeln!(text, "# {}", one_line(line));
+            let remark = remark.as_ref().map(|line| format!("# {}", one_line(line)));
+            for line in catalogue::find(module).map(KnownPlugin::comment).into_iter().chain(remark) {
+                let _ = writeln!(text, "{line}");
             }
             let (key, module, tag) = (key(name), quoted(module), quoted(tag));
             let _ = write!(text, "[plugins.{key}]\nmodule_name = {module}\ntag = {tag}\n");

@@ -76,7 +76,7 @@ pub(crate) fn read(path: &Path) -> Result<(BuildInfo, Option<BuildRecord>), Erro
     let data = path.metadata().map_err(|error| Error::file("read", path, &error))?;
     // Opening a pipe or a device could block forever.
     if !data.is_file() {
-        return Err(Error::build(format!("failed to read {}: not a regular file", path.display())));
+        return Err(Error::build(format!("failed to read `{}`: not a regular file", path.display())));
     }
     let info = BuildInfo::read(path).map_err(|error| {
         Error::build(error.to_string())

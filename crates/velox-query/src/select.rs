@@ -6,7 +6,7 @@ use velox_gomod::{
     semver,
 };
 use velox_manifest::{
-    Diagnostic, VersionConstraint,
+    Diagnostic, Replacement, VersionConstraint,
     catalogue::{self, KnownPlugin},
 };
 
@@ -26,6 +26,8 @@ pub struct SelectedPlugin {
     pub reference: String,
     /// Whether the user specified the ref; else it is an existing version.
     pub is_explicit: bool,
+    /// The replacement, of a plugin in a local directory.
+    pub replace: Option<Replacement>,
 }
 
 /// A parsed selector: `NAME[@REF]`, `OWNER/REPOSITORY[@REF]` or `MODULE[@REF]`.
@@ -133,6 +135,7 @@ impl PluginSelector {
             module,
             reference: reference.to_owned(),
             is_explicit: self.reference.is_some(),
+            replace: None,
         }
     }
 
@@ -280,10 +283,11 @@ impl UnknownPlugin {
         let nearest = catalogue::nearest(&self.name);
         if !nearest.is_empty() {
             let names: Vec<&str> = nearest.iter().map(|plugin| plugin.name.as_str()).collect();
-            diagnostic = diagnostic.help(format!("did you mean {}?", names.join(", ")));
+            diagnostic = diagnostic.help(format!("did you mean `{}`?", names.join("`, `")));
         }
-        diagnostic =
-            diagnostic.help("use a module path (github.com/acme/plugin) or a GitHub OWNER/REPOSITORY");
+        diagnostic = diagnostic.help(
+            "use a module path (github.com/acme/plugin), a GitHub OWNER/REPOSITORY or a directory (./my-plugin)",
+        );
         if release.plugins.is_empty() {
             diagnostic = diagnostic.help(format!("{} contains no plugins", release.module));
         }

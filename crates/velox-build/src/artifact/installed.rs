@@ -47,7 +47,7 @@ impl InstalledBinary {
     /// There is none.
     pub fn at(path: &Path) -> Result<Self, Error> {
         let failed = |cause: &dyn std::fmt::Display| {
-            Error::configuration(format!("failed to read {}: {cause}", path.display()))
+            Error::configuration(format!("failed to read `{}`: {cause}", path.display()))
                 .help("name an installed RoadRunner binary; `vx build` makes a new one")
         };
         let real = path.canonicalize().map_err(|error| failed(&error))?;

@@ -111,7 +111,7 @@ impl Output {
                     io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
                 ) =>
             {
-                return Err(Error::configuration(format!("failed to write {}: {error}", file.display()))
+                return Err(Error::configuration(format!("failed to write `{}`: {error}", file.display()))
                     .help("choose another file for the binary"));
             }
             _ => {}

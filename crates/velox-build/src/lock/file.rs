@@ -27,7 +27,7 @@ impl LockFile {
                 return Ok(Self { path: Some(path), text: None, lock: None });
             }
             Err(error) => {
-                return Err(Error::configuration(format!("failed to read {}: {error}", path.display())));
+                return Err(Error::configuration(format!("failed to read `{}`: {error}", path.display())));
             }
         };
         let name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
@@ -90,6 +90,6 @@ impl LockFile {
         if self.text.as_ref() == Some(&text) {
             return Ok(());
         }
-        write_text(path, &text).map_err(|error| format!("failed to write {}: {error}", path.display()))
+        write_text(path, &text).map_err(|error| format!("failed to write `{}`: {error}", path.display()))
     }
 }

@@ -590,8 +590,7 @@ impl ModuleSources<'_> {
         };
         let exists = versions.majors.iter().any(|major| major.versions.contains(&module.version));
         match versions.nearest(&module.version).as_slice() {
-            [] => suggested_module(&module.path)
-                .map(|suggested_module| format!("did you mean {suggested_module}?")),
+            [] => suggested_module(&module.path).map(|similar| format!("did you mean `{similar}`?")),
             nearest if semver::is_valid(&module.version) && !exists => {
                 Some(format!("similar versions: {}", nearest.join(", ")))
             }

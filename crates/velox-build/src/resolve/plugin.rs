@@ -177,7 +177,7 @@ pub(super) fn local_go_mod(
             };
             invalid(format!("{} has no go.mod", directory.display()), &help)
         }
-        _ => invalid(format!("failed to read {}: {error}", path.display()), "check its permissions"),
+        _ => invalid(format!("failed to read `{}`: {error}", path.display()), "check its permissions"),
     })?;
     let go_mod = GoMod::parse_lax(&text).map_err(|error| {
         invalid(

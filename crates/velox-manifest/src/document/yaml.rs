@@ -40,7 +40,13 @@ pub fn parse_yaml(text: &str) -> Result<ConfigNode, Diagnostic> {
         let (event, span) = event.map_err(|error| {
             let at = tree.offsets.byte(error.marker().index());
             let end = text.ceil_char_boundary((at + 1).min(text.len()));
-            Diagnostic::error(format!("invalid YAML: {}", error.info())).at(at..end)
+            let before = text.get(..end).unwrap_or_default();
+            let indentation = before.rsplit('\n').next().unwrap_or_default();
+            let error = Diagnostic::error(format!("invalid YAML: {}", error.info())).at(at..end);
+            match indentation.trim_start_matches(' ').starts_with('\t') {
+                true => error.help("indent with spaces"),
+                false => error,
+            }
         })?;
         tree.event(event, &span)?;
     }

@@ -12,12 +12,19 @@ pub use self::migrate::{Migration, migrate};
 use self::{
     outline::{PluginItem, PluginsTable, TableStyle, entries, fields, get, section_item},
     text::{
-        TextEdits, after_own_comments, as_lines, blank_line_before, is_blank, line_end, line_start, whole,
+        TextEdits, after_own_comments, as_lines, blank_line_before, is_blank, line_before, line_end,
+        line_start, whole,
     },
 };
 use crate::{
-    Diagnostic, ManifestFormat, Replacement, SourceFile, catalogue, document, reader::unknown_plugin,
+    Diagnostic, ManifestFormat, Replacement, SourceFile,
+    catalogue::{self, KnownPlugin, PluginGroup},
+    document,
+    reader::unknown_plugin,
 };
+
+/// The start of each [`group_heading`].
+const HEADING: &str = "# --- ";
 
 /// A format-preserving editor of a configuration text.
 ///
@@ -124,7 +131,8 @@ impl Editor {
         place.and_then(|place| self.text.get(place)).is_some_and(|raw| raw.contains('$'))
     }
 
-    /// Adds a plugin after the last one of its group in the catalogue, else after the last one, in the same style.
+    /// Adds a plugin after the last one of its group in the catalogue, else after the last one, in the same style. In a
+    /// file with the headings of `vx init`, a new group gets one.
     pub fn add(&mut self, plugin: &NewPlugin) -> Result<(), Diagnostic> {
         let all = self.entries();
         if let Some(taken) = all.iter().find(|entry| entry.name == plugin.name) {
@@ -134,11 +142,15 @@ impl Editor {
                 .help("choose another name with `--name`"));
         }
         let section = plugin.section();
-        let group = |name: &str| catalogue::find(name).map(|known| known.group);
+        let has_headings = self.text.lines().any(|line| line.starts_with(HEADING));
+        let group = group_of(&plugin.name);
         let is_alike = |entry: &&PluginItem| entry.section == section;
-        let in_group = |entry: &&PluginItem| is_alike(entry) && group(&entry.name) == group(&plugin.name);
-        let grouped = all.iter().rfind(in_group).filter(|_| group(&plugin.name).is_some());
-        let like = grouped.or_else(|| all.iter().rfind(is_alike));
+        let in_group = |entry: &&PluginItem| is_alike(entry) && group_of(&entry.name) == group;
+        let order = |group: Option<PluginGroup>| (group.is_none(), group);
+        let is_before = |entry: &&PluginItem| is_alike(entry) && order(group_of(&entry.name)) < order(group);
+        let grouped = all.iter().rfind(in_group).filter(|_| group.is_some() || has_headings);
+        let before = || all.iter().rfind(is_before).filter(|_| has_headings);
+        let like = grouped.or_else(before).or_else(|| all.iter().rfind(is_alike));
         let mut changes = TextEdits::default();
         let pairs = plugin.pairs(like);
         match like {
@@ -148,13 +160,16 @@ impl Editor {
         self.change(changes)
     }
 
-    /// Removes a plugin. Comments on separate lines are kept.
+    /// Removes a plugin. Comments on separate lines are kept, except those of `vx init`: its description, and the heading
+    /// of a group without other plugins.
     pub fn remove(&mut self, name: &str) -> Result<(), Diagnostic> {
         let entry = self.entry(name)?;
         let mut changes = TextEdits::default();
         match &entry.shape {
             TableStyle::Header(_) => {
                 let mut lines = entry.lines(&self.text);
+                lines.start = self.description(&entry).unwrap_or(lines.start);
+                lines.start = self.own_heading(&entry, lines.start).unwrap_or(lines.start);
                 if is_blank(&self.text, lines.end) {
                     lines.start = blank_line_before(&self.text, lines.start).unwrap_or(lines.start);
                 }
@@ -208,9 +223,13 @@ impl Editor {
         }
     }
 
-    /// Sets RoadRunner's ref.
+    /// Sets RoadRunner's ref; adds `[roadrunner]` if it is missing.
     pub fn set_roadrunner(&mut self, reference: &str) -> Result<(), Diagnostic> {
-        let Some(place) = roadrunner_ref(&self.document()?) else {
+        let document = self.document()?;
+        if get(document.as_table(), "roadrunner").is_none() {
+            return self.append(&["[roadrunner]".to_owned(), format!("ref = {}", string(reference))]);
+        }
+        let Some(place) = roadrunner_ref(&document) else {
             return Err(Diagnostic::error("missing key `ref` in `[roadrunner]`")
                 .help(format!("add it: [roadrunner] ref = \"{reference}\"")));
         };
@@ -306,6 +325,33 @@ impl Editor {
         Err(unknown_plugin(name, &names))
     }
 
+    /// The start of the comment above a plugin that begins with its description.
+    fn description(&self, entry: &PluginItem) -> Option<usize> {
+        let description = catalogue::find(&entry.name)?.comment();
+        let text = &self.text;
+        let mut start = entry.lines(text).start;
+        loop {
+            start = line_before(text, start)?;
+            match text.get(start..line_end(text, start)).map(str::trim_end) {
+                Some(line) if line == description => return Some(start),
+                Some(line) if line.starts_with('#') => {}
+                _ => return None,
+            }
+        }
+    }
+
+    /// The start of the heading above `start`, if no other plugin is of the group of `entry`.
+    fn own_heading(&self, entry: &PluginItem, start: usize) -> Option<usize> {
+        let group = group_of(&entry.name);
+        let is_other = |other: &PluginItem| other.name != entry.name && group_of(&other.name) == group;
+        if self.entries().iter().any(is_other) {
+            return None;
+        }
+        let heading = line_before(&self.text, blank_line_before(&self.text, start)?)?;
+        let line = self.text.get(heading..line_end(&self.text, heading))?;
+        (line.trim_end() == group_heading(group)).then_some(heading)
+    }
+
     fn add_like(
         &self,
         like: &PluginItem,
@@ -319,10 +365,18 @@ impl Editor {
             TableStyle::Header(header) => {
                 let at = after_own_comments(text, like.lines(text).end);
                 let prefix = text.get(header.start..like.key.start).unwrap_or("[plugins.");
-                let mut lines = vec![format!("{prefix}{name}]")];
+                let mut lines = Vec::new();
                 if is_blank(text, at) {
-                    lines.insert(0, String::new());
+                    lines.push(String::new());
                 }
+                let group = group_of(&plugin.name);
+                if group_of(&like.name) != group && text.lines().any(|line| line.starts_with(HEADING)) {
+                    lines.extend([group_heading(group), String::new()]);
+                }
+                if self.description(like).is_some() {
+                    lines.extend(catalogue::find(&plugin.name).map(KnownPlugin::comment));
+                }
+                lines.push(format!("{prefix}{name}]"));
                 let indent = like.fields.first().map_or("", |field| {
                     text.get(line_start(text, field.key.start)..field.key.start).unwrap_or_default()
                 });
@@ -524,6 +578,16 @@ pub fn to_toml(source: &SourceFile) -> Result<String, Vec<Diagnostic>> {
     toml_edit::ser::to_string_pretty(&tree).map_err(|error| {
         vec![Diagnostic::error(format!("failed to write `{}` as TOML: {error}", source.name))]
     })
+}
+
+/// The comment above the plugins of a group, or of those in none.
+#[must_use]
+pub fn group_heading(group: Option<PluginGroup>) -> String {
+    format!("{HEADING}{}", group.map_or("Other", PluginGroup::title))
+}
+
+fn group_of(name: &str) -> Option<PluginGroup> {
+    catalogue::find(name).map(|known| known.group)
 }
 
 /// The place of `ref` in `[roadrunner]`.

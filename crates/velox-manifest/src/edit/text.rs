@@ -63,8 +63,12 @@ pub(super) fn is_blank(text: &str, at: usize) -> bool {
 
 /// The blank line before `start`, if there is one.
 pub(super) fn blank_line_before(text: &str, start: usize) -> Option<usize> {
-    let before = line_start(text, start.checked_sub(1)?);
-    (before < start && is_blank(text, before)).then_some(before)
+    line_before(text, start).filter(|before| is_blank(text, *before))
+}
+
+/// The start of the line before `start`, the start of another one.
+pub(super) fn line_before(text: &str, start: usize) -> Option<usize> {
+    Some(line_start(text, start.checked_sub(1)?)).filter(|before| *before < start)
 }
 
 /// The end of the comment lines at `at` if a blank line follows: they belong to the lines above.

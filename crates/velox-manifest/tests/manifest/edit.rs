@@ -102,6 +102,34 @@ fn what_was_added_reads_as_it_was_meant_and_is_removed_without_a_trace() {
 }
 
 #[test]
+fn comments_of_vx_init_come_and_go_with_their_plugins() {
+    let comment = |name: &str| catalogue::find(name).unwrap().comment();
+    let table = |name: &str| format!("[plugins.{name}]\nmodule_name = \"a.b/{name}/v5\"\ntag = \"v5.0.0\"\n");
+    let text = format!(
+        "[roadrunner]\nref = \"v2025.1.15\"\n\n# --- HTTP\n\n{}\n# Ours.\n{}\n# --- Logging\n\n{}\n{}",
+        comment("http"),
+        table("http"),
+        comment("logger"),
+        table("logger"),
+    );
+    let add = |text: &str, name: &str| {
+        edited(text, |editor| {
+            let origin = NewOrigin::Module(format!("a.b/{name}/v5"));
+            let reference = "v5.0.0".to_owned();
+            editor.add(&NewPlugin { name: name.to_owned(), origin, reference, replace: None })
+        })
+    };
+    let all = ["gzip", "kafka", "mine"].iter().fold(text.clone(), |text, name| add(&text, name));
+    insta::assert_snapshot!(all);
+    for names in [["gzip", "kafka", "mine"], ["mine", "kafka", "gzip"]] {
+        let rest = names.iter().fold(all.clone(), |text, name| edited(&text, |editor| editor.remove(name)));
+        assert_eq!(rest, text);
+    }
+    let rest = edited(&text, |editor| editor.remove("http"));
+    assert!(rest.starts_with("[roadrunner]\nref = \"v2025.1.15\"\n\n# --- Logging\n"), "{rest}");
+}
+
+#[test]
 fn a_file_without_plugins_gets_its_first_one() {
     for text in [
         "",
@@ -147,7 +175,7 @@ fn what_cannot_be_edited_is_told() {
         editor.remove("htp").unwrap_err(),
         editor.set_ref("nothing like it", "v1").unwrap_err(),
         Editor::new("[plugins").unwrap_err(),
-        Editor::new(COMPACT).unwrap().set_roadrunner("v1").unwrap_err(),
+        Editor::new("roadrunner = {}").unwrap().set_roadrunner("v1").unwrap_err(),
         "http".parse::<Replacement>().unwrap_err(),
     ];
     assert_eq!(editor.text(), TABLES);

@@ -115,7 +115,7 @@ pub async fn check(
             CheckReport { findings, rr_configs: Vec::new(), roadrunner }
         }
         Err(error) => {
-            findings.extend(rules::of_failure(&request.manifest, error));
+            findings.extend(rules::of_failure(error));
             CheckReport { findings, rr_configs: Vec::new(), roadrunner: None }
         }
     };

@@ -8,7 +8,7 @@ use velox_gomod::{
 };
 use velox_manifest::{
     Level, Manifest, Plugin, Replacement, Spanned, VersionConstraint,
-    catalogue::{self, PluginStatus},
+    catalogue::{self, KnownRelease, PluginStatus},
 };
 
 use super::{CheckRule, Finding};
@@ -93,18 +93,13 @@ pub(super) fn of_majors(manifest: &Manifest, lock: &Lock, released: &[ModuleVers
 }
 
 /// Findings about a resolution failure.
-pub(super) fn of_failure(manifest: &Manifest, error: &Error) -> Vec<Finding> {
+pub(super) fn of_failure(error: &Error) -> Vec<Finding> {
     let mut findings: Vec<Finding> = error
         .diagnostics
         .iter()
         .map(|diagnostic| {
             let mut finding = Finding { rule: CheckRule::Resolve, ..Finding::of_warning(diagnostic.clone()) };
             finding.diagnostic.level = Level::Error;
-            let at = |plugin: &&Plugin| diagnostic.span.is_some() && plugin.reference.span == diagnostic.span;
-            let plugin = manifest.plugins.iter().find(at);
-            if let Some(similar) = plugin.and_then(|plugin| similar_plugin(plugin, manifest)) {
-                finding.diagnostic.help.insert(0, similar);
-            }
             finding
         })
         .collect();
@@ -114,23 +109,14 @@ pub(super) fn of_failure(manifest: &Manifest, error: &Error) -> Vec<Finding> {
     findings
 }
 
-/// A suggestion for an unknown plugin: a known one with a similar module path.
-fn similar_plugin(plugin: &Plugin, manifest: &Manifest) -> Option<String> {
-    let identity = plugin.identity(manifest);
-    if !catalogue::is_official(&identity) || catalogue::find(&identity).is_some() {
-        return None;
-    }
-    let known = catalogue::nearest(&identity).into_iter().next()?;
-    let path = plugin.module_path(manifest).unwrap_or_default();
-    Some(format!("did you mean {}?", known.module_path_like(&path)))
-}
-
 fn moving_roadrunner(manifest: &Manifest, graph: Option<&ModuleGraph>) -> Option<Finding> {
     let reference = manifest.roadrunner.reference.as_ref();
     let message = match reference {
         Some(reference) if is_fixed(&reference.value) => return None,
-        Some(reference) => format!("RoadRunner's ref `{}` is a branch", reference.value),
-        None => "RoadRunner has no ref: its default branch is used".to_owned(),
+        Some(reference) if reference.span.is_some() => {
+            format!("RoadRunner's ref `{}` is a branch", reference.value)
+        }
+        _ => "no ref in `[roadrunner]`: RoadRunner's default branch is used".to_owned(),
     };
     let current = graph
         .map(|graph| graph.lock().roadrunner.version.as_str())
@@ -228,7 +214,11 @@ fn plugin_major(
          fail to start, or not be found by other plugins",
     );
     let path = with_major(base, expected);
-    Some(match (of_release, newest.get(&path)) {
+    let has_it = |release: &&KnownRelease| {
+        release.plugins().any(|(path, version)| without_major(path) == base && major(path, version) == own)
+    };
+    let older = catalogue::known_releases().iter().find(has_it);
+    let finding = match (of_release, newest.get(&path)) {
         (Some(plugin), _) => {
             let same =
                 if lock.plugins.len() > 1 { ", and the same major version for all plugins" } else { "" };
@@ -243,6 +233,12 @@ fn plugin_major(
         (None, None) => finding.remedy(format!(
             "RoadRunner {version} was released without it: remove it, or use a RoadRunner release that has it"
         )),
+    };
+    Some(match older {
+        Some(release) => {
+            finding.remedy(format!("or use RoadRunner {}, whose plugins have v{own}", release.version))
+        }
+        None => finding,
     })
 }
 

@@ -103,7 +103,7 @@ impl RrConfig {
         let name = self.files.first().map(|file| file.source.name.as_str()).unwrap_or_default();
         if let Some(invalid) = self.files.iter().find(|file| super::is_null(&file.root)) {
             let findings = invalid.findings.iter().map(|finding| finding.message.clone());
-            return Err(Error::configuration(format!("failed to read {}", invalid.source.name))
+            return Err(Error::configuration(format!("failed to read `{}`", invalid.source.name))
                 .output(findings.collect()));
         }
         let failed = |error: io::Error| Error::build(format!("failed to prepare a dry start: {error}"));

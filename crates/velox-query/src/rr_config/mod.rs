@@ -233,11 +233,11 @@ impl RrConfigFile {
     }
 }
 
-/// Whether a file is a configuration of RoadRunner rather than one of vx in YAML.
+/// Whether a YAML file is a configuration of RoadRunner rather than one of vx: without a table that only the latter has.
 #[must_use]
 pub fn is_rr_config(source: &SourceFile) -> bool {
-    let has = |root: &ConfigNode, key| find(root, key).is_some();
-    parse_yaml(&source.text).is_ok_and(|root| has(&root, "version") && !has(&root, "roadrunner"))
+    const TABLES: [&str; 5] = ["roadrunner", "plugins", "github", "gitlab", "velox"];
+    parse_yaml(&source.text).is_ok_and(|root| TABLES.iter().all(|table| find(&root, table).is_none()))
 }
 
 /// Checks a `.rr.yaml` for RoadRunner 3. `directory` contains it; `plugins` are the module paths of the plugins in the

@@ -50,7 +50,7 @@ impl RecordedSizes {
             Err(error) => return Err(Error::file("read", path, &error)),
         };
         serde_json::from_str(&text).map_err(|error| {
-            Error::configuration(format!("failed to parse {}: {error}", path.display()))
+            Error::configuration(format!("failed to parse `{}`: {error}", path.display()))
                 .help("restore it from version control, or delete it and run `vx size --save`")
         })
     }

@@ -123,7 +123,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 fn parse<'a>(path: &Path, data: &'a [u8]) -> Result<File<'a>, Error> {
-    File::parse(data).map_err(|error| Error::build(format!("failed to read {}: {error}", path.display())))
+    File::parse(data).map_err(|error| Error::build(format!("failed to read `{}`: {error}", path.display())))
 }
 
 /// The sections that are loaded from the file, by index.

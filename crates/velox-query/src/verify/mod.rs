@@ -227,7 +227,7 @@ pub fn read_lock(request: &BuildRequest) -> Result<Lock, Error> {
     let path = request.lock.as_ref();
     let path = path.ok_or_else(|| Error::configuration("internal error: the request has no lock file"))?;
     let text = fs::read_to_string(path).map_err(|error| {
-        Error::configuration(format!("failed to read {}: {error}", path.display()))
+        Error::configuration(format!("failed to read `{}`: {error}", path.display()))
             .help("`--lock` names the velox.lock that the binary was built from")
     })?;
     Lock::parse(&path.display().to_string(), &text)

@@ -108,7 +108,9 @@ impl ReadConfiguration {
 
 fn findings(report: &RrConfigReport) -> impl Iterator<Item = ConfigurationFinding> {
     report.findings.iter().map(|finding| {
-        let parts = [&finding.message].into_iter().chain(&finding.help);
+        // The page has its own ways to add plugins.
+        let help = finding.help.iter().filter(|text| !text.contains("`vx "));
+        let parts = [&finding.message].into_iter().chain(help);
         ConfigurationFinding {
             is_error: finding.level == Level::Error,
             line: finding.span.as_ref().map(|span| report.source.line_column(span.start).0),

@@ -27,8 +27,7 @@ impl MissingPlugins {
         let known = |module: &str| {
             catalogue::find(without_major(module)).filter(|known| known.module == without_major(module))
         };
-        let mut chosen: Vec<&'static KnownPlugin> =
-            selection.modules().chain(always).filter_map(known).collect();
+        let chosen: Vec<&'static KnownPlugin> = selection.modules().chain(always).filter_map(known).collect();
         let needed = catalogue::missing_plugins(&chosen);
         let unused = unused(&chosen);
         let offered = |name: &str| catalogue.plugins().find(|plugin| plugin.name == name);
@@ -37,25 +36,8 @@ impl MissingPlugins {
         let mut choices: Vec<_> = choices.filter_map(|name| pair(name)).collect();
         choices.sort();
         choices.dedup();
-        // What is added may lack something itself.
-        let mut additions = Vec::new();
-        loop {
-            let of_needed = catalogue::missing_plugins(&chosen).into_iter().map(|missing| missing.plugin);
-            let of_unused = self::unused(&chosen).into_iter().filter_map(|(_, users)| match &*users {
-                [name] => catalogue::find(name),
-                _ => None,
-            });
-            let more: Vec<_> = of_needed.chain(of_unused).filter(|plugin| !chosen.contains(plugin)).collect();
-            if more.is_empty() {
-                break;
-            }
-            for plugin in more {
-                if !chosen.contains(&plugin) {
-                    chosen.push(plugin);
-                    additions.extend(pair(&plugin.name));
-                }
-            }
-        }
+        let completing = catalogue::completing_plugins(&chosen);
+        let additions = completing.iter().filter_map(|missing| pair(&missing.plugin.name)).collect();
         Self { needed, unused, additions, choices }
     }
 

@@ -31,7 +31,7 @@ pub(crate) struct BuildCommand {
     pub(crate) project: ProjectArgs,
     /// The directory for rr (rr.exe for Windows, rr-OS-ARCH for several targets); created if missing [default: the
     /// current directory]
-    #[arg(short, long = "output-dir", visible_alias = "out", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(short, long = "output-dir", visible_alias = "out", value_name = "DIR")]
     pub(crate) output_dir: Option<PathBuf>,
     /// The path of the binary, instead of a directory
     #[arg(long, value_name = "FILE", conflicts_with = "output_dir")]
@@ -60,7 +60,7 @@ pub(crate) struct BuildCommand {
     pub(crate) archive: bool,
     /// Also write a bill of materials of each binary: `cyclonedx` (rr.cdx.json) or `spdx` (rr.spdx.json), beside the
     /// binary or to a FILE. Can be repeated
-    #[arg(long, value_name = "TYPE[=FILE]", value_parser = SbomArg::parse)]
+    #[arg(long, add = ArgValueCandidates::new(completion::sbom_types), value_name = "TYPE[=FILE]", value_parser = SbomArg::parse)]
     pub(crate) sbom: Vec<SbomArg>,
     /// Also write the signed provenance of the binaries to this file: an in-toto statement with SLSA v1 provenance in a
     /// DSSE envelope
@@ -271,7 +271,7 @@ pub(crate) struct RunCommand {
     #[arg(long)]
     pub(crate) watch: bool,
     /// The arguments of rr; everything after the first one is passed on
-    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true, value_hint = ValueHint::AnyPath)]
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true, add = ArgValueCompleter::new(completion::rr_arguments))]
     pub(crate) arguments: Vec<OsString>,
     #[command(flatten)]
     pub(crate) overrides: OverrideArgs,
@@ -326,7 +326,7 @@ pub(crate) struct BisectCommand {
     #[arg(long, value_name = "FILE")]
     pub(crate) bad: Option<PathBuf>,
     /// The test and its arguments, after `--`: `{rr}` and the environment variable RR are the path of the binary
-    #[arg(value_name = "COMMAND", last = true, required = true)]
+    #[arg(value_name = "COMMAND", last = true, required = true, value_hint = ValueHint::AnyPath)]
     pub(crate) command: Vec<OsString>,
 }
 

@@ -37,7 +37,7 @@ pub(crate) enum NewCommand {
         #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCandidates::new(completion::roadrunner_refs))]
         roadrunner: Option<String>,
         /// The directory to create it in [default: NAME]
-        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
 }
@@ -62,7 +62,7 @@ pub(crate) struct InitCommand {
     #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCandidates::new(completion::roadrunner_refs))]
     pub(crate) roadrunner: Option<String>,
     /// A plugin to include, in any form that `vx add` accepts; can be repeated
-    #[arg(long = "plugin", value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCompleter::new(completion::plugins))]
+    #[arg(long = "plugin", value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCompleter::new(completion::plugins_and_directories))]
     pub(crate) plugins: Vec<String>,
     /// Include all plugins of a group that the RoadRunner release has; can be repeated
     #[arg(long = "group", value_name = "GROUP", value_parser = parse_group, add = ArgValueCandidates::new(completion::groups))]
@@ -74,7 +74,7 @@ pub(crate) struct InitCommand {
     #[arg(long, conflicts_with_all = ["groups", "presets", "from"])]
     pub(crate) default: bool,
     /// Copy the plugins and settings of an existing RoadRunner binary, or include the plugins that a .rr.yaml needs
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", add = ArgValueCompleter::new(completion::rr_configs))]
     pub(crate) from: Option<PathBuf>,
     /// Overwrite an existing file
     #[arg(long)]
@@ -114,13 +114,14 @@ pub(crate) struct EditArgs {
   vx add 'http@^5.2'                     # a version constraint, which `vx update` stays within
   vx add acme/plugin@main                # a branch of github.com/acme/plugin
   vx add gitlab.com/acme/x/v2@v2.1.0     # any Go module
+  vx add ./my-plugin                     # a local directory
   vx add acme/plugin@v1.0.0 --replace ../plugin
 
 The format, comments and other lines of velox.toml are preserved.")]
 pub(crate) struct AddCommand {
-    /// A known plugin name, a GitHub OWNER/REPOSITORY or a module path; REF is a tag, branch, commit, `latest`
-    /// or a version constraint
-    #[arg(required = true, value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCompleter::new(completion::plugins))]
+    /// A known plugin name, a GitHub OWNER/REPOSITORY, a module path or a directory such as ./my-plugin; REF is a tag,
+    /// branch, commit, `latest` or a version constraint
+    #[arg(required = true, value_name = "PLUGIN[@REF]", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCompleter::new(completion::plugins_and_directories))]
     pub(crate) plugins: Vec<String>,
     /// Replace the plugin with a directory or another module
     #[arg(long, value_name = "DIR|MODULE[@REF]", value_parser = parse_replacement, value_hint = ValueHint::DirPath)]
@@ -167,7 +168,7 @@ pub(crate) struct RemoveCommand {
   vx update --security     # the smallest changes that remove known vulnerabilities
   vx update --security --dry-run
 
---security changes Go to a patch release, plugins and RoadRunner to fixed versions of the same major version, and adds
+--security changes Go to a patch release, plugins and RoadRunner to fixed versions of the same major version, and adds \
 [[requires]] for other modules. The result is compiled before anything is written.
 
 A plugin at a branch or with a version constraint keeps its ref; velox.lock moves to the newest commit or version. A replaced plugin is not updated.")]
@@ -204,10 +205,10 @@ pub(crate) struct UpdateCommand {
   vx upgrade --check --format json             # for cron and CI: exit with 1 if there is something newer
   vx upgrade --rollback                        # put the replaced binary back
 
-The binary can be one of vx or of another tool, such as Velox. Where a velox.toml is in its directory or a parent of that,
+The binary can be one of vx or of another tool, such as Velox. Where a velox.toml is in its directory or a parent of that, \
 velox.toml and velox.lock are updated with it. Pre-releases, and majors that this RoadRunner can't use, need --to.
 
-Nothing is replaced unless the new binary was built, answers `--version` and, with a .rr.yaml, starts. Its mode and owner
+Nothing is replaced unless the new binary was built, answers `--version` and, with a .rr.yaml, starts. Its mode and owner \
 stay; a symbolic link stays one. The old binary stays beside it as rr.previous.
 
 Exit codes: 0 upgraded or up to date, 1 failure, or --check found something newer, 2 invalid usage or configuration.")]
@@ -216,7 +217,7 @@ pub(crate) struct UpgradeCommand {
     #[arg(value_name = "BINARY", default_value = DEFAULT_BINARY)]
     pub(crate) binary: PathBuf,
     /// Move to this RoadRunner, with the plugins for it: a major version such as v3, or a tag, branch or commit
-    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "security", add = ArgValueCandidates::new(completion::roadrunner_refs))]
+    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "security", add = ArgValueCandidates::new(completion::roadrunner_majors_and_refs))]
     pub(crate) to: Option<String>,
     /// Remove known vulnerabilities (see `vx audit`), and change nothing else
     #[arg(long)]
@@ -238,7 +239,7 @@ pub(crate) struct UpgradeCommand {
     pub(crate) config: Option<PathBuf>,
     /// The RoadRunner configuration to start the new binary with, before it is installed: on free ports of the loopback
     /// interface, without consuming queues and without the commands of `service`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", add = ArgValueCompleter::new(completion::rr_configs))]
     pub(crate) rr_config: Option<PathBuf>,
     /// The go command to use [default: go from PATH]
     #[arg(long, value_name = "PATH")]
@@ -258,7 +259,7 @@ their versions is for it. The file keeps its format. A .rr.yaml beside it is che
 Exit codes with --to: 0 everything moved, 1 some plugins have no version for that RoadRunner and stay (the others \
 moved), or --check found something to do, 2 invalid configuration or no such RoadRunner.
 
-Comments are preserved. Module paths that the file does not contain (of branches, commits, folders and GitLab project
+Comments are preserved. Module paths that the file does not contain (of branches, commits, folders and GitLab project \
 ids) are read from velox.lock, or resolved.")]
 pub(crate) struct MigrateCommand {
     #[command(flatten)]
@@ -267,14 +268,14 @@ pub(crate) struct MigrateCommand {
     #[arg(long)]
     pub(crate) check: bool,
     /// Move to another RoadRunner, with the plugins for it: a major version such as v3, or a tag, branch or commit
-    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCandidates::new(completion::roadrunner_refs))]
+    #[arg(long, value_name = "REF", value_parser = NonEmptyStringValueParser::new(), add = ArgValueCandidates::new(completion::roadrunner_majors_and_refs))]
     pub(crate) to: Option<String>,
     /// Show the changes without making them
     #[arg(long, requires = "to")]
     pub(crate) dry_run: bool,
     /// The RoadRunner configuration to check, without changing it; can be repeated [default: .rr.yaml beside velox.toml,
     /// if there is one]
-    #[arg(long, value_name = "FILE", requires = "to")]
+    #[arg(long, value_name = "FILE", requires = "to", add = ArgValueCompleter::new(completion::rr_configs))]
     pub(crate) rr_config: Vec<PathBuf>,
     /// Don't update velox.lock; the next build resolves and verifies the versions
     #[arg(long, requires = "to")]

@@ -18,8 +18,8 @@ use std::{
 };
 
 use clap::{
-    Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint,
-    builder::{Styles, styling::AnsiColor},
+    Arg, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, Styles, TypedValueParser, styling::AnsiColor},
     error::ErrorKind,
 };
 use clap_complete::ArgValueCandidates;
@@ -108,6 +108,7 @@ pub(crate) enum CliCommand {
     #[command(mut_arg("dependencies", |argument| argument.hide(true)))]
     Doctor(query::DoctorCommand),
     /// Create a velox.toml
+    #[command(mut_arg("config", |argument| argument.help("The file to create [default: velox.toml]")))]
     Init(Box<edit::InitCommand>),
     /// Add plugins to velox.toml, or change their versions
     Add(Box<edit::AddCommand>),
@@ -195,7 +196,7 @@ from a copy."
   vx man ~/.local/share/man/man1               # install all pages, for `man vx-build`")]
     Man {
         /// The directory to write vx.1, vx-build.1 and so on to; created if missing
-        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        #[arg(value_name = "DIR")]
         directory: Option<PathBuf>,
     },
     /// Print the JSON Schema of velox.toml
@@ -218,7 +219,7 @@ from a copy."
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Output options")]
+#[command(next_help_heading = OUTPUT_OPTIONS)]
 pub(crate) struct GlobalArgs {
     /// Show the output of go and git; twice: also each module and package
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
@@ -226,9 +227,7 @@ pub(crate) struct GlobalArgs {
     /// Show errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// The output format: text on stderr, or JSON events on stdout [default: human; [log] mode in velox.toml changes
-    /// the text]
-    #[arg(long, global = true, value_enum)]
+    #[arg(long, global = true, value_enum, help = FORMAT_HELP)]
     pub(crate) format: Option<FormatArg>,
     /// When to use colors; auto respects NO_COLOR and CLICOLOR_FORCE
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
@@ -248,6 +247,23 @@ pub(crate) enum FormatArg {
     Sarif,
     #[value(hide = true)]
     Openvex,
+}
+
+const OUTPUT_OPTIONS: &str = "Output options";
+const FORMAT_HELP: &str = "The output format: text on stderr, or JSON events on stdout [default: human; [log] mode in velox.toml changes the text]";
+
+/// `--format` of a command with further formats.
+fn format_argument(further: [FormatArg; 2]) -> Arg {
+    let formats = [FormatArg::Human, FormatArg::Json].into_iter().chain(further);
+    let values = formats.filter_map(|format| Some(format.to_possible_value()?.hide(false)));
+    let parser = PossibleValuesParser::new(values).try_map(|text| FormatArg::from_str(&text, false));
+    Arg::new("format")
+        .long("format")
+        .value_name("FORMAT")
+        .global(true)
+        .value_parser(parser)
+        .help(FORMAT_HELP)
+        .help_heading(OUTPUT_OPTIONS)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -329,7 +345,7 @@ pub(crate) struct SourceArgs {
 /// The configuration file of a command that edits it.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
-    /// The configuration file [default: velox.toml; except for `vx init`, also that of the nearest parent directory]
+    /// The configuration file [default: velox.toml in this directory or the nearest parent]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// The go command to use [default: go from PATH]

@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
-use clap_complete::ArgValueCandidates;
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use velox_query::{DeniedLicense, PUBLIC_VULNERABILITY_DATABASE, Reach};
 
-use super::{ConfigArgs, ProjectArgs, SbomFormatArg, SourceArgs, completion, parse_size};
+use super::{ConfigArgs, FormatArg, ProjectArgs, SbomFormatArg, SourceArgs, completion, parse_size};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -67,7 +67,7 @@ pub(crate) struct DiffCommand {
   vx search \"job queues\" # by words of the description")]
 pub(crate) struct SearchCommand {
     /// The words to search for [default: list all plugins]
-    #[arg(value_name = "WORD")]
+    #[arg(value_name = "WORD", add = ArgValueCompleter::new(completion::plugins))]
     pub(crate) words: Vec<String>,
 }
 
@@ -120,6 +120,7 @@ pub(crate) struct TreeCommand {
   vx graph --format json
 
 The first time, packages that were not built yet are compiled. No plugin is executed.")]
+#[command(arg(super::format_argument([FormatArg::Dot, FormatArg::Mermaid])))]
 pub(crate) struct GraphCommand {
     #[command(flatten)]
     pub(crate) project: ProjectArgs,
@@ -233,7 +234,7 @@ pub(crate) struct CheckCommand {
     pub(crate) project: ProjectArgs,
     /// The RoadRunner configuration whose settings the plugins must serve; can be repeated. `--config` accepts it too
     /// [default: .rr.yaml beside velox.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", add = ArgValueCompleter::new(completion::rr_configs))]
     pub(crate) rr_config: Vec<PathBuf>,
     /// Exit with 1 on warnings
     #[arg(long)]
@@ -248,11 +249,12 @@ pub(crate) struct CheckCommand {
   vx audit --format openvex                 # for scanners that read the binary
   vx audit --db file:///srv/vulndb --offline
 
-The analysis is that of govulncheck, which is compiled once, on the source tree that `vx build` compiles. No name of a
+The analysis is that of govulncheck, which is compiled once, on the source tree that `vx build` compiles. No name of a \
 module is sent anywhere.
 
-Exit codes: 0 nothing found at this level, 1 vulnerabilities, or something could not be checked, 2 invalid usage or
+Exit codes: 0 nothing found at this level, 1 vulnerabilities, or something could not be checked, 2 invalid usage or \
 configuration.")]
+#[command(arg(super::format_argument([FormatArg::Sarif, FormatArg::Openvex])))]
 pub(crate) struct AuditCommand {
     #[command(flatten)]
     pub(crate) project: ProjectArgs,

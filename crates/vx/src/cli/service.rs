@@ -26,7 +26,7 @@ Examples:
     -d '{\"build\": {\"roadrunner\": \"v2025.1.15\", \"plugins\": [
          {\"module\": \"github.com/roadrunner-server/http/v5\", \"ref\": \"v5.3.0\"}]}}'
 
-SIGINT and SIGTERM shut the service down gracefully; a second signal stops it immediately. Every option has an
+SIGINT and SIGTERM shut the service down gracefully; a second signal stops it immediately. Every option has an \
 environment variable, such as VX_SERVER_ADDRESS for --address."
 )]
 pub(crate) struct ServerCommand {
@@ -90,8 +90,8 @@ Examples:
   vx server --jobs 0 --nats nats://nats:4222 --artifacts s3://builds/rr   # accept requests
   vx worker --nats nats://nats:4222 --artifacts s3://builds/rr            # run builds
 
-Both can run any number of times. After SIGINT or SIGTERM, running builds may continue for --drain; another worker
-takes over unfinished ones. Every option has an environment variable, such as VX_SERVER_NATS for --nats. Credentials
+Both can run any number of times. After SIGINT or SIGTERM, running builds may continue for --drain; another worker \
+takes over unfinished ones. Every option has an environment variable, such as VX_SERVER_NATS for --nats. Credentials \
 for the object store come from AWS_*, GOOGLE_* or AZURE_* variables, which builds cannot see.",
     mut_arg("nats", |argument| argument.required(true)),
     mut_arg("artifacts", |argument| argument.required(true))

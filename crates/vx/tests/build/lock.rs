@@ -162,7 +162,7 @@ fn invalid_flags_fail_before_any_request() {
     let folder = sandbox.path().display().to_string();
     for (code, flags, sign) in [
         (2, "--output-file velox.toml", "velox.toml already exists and is not an executable"),
-        (1, "-o /proc/nowhere", "failed to write /proc/nowhere/rr"),
+        (1, "-o /proc/nowhere", "failed to write `/proc/nowhere/rr`"),
         (2, "--stamp-version '1\n2'", "control character"),
         (2, "--remote-cache s4://bucket", "s4://bucket"),
         (2, &format!("--go {nowhere}"), "nowhere does not exist"),

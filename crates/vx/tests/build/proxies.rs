@@ -92,7 +92,7 @@ fn missing_version_error_lists_the_nearest() {
         .replace(HELLO, "github.com/roadrunner-server/htpp/v5")
         .replace("v1.0.0", "v5.1.0");
     let message = message(&misspelt);
-    assert_contains(&message, &["404 Not Found", "did you mean github.com/roadrunner-server/http/v5?"]);
+    assert_contains(&message, &["404 Not Found", "did you mean `github.com/roadrunner-server/http/v5`?"]);
 }
 
 #[test]

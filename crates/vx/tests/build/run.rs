@@ -84,7 +84,7 @@ fn run_without_velox_toml_builds_what_the_configuration_needs() {
         "{message}"
     );
     assert_eq!(sandbox.entries("."), ["conf"]);
-    sandbox.vx("run serve -c none.yaml").fails_with(2, &["velox.toml` not found"]);
+    sandbox.vx("run serve -c none.yaml").fails_with(2, &["found neither velox.toml nor `none.yaml`"]);
     let sandbox = sandbox.file(".rr.yaml", "version: [");
     sandbox.vx("run serve").fails_with(2, &[".rr.yaml:1:", "invalid YAML"]);
 }

@@ -105,10 +105,14 @@ fn dependencies_are_named_added_and_missed() {
 
     // By module path and by the catalogue's name.
     sandbox.vx("remove github.com/roadrunner-server/logger").succeeds_with(&[
-        "warning: plugin fileserver does not start without logger",
-        "help: remove it too: `vx remove fileserver`",
-        "warning: plugin status does not start without logger",
+        "warning: plugins fileserver, rpc and status do not start without logger",
+        "help: remove them too: `vx remove fileserver rpc status`",
         "Removed logger",
+    ]);
+    sandbox.vx("add gzip@v5.3.0 boltdb@v5.1.9 --no-lock").succeeds_with(&[
+        "warning: missing plugins: server (for http), http (for gzip), logger (for http, server, boltdb)",
+        "`vx add server http logger`",
+        "warning: plugin boltdb has no effect without jobs or kv",
     ]);
     let named = MODULES.replace("[plugins.hello]", "[plugins.files]\nmodule_name = \"github.com/roadrunner-server/fileserver/v5\"\ntag = \"v5.1.9\"\n\n[plugins.hello]");
     let sandbox = sandbox.file("velox.toml", named);
@@ -185,6 +189,26 @@ fn add_with_replacement_and_name() {
     );
     assert!(sandbox.read("velox.lock").contains("./mine"));
     sandbox.vx("add acme/bye --replace mine").fails_with(2, &["./mine"]);
+    sandbox.vx("remove farewell").ok();
+    sandbox.vx("add ./mine").succeeds_with(&["Added bye latest (github.com/acme/bye)"]);
+    assert!(sandbox.read("velox.lock").contains("./mine"));
+    sandbox.vx("add . ./nothing").fails_with(2, &["go.mod"]);
+    // A directory is written relative to the file.
+    sandbox.vx("remove bye").ok();
+    let deeper = sandbox.vx_command("add .").current_dir(sandbox.at("mine")).output().unwrap();
+    assert!(deeper.status.success(), "{}", String::from_utf8_lossy(&deeper.stderr));
+    let text = sandbox.read("velox.toml").replace("./mine/.", "./mine");
+    assert_eq!(
+        new_lines(MODULES, &text),
+        [
+            "[plugins.bye]",
+            "module_name = \"github.com/acme/bye\"",
+            "tag = \"latest\"",
+            "replace = \"./mine\"",
+        ]
+    );
+    sandbox.vx("remove bye").ok();
+    sandbox.vx("add acme/bye@v1.0.0 --replace ./mine --name farewell").ok();
     sandbox.vx("add acme/bye kv --name x").fails_with(2, &["--name"]);
     sandbox
         .vx("add acme/bye@v1.1.0 --name x")
@@ -202,7 +226,7 @@ fn failed_edit_changes_neither_file_nor_lock() {
     sandbox
         .vx("add acme/bye@v1.1.1")
         .fails_with(1, &["similar versions: v1.1.0, v1.0.0", "`velox.toml` was not changed"]);
-    sandbox.vx("add htttp").fails_with(2, &["did you mean http"]);
+    sandbox.vx("add htttp").fails_with(2, &["did you mean `http`"]);
     sandbox.vx("remove helo").fails_with(2, &["did you mean `hello`?"]);
     sandbox.vx("remove hello").fails_with(2, &["a configuration needs at least one plugin"]);
     sandbox.vx("add kv -c -").fails_with(2, &["`<stdin>` is not a regular file"]);
@@ -215,6 +239,13 @@ fn failed_edit_changes_neither_file_nor_lock() {
 #[test]
 fn add_first_plugin_to_file_without_plugins() {
     let proxy = proxy();
+    for text in ["", "[log]\nlevel = \"info\"\n"] {
+        let sandbox = Sandbox::behind(&proxy).file("velox.toml", text);
+        sandbox.vx("add fileserver --no-lock").ok();
+        let expected = "[roadrunner]\nref = \"v2025.0.77\"\n\n[plugins.fileserver]\n";
+        let written = sandbox.read("velox.toml");
+        assert!(written.starts_with(text) && written.contains(expected), "{written}");
+    }
     let sandbox = Sandbox::behind(&proxy).file("velox.toml", "[roadrunner]\nref = \"v2025.0.77\"\n");
     sandbox.vx("add acme/hello").ok();
     assert_eq!(

@@ -96,8 +96,13 @@ fn what_is_no_configuration_of_roadrunner_is_an_error_with_its_place() {
         sandbox = sandbox.file("bad.yaml", text);
         let checked = sandbox.vx("check --rr-config bad.yaml");
         checked.fails(1);
-        assert_contains(&checked.stdout(), &[expected]);
+        let help = if text.contains('\t') { "help: indent with spaces" } else { "" };
+        assert_contains(&checked.stdout(), &[expected, help]);
     }
+    sandbox = sandbox.file("bad.yaml", "logs: {}\n");
+    let checked = sandbox.vx("check --config bad.yaml");
+    checked.fails(1);
+    assert_contains(&checked.stdout(), &["`bad.yaml` has no `version`"]);
     sandbox.run("mkfifo pipe.yaml");
     sandbox.vx("check --rr-config pipe.yaml").fails_with(2, &["no program writes to this pipe"]);
 }

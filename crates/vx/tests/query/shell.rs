@@ -40,13 +40,15 @@ fn completing() -> Sandbox {
         .file("velox.toml", configuration("hello@v1.0.0 bye@v1.0.0"))
         .file("my dir/other.toml", configuration("third@v1.0.0"))
         .file(&format!("{versions}/v5.2.0.mod"), "")
-        .file(&format!("{versions}/list"), "v5.2.0\nv5.3.0\n");
+        .file(&format!("{versions}/list"), "v5.2.0\nv5.3.0\nv5.4.0-rc.1\n")
+        .file(&format!("{}/list", versions.replace("v5", "v6")), "v6.0.0-beta.1\n")
+        .file(".rr.yaml", "");
     let modules = sandbox.at("modules");
     sandbox.env("GOMODCACHE", modules)
 }
 
 /// What is typed, what is offered, and what is not.
-const COMPLETIONS: [(&str, &[&str], &[&str]); 9] = [
+const COMPLETIONS: [(&str, &[&str], &[&str]); 19] = [
     ("vx bui", &["build"], &["compile-cache", "bisect"]),
     ("vx build --with", &["--with", "--without"], &["--roadrunner"]),
     ("vx build --target linux/ar", &["linux/arm", "linux/arm64"], &["linux/amd64"]),
@@ -54,8 +56,18 @@ const COMPLETIONS: [(&str, &[&str], &[&str]); 9] = [
     ("vx update -c my\\ dir/other.toml ", &["third", "roadrunner"], &["hello", "velox.toml"]),
     ("vx init --group jo", &["jobs"], &["http"]),
     ("vx add htt", &["http"], &["hello", "velox.toml"]),
-    ("vx add http@v5.", &["http@v5.3.0", "http@v5.2.0"], &["http"]),
+    ("vx add http@", &["http@v5.3.0", "http@v5.2.0"], &["http", "http@v5.4.0-rc.1", "http@v6.0.0-beta.1"]),
+    ("vx add http@v6", &["http@v6.0.0-beta.1"], &["http@v5.3.0"]),
+    ("vx add re", &["resetter"], &["reload"]),
+    ("vx search kaf", &["kafka"], &["velox.toml"]),
+    ("vx add ./", &["./modules/"], &["http"]),
     ("vx sbom ve", &["velox.toml"], &["verify"]),
+    ("vx build --sbom ", &["cyclonedx", "spdx"], &["velox.toml"]),
+    ("vx build -c ", &["velox.toml"], &["."]),
+    ("vx init --from .", &[".rr.yaml"], &[]),
+    ("vx init --preset web,q", &["web,queue"], &["queue"]),
+    ("vx graph --format ", &["human", "json", "dot", "mermaid"], &["sarif"]),
+    ("vx bisect --good velox.toml -- ve", &["velox.toml"], &["verify"]),
 ];
 
 /// Runs a shell that loads the completions; they call the vx of the tests.

@@ -114,7 +114,7 @@ pub(crate) async fn bisect(settings: Settings, arguments: BisectCommand) -> Comm
         return Err(session.failed(&error));
     };
     let read = |path: &Path| {
-        let failed = |error| Error::configuration(format!("failed to read {}: {error}", path.display()));
+        let failed = |error| Error::configuration(format!("failed to read `{}`: {error}", path.display()));
         let text = fs::read_to_string(path).map_err(failed)?;
         Ok((Lock::parse(&path.display().to_string(), &text)?, text))
     };
@@ -127,6 +127,15 @@ pub(crate) async fn bisect(settings: Settings, arguments: BisectCommand) -> Comm
             "the locks have {} and {}, but --go or GOTOOLCHAIN=local selects one Go version for all builds",
             good_lock.go_version, bad_lock.go_version
         ));
+    }
+    // Found before the first build, which may take minutes.
+    if let Some(program) = command.first().map(Path::new)
+        && program.components().count() > 1
+        && !directory.join(program).is_file()
+    {
+        let error =
+            Error::configuration(format!("failed to run the test `{}`: not found", program.display()));
+        return Err(session.failed(&error.help("a command after `--` is run for each binary")));
     }
     let bisection = Bisection::new(good_lock, bad_lock, keep_go);
     if bisection.changes().is_empty() {
@@ -408,7 +417,7 @@ impl BisectRun<'_> {
         let text = serde_json::to_string(&self.state).unwrap_or_default();
         if let Err(error) = write_text(&self.file, &text) {
             self.session.note(format!(
-                "failed to write {}: {error}: an interrupted search starts over",
+                "failed to write `{}`: {error}: an interrupted search starts over",
                 self.file.display()
             ));
         }

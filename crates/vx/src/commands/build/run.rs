@@ -10,7 +10,7 @@ use velox_build::{
     BuildOptions, CacheOptions, CompileOptions, Error, Goal, NetworkAccess, Output, cache_directory,
     target_of_environment,
 };
-use velox_manifest::GoTarget;
+use velox_manifest::{Diagnostic, GoTarget};
 use velox_query::RR_CONFIG_FILE_NAME;
 
 use crate::{
@@ -52,6 +52,14 @@ pub(super) async fn build_to_run(settings: Settings, arguments: RunCommand) -> C
         && !has_manifest
         && overrides.with.is_empty()
     {
+        if !file.exists() {
+            let shown = file.strip_prefix(&directory).unwrap_or(&file).display();
+            let error = Diagnostic::error(format!("found neither velox.toml nor `{shown}`")).help(
+                "create a velox.toml with `vx init`; without one, `vx run serve` builds the plugins that .rr.yaml needs",
+            );
+            report(None).failed(ExitStatus::Configuration, &[error], &[]);
+            return Err(ExitStatus::Configuration);
+        }
         add_needed_plugins(&settings, &mut overrides, &source, &file, &directory).await?;
     }
     let loaded =
@@ -86,7 +94,7 @@ pub(super) async fn build_to_run(settings: Settings, arguments: RunCommand) -> C
     }
 }
 
-/// The existing RoadRunner configuration that `rr serve` reads with these arguments.
+/// The RoadRunner configuration that `rr serve` reads with these arguments.
 pub(super) fn served_config(arguments: &[OsString], directory: &Path) -> Option<PathBuf> {
     let serves = arguments.iter().any(|argument| argument == "serve");
     let value = |short: &str, long: &str| {
@@ -104,7 +112,7 @@ pub(super) fn served_config(arguments: &[OsString], directory: &Path) -> Option<
     };
     let working = value("-w", "--WorkDir").map_or_else(|| directory.to_owned(), |path| directory.join(path));
     let file = working.join(value("-c", "--config").unwrap_or_else(|| RR_CONFIG_FILE_NAME.into()));
-    (serves && file.is_file()).then_some(file)
+    serves.then_some(file)
 }
 
 /// Without a velox.toml, the plugins are those that the RoadRunner configuration needs.

@@ -106,7 +106,7 @@ pub(crate) async fn verify(mut settings: Settings, mut arguments: VerifyCommand)
 fn check_documents(binary: &RecordedBinary, arguments: &VerifyCommand) -> Result<Option<SignedBy>, Error> {
     let read = |path: &Path| {
         fs::read_to_string(path)
-            .map_err(|error| Error::configuration(format!("failed to read {}: {error}", path.display())))
+            .map_err(|error| Error::configuration(format!("failed to read `{}`: {error}", path.display())))
     };
     let signed = match arguments.attestation.as_ref().zip(arguments.key.as_ref()) {
         Some((file, key_file)) => {

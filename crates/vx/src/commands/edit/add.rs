@@ -6,12 +6,13 @@ use velox_manifest::{
     catalogue::{self, KnownPlugin, MissingPlugin},
     edit::{NewOrigin, NewPlugin},
 };
-use velox_query::{SelectedPlugin, select_plugins, without_major};
+use velox_query::{SelectedPlugin, without_major};
 
 use crate::{
     cli::{OutputFormat, edit::AddCommand},
     commands::edit::{
         prompt,
+        select::relative_to,
         session::{EditPurpose, EditSession},
     },
     report::{self, Change, ChangeKind},
@@ -29,10 +30,10 @@ pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandRes
         let error = Diagnostic::error("--name and --replace apply to a single plugin");
         return Err(editing.session.invalid(error.help("run `vx add` once for each plugin")));
     }
-    let query = editing.session.query().map_err(|error| editing.session.failed(&error))?;
-    let selected = select_plugins(&query, &plugins, editing.manifest().github.host(), pre).await;
-    drop(query);
-    let mut selected = selected.map_err(|error| editing.session.failed(&error))?;
+    editing.start().await?;
+    let mut selected = editing.select(&plugins, pre).await?;
+    let replace =
+        replace.map(|replace| relative_to(&editing.session.request.base, &editing.directory, replace));
     for plugin in &selected {
         add_plugin(&mut editing, plugin, name.as_deref(), replace.as_ref())
             .map_err(|error| editing.session.invalid(error))?;
@@ -59,10 +60,7 @@ pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandRes
         }
     };
     if adds_dependencies && !names.is_empty() {
-        let query = editing.session.query().map_err(|error| editing.session.failed(&error))?;
-        let dependencies = select_plugins(&query, &names, editing.manifest().github.host(), pre).await;
-        drop(query);
-        let dependencies = dependencies.map_err(|error| editing.session.failed(&error))?;
+        let dependencies = editing.select(&names, pre).await?;
         for plugin in &dependencies {
             add_plugin(&mut editing, plugin, None, None).map_err(|error| editing.session.invalid(error))?;
         }
@@ -70,9 +68,12 @@ pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandRes
     } else if !missing.is_empty() {
         let message = format!("missing plugins: {}", described(&missing));
         let warning = Diagnostic::warning(message).help(format!(
-            "RoadRunner does not start a plugin without those that it needs: `vx add {}`",
+            "a plugin does not start, or has no effect, without those that it needs: `vx add {}`",
             names.join(" ")
         ));
+        editing.session.report.report(Event::Warning(warning));
+    }
+    for warning in unused_plugins(editing.manifest(), &selected) {
         editing.session.report.report(Event::Warning(warning));
     }
     let unverified: Vec<String> = selected
@@ -88,13 +89,33 @@ pub(crate) async fn add(settings: Settings, arguments: AddCommand) -> CommandRes
 
 /// The plugins that the added ones need, directly or through each other, and that the configuration lacks.
 fn missing_plugins(manifest: &Manifest, added: &[SelectedPlugin]) -> Vec<MissingPlugin> {
-    let added: Vec<&KnownPlugin> =
-        added.iter().filter_map(|plugin| catalogue::find(&plugin.module)).collect();
-    let present = manifest.plugins.iter().filter_map(|plugin| catalogue::find(&plugin.identity(manifest)));
-    let mut missing = catalogue::missing_plugins(&added);
-    let present: Vec<&KnownPlugin> = present.collect();
+    let present = known_plugins(manifest);
+    let mut missing = catalogue::completing_plugins(&known_among(added));
     missing.retain(|missing| !present.contains(&missing.plugin));
     missing
+}
+
+/// Warnings about added plugins that have no effect without one of several others.
+fn unused_plugins(manifest: &Manifest, added: &[SelectedPlugin]) -> Vec<Diagnostic> {
+    let added = known_among(added);
+    let all: Vec<&KnownPlugin> = known_plugins(manifest).into_iter().chain(added.iter().copied()).collect();
+    let unused =
+        added.iter().flat_map(|plugin| plugin.missing_users(&all).map(|users| (&plugin.name, users)));
+    let warning = |(name, users): (&String, &[String])| {
+        let users = users.join(" or ");
+        Diagnostic::warning(format!("plugin {name} has no effect without {users}"))
+            .help(format!("add {users} with `vx add`"))
+    };
+    // `missing_plugins` has those without a choice.
+    unused.filter(|(_, users)| users.len() > 1).map(warning).collect()
+}
+
+fn known_plugins(manifest: &Manifest) -> Vec<&'static KnownPlugin> {
+    manifest.plugins.iter().filter_map(|plugin| catalogue::find(&plugin.identity(manifest))).collect()
+}
+
+fn known_among(selected: &[SelectedPlugin]) -> Vec<&'static KnownPlugin> {
+    selected.iter().filter_map(|plugin| catalogue::find(&plugin.module)).collect()
 }
 
 /// `logger (for http, server), server (for http)`.
@@ -116,10 +137,11 @@ fn offer(terminal: Terminal, missing: &[MissingPlugin]) -> io::Result<Option<boo
 /// Adds the plugin, or updates the existing one of the same module.
 fn add_plugin(
     editing: &mut EditSession,
-    SelectedPlugin { name: default_name, module, reference, .. }: &SelectedPlugin,
+    SelectedPlugin { name: default_name, module, reference, replace: local, .. }: &SelectedPlugin,
     name: Option<&str>,
     replace: Option<&Replacement>,
 ) -> Result<(), Diagnostic> {
+    let replace = replace.or(local.as_ref());
     let manifest = editing.manifest();
     let existing = manifest.plugins.iter().find(|plugin| plugin.is_module(module, manifest));
     let mut change = Change {

@@ -9,7 +9,7 @@ use velox_build::{
     Versions, write_text,
 };
 use velox_manifest::{
-    Diagnostic, LogConfig, Manifest, ManifestOverrides, SourceFile, Spanned,
+    Diagnostic, Level, LogConfig, Manifest, ManifestOverrides, SourceFile, Spanned,
     catalogue::{self, PluginGroup, PluginStatus},
 };
 use velox_query::{
@@ -20,7 +20,7 @@ use velox_query::{
 use crate::{
     cli::{OutputFormat, edit::InitCommand},
     commands::{
-        edit::prompt,
+        edit::{prompt, select::select},
         rr_config,
         session::{LoadedManifest, Session, working_directory},
     },
@@ -189,9 +189,15 @@ async fn configuration(
     } else {
         selectors.extend(prompt_plugins(settings, &release)?);
     }
-    for plugin in select_plugins(&query, &selectors, "github.com", false).await? {
+    let base = directory.join(arguments.config.file());
+    let places = (directory, base.parent().unwrap_or(directory));
+    for plugin in select(&query, &selectors, "github.com", false, places).await? {
         entries.retain(|known| without_major(&known.module) != without_major(&plugin.module));
-        entries.push(PluginEntry::new(plugin.name, &plugin.module, &plugin.reference));
+        let replace = plugin.replace.map(|replace| replace.to_string());
+        entries.push(PluginEntry {
+            replace,
+            ..PluginEntry::new(plugin.name, &plugin.module, &plugin.reference)
+        });
     }
     if entries.is_empty() {
         let error = Error::configuration("no plugin selected");
@@ -237,7 +243,9 @@ fn needed_plugins(
             report.failed(ExitStatus::Configuration, &findings, &[]);
             return Err(InitError::Shown(ExitStatus::Configuration));
         }
-        findings.into_iter().for_each(|finding| report.report(Event::Warning(finding)));
+        for finding in findings {
+            report.report(Event::Warning(Diagnostic { level: Level::Warning, ..finding }));
+        }
     }
     Ok(plugins.iter().map(|plugin| plugin.name.clone()).collect())
 }
@@ -309,7 +317,7 @@ async fn select_roadrunner(
 }
 
 /// The versions of RoadRunner, and the latest one.
-async fn newest_roadrunner(query: &QuerySession<'_>) -> Result<(Versions, String), Error> {
+pub(super) async fn newest_roadrunner(query: &QuerySession<'_>) -> Result<(Versions, String), Error> {
     let versions = query.versions(&[VersionSubject::RoadRunner]).await?.pop().unwrap_or_default();
     match versions.newest_major().and_then(|major| major.newest()).map(str::to_owned) {
         Some(latest) => Ok((versions, latest)),

@@ -8,6 +8,7 @@ pub(crate) mod new;
 mod prompt;
 pub(crate) mod remove;
 mod security;
+mod select;
 pub(crate) mod session;
 pub(crate) mod update;
 pub(crate) mod upgrade;

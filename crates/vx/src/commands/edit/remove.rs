@@ -34,12 +34,18 @@ pub(crate) async fn remove(settings: Settings, arguments: RemoveCommand) -> Comm
         _ => stopped_by_catalogue(&editing, &names),
     };
     let unused = unused(&editing, &names);
-    for (plugins, effect) in [(stopped, "does not start"), (unused, "has no effect")] {
-        for plugin in plugins {
-            let message = format!("plugin {plugin} {effect} without {}", names.join(", "));
-            let warning = Diagnostic::warning(message).help(format!("remove it too: `vx remove {plugin}`"));
-            editing.session.report.report(Event::Warning(warning));
-        }
+    for (plugins, of_one, of_many) in
+        [(stopped, "does not start", "do not start"), (unused, "has no effect", "have no effect")]
+    {
+        let plugins: Vec<String> = plugins.into_iter().collect();
+        let (subject, them) = match &*plugins {
+            [] => continue,
+            [plugin] => (format!("plugin {plugin} {of_one}"), "it"),
+            [first @ .., last] => (format!("plugins {} and {last} {of_many}", first.join(", ")), "them"),
+        };
+        let warning = Diagnostic::warning(format!("{subject} without {}", names.join(", ")))
+            .help(format!("remove {them} too: `vx remove {}`", plugins.join(" ")));
+        editing.session.report.report(Event::Warning(warning));
     }
     editing.save(!arguments.edit.no_lock).await
 }

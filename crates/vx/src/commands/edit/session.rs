@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 
 use velox_build::{BuildOptions, ErrorKind, Event, Goal, Upgrade, write_text};
 use velox_manifest::{
-    ConfigSyntax, Diagnostic, Level, Manifest, ManifestFormat, SourceFile,
+    ConfigSyntax, Diagnostic, Level, Manifest, ManifestFormat, SourceFile, Spanned,
     edit::{Editor, NewOrigin, NewPlugin, to_toml},
 };
+use velox_query::SelectedPlugin;
 
 use crate::{
     cli::ConfigArgs,
-    commands::session::{LoadedManifest, Session, parse, working_directory},
+    commands::{
+        edit::{init::newest_roadrunner, select::select},
+        session::{LoadedManifest, Session, parse, working_directory},
+    },
     config_file::{ConfigFile, default_file},
     report::{self, Change},
     settings::Settings,
@@ -29,8 +33,9 @@ pub(crate) struct EditSession {
     pub(crate) upgrade: Vec<String>,
     /// The name of the file in YAML or JSON from which `source` was made.
     pub(crate) converted_from: Option<String>,
+    /// The working directory.
+    pub(crate) directory: PathBuf,
     settings: Settings,
-    directory: PathBuf,
 }
 
 /// Why a configuration is opened.
@@ -117,6 +122,32 @@ impl EditSession {
 
     pub(crate) fn manifest(&self) -> &Manifest {
         &self.session.request.manifest
+    }
+
+    /// Gives a file that has neither plugins nor RoadRunner's ref the newest release.
+    pub(crate) async fn start(&mut self) -> CommandResult {
+        let reference = &self.manifest().roadrunner.reference;
+        if !self.editor.names().is_empty() || reference.as_ref().is_some_and(|it| it.span.is_some()) {
+            return Ok(());
+        }
+        let query = self.session.query().map_err(|error| self.session.failed(&error))?;
+        let newest = newest_roadrunner(&query).await.map_err(|error| self.session.failed(&error))?.1;
+        drop(query);
+        self.editor.set_roadrunner(&newest).map_err(|error| self.session.invalid(error))?;
+        self.session.request.manifest.roadrunner.reference = Some(Spanned { value: newest, span: None });
+        Ok(())
+    }
+
+    /// The plugins that a user names for `vx add`.
+    pub(crate) async fn select(
+        &self,
+        texts: &[String],
+        prereleases: bool,
+    ) -> CommandResult<Vec<SelectedPlugin>> {
+        let query = self.session.query().map_err(|error| self.session.failed(&error))?;
+        let (host, places) = (self.manifest().github.host(), (&*self.directory, &*self.session.request.base));
+        let selected = select(&query, texts, host, prereleases, places).await;
+        selected.map_err(|error| self.session.failed(&error))
     }
 
     /// The name in the file of the plugin that a user means; an unknown one is returned as it is.

@@ -91,7 +91,7 @@ fn not_found(words: &str) -> Error {
     let mut error = Diagnostic::error(format!("no known plugin matches `{words}`"));
     let nearest: Vec<_> = catalogue::nearest(words).iter().map(|plugin| plugin.name.as_str()).collect();
     if !nearest.is_empty() {
-        error = error.help(format!("did you mean {}?", nearest.join(", ")));
+        error = error.help(format!("did you mean `{}`?", nearest.join("`, `")));
     }
     let help = "any Go module can be a plugin; the catalogue only has well-known ones";
     Error::many(ErrorKind::Build, vec![error.help(help)])

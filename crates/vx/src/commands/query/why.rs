@@ -33,7 +33,7 @@ fn not_unique(graph: &ModuleGraph, name: &str, paths: &[&str]) -> Diagnostic {
     let nearest = graph.nearest(name);
     let help = match nearest.is_empty() {
         true => "`vx tree` lists all modules".to_owned(),
-        false => format!("did you mean {}?", nearest.join(", ")),
+        false => format!("did you mean `{}`?", nearest.join("`, `")),
     };
     Diagnostic::error(format!("no module matches `{name}`")).help(help)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{MANUAL, MODULES, shown, source, valid};
 use proptest::{prelude::*, sample};
 use velox_manifest::{
-    Diagnostic, Manifest, ManifestFormat, Origin, Replacement,
+    Diagnostic, Manifest, ManifestFormat, Origin, Replacement, catalogue,
     edit::{Editor, Migration, NewOrigin, NewPlugin, migrate},
 };
 

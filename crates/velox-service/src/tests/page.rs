@@ -221,7 +221,7 @@ async fn an_incomplete_selection_is_built_on_purpose_only() {
     assert_eq!(part.status, 200);
     contains(
         &part.text,
-        &["<code>gzip</code> does nothing without <code>http</code>.", "Add http, server, logger"],
+        &["<code>gzip</code> does nothing without <code>http</code>.", "Add server, http, logger"],
     );
     let part = service.get("/missing?rr=v2025.1.15&p=github.com/roadrunner-server/memory/v5").await;
     contains(

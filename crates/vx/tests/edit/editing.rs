@@ -110,7 +110,7 @@ fn dependencies_are_named_added_and_missed() {
         "Removed logger",
     ]);
     sandbox.vx("add gzip@v5.3.0 boltdb@v5.1.9 --no-lock").succeeds_with(&[
-        "warning: missing plugins: server (for http), http (for gzip), logger (for http, server, boltdb)",
+        "warning: missing plugins: server (for http), http (for gzip), logger (for boltdb, http, server)",
         "`vx add server http logger`",
         "warning: plugin boltdb has no effect without jobs or kv",
     ]);

@@ -64,7 +64,7 @@ const COMPLETIONS: [(&str, &[&str], &[&str]); 19] = [
     ("vx sbom ve", &["velox.toml"], &["verify"]),
     ("vx build --sbom ", &["cyclonedx", "spdx"], &["velox.toml"]),
     ("vx build -c ", &["velox.toml"], &["."]),
-    ("vx init --from .", &[".rr.yaml"], &[]),
+    ("vx init --from .r", &[".rr.yaml"], &["velox.toml"]),
     ("vx init --preset web,q", &["web,queue"], &["queue"]),
     ("vx graph --format ", &["human", "json", "dot", "mermaid"], &["sarif"]),
     ("vx bisect --good velox.toml -- ve", &["velox.toml"], &["verify"]),

@@ -10,8 +10,8 @@ use velox_api::{BuildId, LogEntry};
 
 use super::{
     JetStreamState,
-    nats::PutResult,
-    record::{read, written},
+    nats::{PutResult, read},
+    record::written,
 };
 use crate::store::{MAX_LOG_READ_BYTES, StoreError};
 

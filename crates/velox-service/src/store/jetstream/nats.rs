@@ -18,7 +18,6 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::record::read;
 use crate::store::StoreError;
 
 /// The timeout of a request.
@@ -280,6 +279,11 @@ fn unless_missing(
             }
         },
     }
+}
+
+pub(super) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(text)
+        .map_err(|error| StoreError::Failed(format!("NATS has a record that can't be read: {error}")))
 }
 
 fn put_result(error: &PublishError) -> Result<PutResult, NatsError> {

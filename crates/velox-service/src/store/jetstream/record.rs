@@ -114,11 +114,6 @@ pub(super) fn written(value: &impl Serialize) -> Result<Bytes, StoreError> {
     text.map(Bytes::from).map_err(|error| StoreError::Failed(format!("a record can't be written: {error}")))
 }
 
-pub(super) fn read<T: for<'a> Deserialize<'a>>(text: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(text)
-        .map_err(|error| StoreError::Failed(format!("NATS has a record that can't be read: {error}")))
-}
-
 /// Digests of the requesting tenants, the build's own first. Names may have any characters.
 pub(super) fn tenants_of(build: &Build) -> Vec<String> {
     let others = build.wanted_by.iter().filter(|tenant| **tenant != build.tenant);

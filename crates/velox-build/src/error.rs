@@ -76,7 +76,7 @@ impl Error {
     /// A failed operation on a file.
     #[must_use]
     pub fn file(verb: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        let failed = Self::build(format!("failed to {verb} {}: {error}", path.display()));
+        let failed = Self::build(format!("failed to {verb} `{}`: {error}", path.display()));
         match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 failed.help(FULL_DISK_HELP)

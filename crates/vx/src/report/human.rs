@@ -237,7 +237,7 @@ impl HumanReport {
             Phase::Prepare => ("Prepared", "the source tree".to_owned()),
             Phase::Read => ("Read", "the packages".to_owned()),
             Phase::Compile if progress.is_some_and(|progress| progress.count == 0) => {
-                return self.row(state, DONE_STYLE, "Compiled", "no packages: all are cached");
+                return self.row(state, DONE_STYLE, "Compiled", "no packages: the caches have them all");
             }
             Phase::Compile => {
                 ("Compiled", progress.map_or("the packages".to_owned(), |done| count(done.count, "package")))

@@ -256,7 +256,7 @@ fn a_log_without_bars_shows_that_the_compiler_works() {
         Compiled 46 packages in 9.0s
        Compiling 46 of 508 packages after 0.0s
         Compiled 46 packages in 9.0s
-        Compiled no packages: all are cached
+        Compiled no packages: the caches have them all
     ");
 }
 

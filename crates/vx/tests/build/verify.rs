@@ -146,7 +146,7 @@ fn what_is_not_verifiable_is_refused() {
     fails(&format!("verify {VX}"), 1, &["is not a Go binary"]);
     let go = program("go").unwrap().canonicalize().unwrap();
     fails(&format!("verify {}", go.display()), 1, &["is not a RoadRunner binary"]);
-    fails("verify missing", 1, &["failed to read missing"]);
+    fails("verify missing", 1, &["failed to read `missing`"]);
     fails("verify .", 1, &["failed to read `.`: not a regular file"]);
     fails("verify rr --lock missing.lock", 2, &["missing.lock", "`--lock` names the velox.lock"]);
     fails("verify rr --lock velox.toml", 2, &["failed to parse", "velox.toml"]);

@@ -1,14 +1,18 @@
 //! The request for one binary, and its conversions from and to a manifest.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+    ops::Range,
+};
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use velox_gomod::semver;
 use velox_manifest::{
-    Dependencies, Diagnostic, DiagnosticKind, GoSelection, GoTarget, Manifest, Origin, Replacement,
+    BuildArgs, DebugConfig, Dependencies, Diagnostic, DiagnosticKind, ExcludeDirective, GoSelection,
+    GoTarget, Manifest, Origin, Plugin, ReplaceDirective, Replacement, RequireDirective, RoadRunnerConfig,
     SourceFile, Spanned, catalogue,
     check::{self, InvalidValue},
     edit::{key, string},
@@ -40,10 +44,10 @@ pub struct BuildSpec {
     pub replaces: Vec<ReplaceSpec>,
     /// Module versions that must not be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub excludes: Vec<ModuleVersionSpec>,
+    pub excludes: Vec<ExcludeSpec>,
     /// The lowest versions of modules that are no plugins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub requires: Vec<ModuleVersionSpec>,
+    pub requires: Vec<RequireSpec>,
     /// The Go toolchain: a minor version (`1.26`), an exact one (`1.26.4`), or `release` for the one that RoadRunner's go.mod
     /// names; default: the service's own, if it is new enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,14 +103,25 @@ pub struct ReplaceSpec {
     pub new: String,
 }
 
-/// A module version of a [`BuildSpec`]: an excluded one, or the lowest one.
+/// An excluded module version of a [`BuildSpec`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub struct ModuleVersionSpec {
+pub struct ExcludeSpec {
     /// The module path.
     pub module: String,
-    /// The version.
+    /// The excluded version.
+    pub version: String,
+}
+
+/// The lowest version of a module in a [`BuildSpec`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RequireSpec {
+    /// The module path.
+    pub module: String,
+    /// The lowest version.
     pub version: String,
 }
 
@@ -134,20 +149,6 @@ impl PluginSpec {
     }
 }
 
-impl ReplaceSpec {
-    /// The replacement of a module.
-    pub fn new(old: impl Into<String>, new: impl Into<String>) -> Self {
-        Self { old: old.into(), new: new.into() }
-    }
-}
-
-impl ModuleVersionSpec {
-    /// The module at the version.
-    pub fn new(module: impl Into<String>, version: impl Into<String>) -> Self {
-        Self { module: module.into(), version: version.into() }
-    }
-}
-
 impl BuildSpec {
     /// A request with these plugins and defaults for everything else.
     pub fn new(roadrunner: impl Into<String>, plugins: Vec<PluginSpec>) -> Self {
@@ -170,18 +171,57 @@ impl BuildSpec {
     }
 
     /// Rejects long lists and texts, which would take long to validate and to report.
-    fn check_size(&self) -> Result<(), Vec<Violation>> {
-        let request = serde_json::to_value(self).unwrap_or_default();
-        let fields = || request.as_object().into_iter().flatten();
-        let long = fields().filter_map(|(field, value)| Some((field, value.as_array()?.len())));
-        let mut wrong: Vec<Violation> = long
-            .filter(|(_, length)| *length > MAX_LIST_LENGTH)
+    ///
+    /// # Errors
+    /// The lists and texts that are too long.
+    pub fn check_size(&self) -> Result<(), Vec<Violation>> {
+        let lists = [
+            ("plugins", self.plugins.len()),
+            ("replaces", self.replaces.len()),
+            ("excludes", self.excludes.len()),
+            ("requires", self.requires.len()),
+            ("tags", self.tags.len()),
+        ];
+        let long = lists.into_iter().filter(|(_, length)| *length > MAX_LIST_LENGTH);
+        let wrong: Vec<Violation> = long
             .map(|(field, length)| {
                 Violation::new(field, format!("expected at most {MAX_LIST_LENGTH} items, found {length}"))
             })
             .collect();
-        if wrong.is_empty() {
-            fields().for_each(|(field, value)| check_texts(field, value, &mut wrong));
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let mut wrong = Vec::new();
+        let mut texts = |field: &dyn Fn() -> String, texts: &[&str]| {
+            if let Some(length) = texts.iter().map(|text| text.len()).find(|length| *length > MAX_TEXT_BYTES)
+            {
+                let message = format!("expected at most {MAX_TEXT_BYTES} bytes, found {length}");
+                wrong.push(Violation::new(field(), message));
+            }
+        };
+        let single = [
+            ("roadrunner", self.roadrunner.as_str()),
+            ("go", self.go.as_deref().unwrap_or_default()),
+            ("stamp_version", self.stamp_version.as_deref().unwrap_or_default()),
+            ("stamp_time", self.stamp_time.as_deref().unwrap_or_default()),
+        ];
+        for (field, text) in single {
+            texts(&|| field.to_owned(), &[text]);
+        }
+        for (at, plugin) in self.plugins.iter().enumerate() {
+            texts(&|| format!("plugins[{at}]"), &[&plugin.module, &plugin.reference]);
+        }
+        for (at, replace) in self.replaces.iter().enumerate() {
+            texts(&|| format!("replaces[{at}]"), &[&replace.old, &replace.new]);
+        }
+        for (at, exclude) in self.excludes.iter().enumerate() {
+            texts(&|| format!("excludes[{at}]"), &[&exclude.module, &exclude.version]);
+        }
+        for (at, require) in self.requires.iter().enumerate() {
+            texts(&|| format!("requires[{at}]"), &[&require.module, &require.version]);
+        }
+        for (at, tag) in self.tags.iter().enumerate() {
+            texts(&|| format!("tags[{at}]"), &[tag]);
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
@@ -192,7 +232,7 @@ impl BuildSpec {
     /// Everything that no service can build.
     pub fn normalized(mut self) -> Result<Self, Vec<Violation>> {
         self.check_size()?;
-        self.check()?;
+        Manifest::try_from(&self)?;
         self.plugins.sort();
         self.replaces.sort();
         self.excludes.sort();
@@ -266,7 +306,8 @@ impl BuildSpec {
                 Some(Replacement::Directory(_)) => reject(name, DIRECTORY),
                 Some(Replacement::Module { path, version }) => {
                     let version = version.as_ref().unwrap_or(&plugin.reference.value);
-                    replaces.push(ReplaceSpec::new(&module.value, format!("{path}@{version}")));
+                    replaces
+                        .push(ReplaceSpec { old: module.value.clone(), new: format!("{path}@{version}") });
                 }
             }
             plugins.push(PluginSpec::new(&module.value, &plugin.reference.value));
@@ -276,7 +317,7 @@ impl BuildSpec {
             let old = version.as_ref().map_or_else(|| path.clone(), |version| format!("{path}@{version}"));
             match &replace.new.value {
                 Replacement::Module { path, version: Some(version) } => {
-                    replaces.push(ReplaceSpec::new(old, format!("{path}@{version}")));
+                    replaces.push(ReplaceSpec { old, new: format!("{path}@{version}") });
                 }
                 Replacement::Module { .. } => {
                     reject(&old, "its replacement needs a version, as in `module@v1.2.3`");
@@ -301,15 +342,20 @@ impl BuildSpec {
         if !violations.is_empty() {
             return Err(violations);
         }
-        let at = |module: &Spanned<String>, version: &Spanned<String>| {
-            ModuleVersionSpec::new(&module.value, &version.value)
-        };
+        let excludes = manifest.excludes.iter().map(|exclude| ExcludeSpec {
+            module: exclude.module.value.clone(),
+            version: exclude.version.value.clone(),
+        });
+        let requires = manifest.requires.iter().map(|require| RequireSpec {
+            module: require.module.value.clone(),
+            version: require.version.value.clone(),
+        });
         let spec = Self {
             roadrunner: roadrunner.value.clone(),
             plugins,
             replaces,
-            excludes: manifest.excludes.iter().map(|it| at(&it.module, &it.version)).collect(),
-            requires: manifest.requires.iter().map(|it| at(&it.module, &it.version)).collect(),
+            excludes: excludes.collect(),
+            requires: requires.collect(),
             go: manifest.go.as_ref().map(|go| go.value.to_string()),
             target: GoTarget::host(),
             tags: arguments.tags.clone(),
@@ -358,65 +404,96 @@ impl BuildSpec {
     /// The request as a `velox.toml`, for download.
     #[must_use]
     pub fn configuration(&self) -> String {
-        let mut text = String::new();
-        if self.strict {
-            text.push_str("strict = true\n\n");
+        self.print().text
+    }
+
+    /// The manifest of the request, its values with their positions in [`configuration`](Self::configuration),
+    /// which is returned too.
+    ///
+    /// # Errors
+    /// The request is invalid.
+    pub fn manifest_and_source(&self) -> Result<(Manifest, SourceFile), Vec<Violation>> {
+        let mut manifest = Manifest::try_from(self)?;
+        let ConfigurationText { text, spans } = self.print();
+        let mut spans = spans.into_iter();
+        let mut next = || spans.next();
+        if let Some(reference) = &mut manifest.roadrunner.reference {
+            reference.span = next();
         }
-        text.push_str("[roadrunner]\n");
-        pair(&mut text, "ref", &self.roadrunner);
+        for plugin in &mut manifest.plugins {
+            plugin.name.span = next();
+            if let Origin::Module(module) = &mut plugin.origin {
+                module.span = next();
+            }
+            plugin.reference.span = next();
+        }
+        for replace in &mut manifest.replaces {
+            (replace.old.span, replace.new.span) = (next(), next());
+        }
+        for exclude in &mut manifest.excludes {
+            (exclude.module.span, exclude.version.span) = (next(), next());
+        }
+        for require in &mut manifest.requires {
+            (require.module.span, require.version.span) = (next(), next());
+        }
+        if let Some(go) = &mut manifest.go {
+            go.span = next();
+        }
+        for target in &mut manifest.targets {
+            target.span = next();
+        }
+        Ok((manifest, SourceFile { name: FILE_NAME.to_owned(), text }))
+    }
+
+    fn print(&self) -> ConfigurationText {
+        let mut file = ConfigurationText::default();
+        if self.strict {
+            file.text.push_str("strict = true\n\n");
+        }
+        file.text.push_str("[roadrunner]\n");
+        file.pair("ref", &self.roadrunner);
         if let Some(dependencies) = self.dependencies {
-            pair(&mut text, "dependencies", dependencies.word());
+            file.line(&format!("dependencies = {}", string(dependencies.word())));
         }
         for (plugin, name) in self.plugins.iter().zip(self.plugin_names()) {
-            text.push_str(&format!("\n[plugins.{}]\n", key(&name)));
-            pair(&mut text, "module_name", &plugin.module);
-            pair(&mut text, "tag", &plugin.reference);
+            file.text.push_str("\n[plugins.");
+            file.located(&key(&name));
+            file.text.push_str("]\n");
+            file.pair("module_name", &plugin.module);
+            file.pair("tag", &plugin.reference);
         }
         for replace in &self.replaces {
-            text.push_str("\n[[replaces]]\n");
-            pair(&mut text, "old", &replace.old);
-            pair(&mut text, "new", &replace.new);
+            file.text.push_str("\n[[replaces]]\n");
+            file.pair("old", &replace.old);
+            file.pair("new", &replace.new);
         }
-        for (list, items) in [("excludes", &self.excludes), ("requires", &self.requires)] {
-            for ModuleVersionSpec { module, version } in items {
-                text.push_str(&format!("\n[[{list}]]\n"));
-                pair(&mut text, "module", module);
-                pair(&mut text, "version", version);
-            }
+        for exclude in &self.excludes {
+            file.text.push_str("\n[[excludes]]\n");
+            file.pair("module", &exclude.module);
+            file.pair("version", &exclude.version);
+        }
+        for require in &self.requires {
+            file.text.push_str("\n[[requires]]\n");
+            file.pair("module", &require.module);
+            file.pair("version", &require.version);
         }
         if let Some(go) = &self.go {
-            text.push_str("\n[go]\n");
-            pair(&mut text, "version", go);
+            file.text.push_str("\n[go]\n");
+            file.pair("version", go);
         }
-        text.push_str("\n[target_platform]\n");
-        pair(&mut text, "os", &self.target.os);
-        pair(&mut text, "arch", &self.target.arch);
+        file.text.push_str("\n[target_platform]\n");
+        file.pair("os", &self.target.os);
+        file.pair("arch", &self.target.arch);
         if self.debug {
-            text.push_str("\n[debug]\nenabled = true\n");
+            file.line("\n[debug]\nenabled = true");
         }
         if !self.tags.is_empty() || self.race {
             let tags = (!self.tags.is_empty()).then(|| string(&format!("-tags={}", self.tags.join(","))));
             let race = self.race.then(|| string("-race"));
             let arguments: Vec<String> = tags.into_iter().chain(race).collect();
-            text.push_str(&format!("\n[velox]\nbuild_args = [{}]\n", arguments.join(", ")));
+            file.line(&format!("\n[velox]\nbuild_args = [{}]", arguments.join(", ")));
         }
-        text
-    }
-
-    /// The manifest of the request without the stamps, which are options of a build, and its
-    /// [`configuration`](Self::configuration).
-    ///
-    /// # Errors
-    /// The request is invalid.
-    pub fn manifest_and_source(&self) -> Result<(Manifest, SourceFile), Vec<Violation>> {
-        self.check()?;
-        let source = SourceFile { name: FILE_NAME.to_owned(), text: self.configuration() };
-        match Manifest::parse(&source, &|_| None) {
-            Ok((manifest, _)) => Ok((manifest, source)),
-            Err(errors) => {
-                Err(errors.into_iter().map(|error| Violation::new("configuration", error.message)).collect())
-            }
-        }
+        file
     }
 
     /// The plugins' unique names in a configuration: the catalogue's, else the last part of the path.
@@ -449,15 +526,21 @@ impl BuildSpec {
         };
         self.plugins.iter().map(unique).collect()
     }
-    /// Checks each field.
-    fn check(&self) -> Result<(), Vec<Violation>> {
+}
+
+impl TryFrom<&BuildSpec> for Manifest {
+    type Error = Vec<Violation>;
+
+    /// The manifest of the request, without the stamps, which are options of a build.
+    fn try_from(spec: &BuildSpec) -> Result<Self, Self::Error> {
         let mut fields = FieldChecks::default();
-        fields.check("roadrunner", "ref", &self.roadrunner, check::requested);
-        if self.plugins.is_empty() {
+        fields.check("roadrunner", "ref", &spec.roadrunner, check::requested);
+        if spec.plugins.is_empty() {
             fields.violation("", "no plugins: a binary needs at least one".to_owned());
         }
+        let mut plugins = Vec::new();
         let mut firsts = HashMap::new();
-        for (at, plugin) in self.plugins.iter().enumerate() {
+        for (at, (plugin, name)) in spec.plugins.iter().zip(spec.plugin_names()).enumerate() {
             let field = format!("plugins[{at}].module");
             let first = *firsts.entry(plugin.module.as_str()).or_insert(at);
             if first != at {
@@ -469,43 +552,51 @@ impl BuildSpec {
                 check::requested(reference)?;
                 module.map_or(Ok(()), |()| check::majors_agree(&plugin.module, reference))
             });
+            plugins.push(Plugin {
+                name: plain(name),
+                origin: Origin::Module(plain(plugin.module.clone())),
+                reference: plain(plugin.reference.clone()),
+                replace: None,
+            });
         }
+        let mut replaces: Vec<ReplaceDirective> = Vec::new();
         let mut replaced = HashSet::new();
-        for (at, replace) in self.replaces.iter().enumerate() {
+        for (at, replace) in spec.replaces.iter().enumerate() {
             let field = format!("replaces[{at}].old");
             let old = fields.check(&field, "module", &replace.old, check::replaced);
-            if old.is_some_and(|old| !replaced.insert(old)) {
+            if let Some(old) = &old
+                && !replaced.insert(old.clone())
+            {
                 fields
                     .violation(&field, format!("`{}` is replaced twice; remove one of the two", replace.old));
             }
-            fields.check(&format!("replaces[{at}].new"), "replacement", &replace.new, |new| {
+            let new = fields.check(&format!("replaces[{at}].new"), "replacement", &replace.new, |new| {
                 match check::replacement(new)? {
-                    Replacement::Module { version: Some(_), .. } => Ok(()),
+                    new @ Replacement::Module { version: Some(_), .. } => Ok(new),
                     _ => Err(InvalidValue::new("expected `module@version`")),
                 }
             });
+            if let (Some(old), Some(new)) = (old, new) {
+                replaces.push(ReplaceDirective { old: plain(old), new: plain(new) });
+            }
         }
+        let mut excludes = Vec::new();
+        for (at, ExcludeSpec { module, version }) in spec.excludes.iter().enumerate() {
+            let (module, version) = fields.module_version(&format!("excludes[{at}]"), module, version);
+            excludes.push(ExcludeDirective { module, version });
+        }
+        let mut requires = Vec::new();
         let mut required = HashSet::new();
-        for (at, ModuleVersionSpec { module, .. }) in self.requires.iter().enumerate() {
+        for (at, RequireSpec { module, version }) in spec.requires.iter().enumerate() {
             if !required.insert(module) {
                 let message = format!("`{module}` is required twice; remove the lower version");
                 fields.violation(&format!("requires[{at}].module"), message);
             }
+            let (module, version) = fields.module_version(&format!("requires[{at}]"), module, version);
+            requires.push(RequireDirective { module, version });
         }
-        for (list, items) in [("excludes", &self.excludes), ("requires", &self.requires)] {
-            for (at, ModuleVersionSpec { module, version }) in items.iter().enumerate() {
-                let field = format!("{list}[{at}].module");
-                let is_module = fields.check(&field, "module path", module, check::module_path);
-                fields.check(&format!("{list}[{at}].version"), "version", version, |version| {
-                    check::full_version(version)?;
-                    is_module.map_or(Ok(()), |()| check::majors_agree(module, version))
-                });
-            }
-        }
-        if let Some(go) = &self.go {
-            fields.check("go", "Go version", go, check::go_selection);
-        }
-        for tag in &self.tags {
+        let go = spec.go.as_ref().and_then(|go| fields.check("go", "Go version", go, check::go_selection));
+        for tag in &spec.tags {
             // https://pkg.go.dev/cmd/go#hdr-Build_constraints
             fields.check("tags", "build tag", tag, |tag| {
                 let is_tag = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
@@ -515,28 +606,25 @@ impl BuildSpec {
                 }
             });
         }
-        if fields.violations.is_empty() { Ok(()) } else { Err(fields.violations) }
-    }
-}
-
-/// Adds a violation for each text in a field that is too long.
-fn check_texts(field: &str, value: &Value, wrong: &mut Vec<Violation>) {
-    match value {
-        Value::String(text) if text.len() > MAX_TEXT_BYTES => {
-            let message = format!("expected at most {MAX_TEXT_BYTES} bytes, found {}", text.len());
-            wrong.push(Violation::new(field, message));
+        if !fields.violations.is_empty() {
+            return Err(fields.violations);
         }
-        Value::Array(items) => {
-            for (at, item) in items.iter().enumerate() {
-                check_texts(&format!("{field}[{at}]"), item, wrong);
-            }
-        }
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                check_texts(&format!("{field}.{name}"), value, wrong);
-            }
-        }
-        _ => {}
+        Ok(Self {
+            roadrunner: RoadRunnerConfig {
+                reference: Some(plain(spec.roadrunner.clone())),
+                dependencies: spec.dependencies,
+            },
+            debug: DebugConfig { enabled: spec.debug, race: spec.race },
+            strict: spec.strict,
+            plugins,
+            replaces,
+            excludes,
+            requires,
+            go: go.map(plain),
+            targets: vec![plain(spec.target.clone())],
+            build_args: BuildArgs { tags: spec.tags.clone(), ..BuildArgs::default() },
+            ..Self::without_a_file()
+        })
     }
 }
 
@@ -551,6 +639,21 @@ impl FieldChecks {
         self.violations.push(Violation::new(field, message));
     }
 
+    /// Checks the `module` and the `version` of a list's item.
+    fn module_version(
+        &mut self,
+        item: &str,
+        module: &str,
+        version: &str,
+    ) -> (Spanned<String>, Spanned<String>) {
+        let is_module = self.check(&format!("{item}.module"), "module path", module, check::module_path);
+        self.check(&format!("{item}.version"), "version", version, |version| {
+            check::full_version(version)?;
+            is_module.map_or(Ok(()), |()| check::majors_agree(module, version))
+        });
+        (plain(module.to_owned()), plain(version.to_owned()))
+    }
+
     fn check<T>(
         &mut self,
         field: &str,
@@ -558,10 +661,6 @@ impl FieldChecks {
         text: &str,
         check: impl FnOnce(&str) -> Result<T, InvalidValue>,
     ) -> Option<T> {
-        if text.is_empty() {
-            self.violation(field, format!("missing {noun}"));
-            return None;
-        }
         match check(text) {
             Ok(value) => Some(value),
             Err(error) => {
@@ -572,9 +671,36 @@ impl FieldChecks {
     }
 }
 
-/// Adds `name = "value"`. A request has no variables, so `$` is escaped.
-fn pair(text: &mut String, name: &str, value: &str) {
-    text.push_str(&format!("{name} = {}\n", string(&value.replace('$', "$$"))));
+fn plain<T>(value: T) -> Spanned<T> {
+    Spanned { value, span: None }
+}
+
+/// A configuration, and the positions of the values that a manifest locates, in the order of the text.
+#[derive(Default)]
+struct ConfigurationText {
+    text: String,
+    spans: Vec<Range<usize>>,
+}
+
+impl ConfigurationText {
+    fn line(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    fn located(&mut self, text: &str) {
+        let start = self.text.len();
+        self.text.push_str(text);
+        self.spans.push(start..self.text.len());
+    }
+
+    /// Adds `name = "value"`. A request has no variables, so `$` is escaped.
+    fn pair(&mut self, name: &str, value: &str) {
+        // Writing to a String can't fail.
+        let _ = write!(self.text, "{name} = ");
+        self.located(&string(&value.replace('$', "$$")));
+        self.text.push('\n');
+    }
 }
 
 /// A target as `os/arch`.
@@ -613,8 +739,6 @@ mod dependencies {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
-
     use velox_manifest::parse_target;
 
     use super::*;
@@ -634,19 +758,8 @@ mod tests {
         spec.normalized().expect_err("it is wrong").into_iter().map(|wrong| wrong.field).collect()
     }
 
-    /// A request with everything that a configuration can say.
-    fn whole() -> BuildSpec {
-        BuildSpec {
-            replaces: vec![ReplaceSpec::new("github.com/acme/a", "github.com/acme/b@v1.2.3")],
-            excludes: vec![ModuleVersionSpec::new("github.com/acme/c", "v1.0.0")],
-            requires: vec![ModuleVersionSpec::new("github.com/acme/d", "v1.2.0")],
-            go: Some("release".to_owned()),
-            tags: vec!["one".to_owned(), "two".to_owned()],
-            debug: true,
-            strict: true,
-            dependencies: Some(Dependencies::Minimal),
-            ..spec()
-        }
+    fn require(module: &str, version: &str) -> RequireSpec {
+        RequireSpec { module: module.to_owned(), version: version.to_owned() }
     }
 
     #[test]
@@ -685,9 +798,10 @@ mod tests {
             ["roadrunner"]
         );
         assert_eq!(fields(BuildSpec { plugins: Vec::new(), ..spec() }), [""]);
-        let at = |version: &str| ModuleVersionSpec::new("github.com/acme/a", version);
-        assert_eq!(fields(BuildSpec { excludes: vec![at("1")], ..spec() }), ["excludes[0].version"]);
-        let twice = vec![at("v1.0.0"), at("v2.0.0")];
+        let old = "github.com/acme/a".to_owned();
+        let exclude = ExcludeSpec { module: old.clone(), version: "1".to_owned() };
+        assert_eq!(fields(BuildSpec { excludes: vec![exclude], ..spec() }), ["excludes[0].version"]);
+        let twice = vec![require(&old, "v1.0.0"), require(&old, "v2.0.0")];
         assert_eq!(
             fields(BuildSpec { requires: twice, ..spec() }),
             ["requires[1].module", "requires[1].version"]
@@ -719,7 +833,24 @@ mod tests {
 
     #[test]
     fn a_configuration_says_what_the_spec_says() {
-        let whole = BuildSpec { go: Some("1.26".to_owned()), ..whole() }.normalized().expect("it is right");
+        let mut whole = spec();
+        whole.replaces.push(ReplaceSpec {
+            old: "github.com/acme/a".to_owned(),
+            new: "github.com/acme/b@v1.2.3".to_owned(),
+        });
+        whole
+            .excludes
+            .push(ExcludeSpec { module: "github.com/acme/c".to_owned(), version: "v1.0.0".to_owned() });
+        whole.requires = vec![require("github.com/acme/d", "v1.2.0")];
+        let whole = BuildSpec {
+            go: Some("1.26".to_owned()),
+            tags: vec!["one".to_owned(), "two".to_owned()],
+            debug: true,
+            strict: true,
+            dependencies: Some(Dependencies::Minimal),
+            ..whole
+        };
+        let whole = whole.normalized().expect("it is right");
         let (read, warnings) =
             BuildSpec::from_configuration(&whole.configuration(), None).expect("it can be read");
         assert_eq!(warnings, [""; 0]);
@@ -728,8 +859,18 @@ mod tests {
 
     #[test]
     fn a_manifest_has_the_positions_of_the_configuration() {
-        let mut whole = whole();
+        let mut whole = spec();
         whole.plugins.push(PluginSpec::new("example.com/acme/x", "a$b"));
+        whole.replaces.push(ReplaceSpec {
+            old: "github.com/acme/a".to_owned(),
+            new: "github.com/acme/b@v1.2.3".to_owned(),
+        });
+        whole
+            .excludes
+            .push(ExcludeSpec { module: "github.com/acme/c".to_owned(), version: "v1.0.0".to_owned() });
+        whole.requires = vec![require("github.com/acme/d", "v1.2.0")];
+        whole.go = Some("release".to_owned());
+        let whole = BuildSpec { dependencies: Some(Dependencies::Minimal), strict: true, ..whole };
         let (manifest, source) = whole.manifest_and_source().expect("valid");
         assert_eq!(source.text, whole.configuration());
         let at = |span: &Option<Range<usize>>| source.text[span.clone().expect("a position")].to_owned();
@@ -816,7 +957,7 @@ mod tests {
     #[test]
     fn a_replacement_is_a_module_at_a_version() {
         for new in ["github.com/acme/y", "./y", "/etc"] {
-            let replaces = vec![ReplaceSpec::new("github.com/acme/x", new)];
+            let replaces = vec![ReplaceSpec { old: "github.com/acme/x".to_owned(), new: new.to_owned() }];
             let wrong = BuildSpec { replaces, ..spec() }.normalized().expect_err(new);
             assert_eq!(wrong[0].field, "replaces[0].new", "{new}");
         }

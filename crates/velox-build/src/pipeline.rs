@@ -252,6 +252,9 @@ async fn without_tools(
                 targets::download(context, lock, &mut targets).await?;
             }
             let is_stored = targets.iter().all(|target| target.artifact.is_some());
+            if !is_stored && matches!(goal, Goal::Build(_)) {
+                return Ok(None);
+            }
             let read = cached(context, package_check, lock)?;
             if matches!(goal, Goal::DryRun(_)) {
                 if !is_stored {
@@ -263,7 +266,7 @@ async fn without_tools(
                 report_known(context, package_check, read, lock)?;
                 return Ok(Some(context.summary(lock)));
             }
-            if !is_stored || (context.settings.strict && package_check.is_some() && read.is_none()) {
+            if context.settings.strict && package_check.is_some() && read.is_none() {
                 return Ok(None);
             }
             // Without a result, it was built before without the check.

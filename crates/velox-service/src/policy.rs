@@ -137,7 +137,7 @@ fn matches_any(patterns: &[String], path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use velox_api::{ModuleVersionSpec, PluginSpec, ReplaceSpec};
+    use velox_api::{ExcludeSpec, PluginSpec, ReplaceSpec};
 
     use super::*;
 
@@ -204,12 +204,16 @@ mod tests {
             let refused = BuildPolicy::default().check(&spec(bad), None);
             assert_eq!(fields(refused), ["plugins[0].module"], "{bad}");
             let mut replaced = spec("github.com/acme/x");
-            replaced.replaces.push(ReplaceSpec::new("github.com/acme/x", format!("{bad}@v1.0.0")));
+            replaced
+                .replaces
+                .push(ReplaceSpec { old: "github.com/acme/x".to_owned(), new: format!("{bad}@v1.0.0") });
             let refused = BuildPolicy::default().check(&replaced, None);
             assert_eq!(fields(refused), ["replaces[0].new"], "{bad}");
             let mut named = spec("github.com/acme/x");
-            named.replaces.push(ReplaceSpec::new(bad, "github.com/acme/y@v1.0.0"));
-            named.excludes.push(ModuleVersionSpec::new(bad, "v1.0.0"));
+            named
+                .replaces
+                .push(ReplaceSpec { old: bad.to_owned(), new: "github.com/acme/y@v1.0.0".to_owned() });
+            named.excludes.push(ExcludeSpec { module: bad.to_owned(), version: "v1.0.0".to_owned() });
             let refused = BuildPolicy::default().check(&named, None);
             assert_eq!(fields(refused), ["replaces[0].old", "excludes[0].module"], "{bad}");
         }
@@ -227,7 +231,9 @@ mod tests {
         assert!(forbidden(ours.check(&spec("github.com/stranger/x"), None)));
         let mut replaced = rpc.clone();
         let new = "github.com/stranger/rpc/v5@v5.0.0";
-        replaced.replaces.push(ReplaceSpec::new("github.com/roadrunner-server/rpc/v5", new));
+        replaced
+            .replaces
+            .push(ReplaceSpec { old: "github.com/roadrunner-server/rpc/v5".to_owned(), new: new.to_owned() });
         assert_eq!(fields(ours.check(&replaced, None)), ["replaces[0].new"]);
     }
 

@@ -11,7 +11,7 @@ use axum::{
 use tokio::time::Instant;
 use url::form_urlencoded;
 use velox_api::{
-    ArtifactInfo, BuildSpec, BuildView, ModuleVersionSpec, PluginSpec, Problem, ReplaceSpec, Violation,
+    ArtifactInfo, BuildSpec, BuildView, ExcludeSpec, PluginSpec, Problem, ReplaceSpec, RequireSpec, Violation,
 };
 use velox_manifest::{catalogue, parse_target};
 
@@ -171,12 +171,15 @@ fn set(spec: &mut BuildSpec, wait: &mut u64, name: &str, value: &str) -> Result<
         }
         "replace" => {
             let (old, new) = value.split_once('=').ok_or("expected OLD=NEW@VERSION")?;
-            spec.replaces.push(ReplaceSpec::new(old, new));
+            spec.replaces.push(ReplaceSpec { old: old.to_owned(), new: new.to_owned() });
         }
-        "exclude" | "require" => {
+        "exclude" => {
             let (module, version) = value.split_once('@').ok_or("expected MODULE@VERSION")?;
-            let list = if name == "exclude" { &mut spec.excludes } else { &mut spec.requires };
-            list.push(ModuleVersionSpec::new(module, version));
+            spec.excludes.push(ExcludeSpec { module: module.to_owned(), version: version.to_owned() });
+        }
+        "require" => {
+            let (module, version) = value.split_once('@').ok_or("expected MODULE@VERSION")?;
+            spec.requires.push(RequireSpec { module: module.to_owned(), version: version.to_owned() });
         }
         "go" => spec.go = Some(value.to_owned()),
         "tag" => spec.tags.push(value.to_owned()),
@@ -236,9 +239,9 @@ mod tests {
         ];
         let spec = BuildSpec {
             target: parse_target("linux/arm64").expect("a target"),
-            replaces: vec![ReplaceSpec::new("example.com/b", "example.com/c@v1.0.0")],
-            excludes: vec![ModuleVersionSpec::new("example.com/d", "v1.2.3")],
-            requires: vec![ModuleVersionSpec::new("example.com/e", "v1.3.0")],
+            replaces: vec![ReplaceSpec { old: "example.com/b".into(), new: "example.com/c@v1.0.0".into() }],
+            excludes: vec![ExcludeSpec { module: "example.com/d".into(), version: "v1.2.3".into() }],
+            requires: vec![RequireSpec { module: "example.com/e".into(), version: "v1.3.0".into() }],
             go: Some("1.26".into()),
             tags: vec!["x".into()],
             debug: true,

@@ -18,7 +18,7 @@ use futures::stream;
 use tower::ServiceExt;
 use uuid::Uuid;
 use velox_api::{
-    BuildId, BuildSpec, BuildState, FailureKind, ModuleVersionSpec, PluginSpec, ReplaceSpec, Violation,
+    BuildId, BuildSpec, BuildState, ExcludeSpec, FailureKind, PluginSpec, ReplaceSpec, Violation,
     artifact_path,
 };
 use velox_manifest::{GoTarget, parse_target};
@@ -199,30 +199,64 @@ async fn log_tail(state: &AppState, id: BuildId) -> Result<String, ServiceError>
     Ok(text)
 }
 
-/// Converts a request; [`BuildSpec::normalized`] checks the other fields.
+/// Converts a request. Applies the validation rules of Velox's protobuf files, with their field names;
+/// [`BuildSpec::normalized`] has further rules.
 pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
-    let invalid = |field: &str, message: &str| vec![Violation::new(field, message)];
-    if !request.request_id.is_empty() && Uuid::try_parse(&request.request_id).is_err() {
-        return Err(invalid("request_id", "not a UUID"));
-    }
-    let target = match request.target_platform.as_option().map(|it| (it.os.as_str(), it.arch.as_str())) {
-        None | Some(("", "")) => GoTarget::host(),
-        Some(("", _)) => return Err(invalid("target_platform.os", "missing")),
-        Some((_, "")) => return Err(invalid("target_platform.arch", "missing")),
-        Some((os, arch)) => {
-            parse_target(&format!("{os}/{arch}")).map_err(|message| invalid("target_platform", &message))?
-        }
-    };
+    let platform = request.target_platform.as_option();
+    let platform = platform.map(|it| (it.os.clone(), it.arch.clone()));
+    let platform = platform.filter(|(os, arch)| !os.is_empty() || !arch.is_empty());
+    let replace = |it: crate::proto::api::request::v1::Replace| ReplaceSpec { old: it.old, new: it.new };
+    let exclude =
+        |it: crate::proto::api::request::v1::Exclude| ExcludeSpec { module: it.module, version: it.version };
     let plugins = request.plugins.into_iter().map(|it| PluginSpec::new(it.module_name, it.tag)).collect();
-    let excludes = request.excludes.into_iter().map(|it| ModuleVersionSpec::new(it.module, it.version));
-    Ok(BuildSpec {
-        replaces: request.replaces.into_iter().map(|it| ReplaceSpec::new(it.old, it.new)).collect(),
-        excludes: excludes.collect(),
+    let spec = BuildSpec {
+        replaces: request.replaces.into_iter().map(replace).collect(),
+        excludes: request.excludes.into_iter().map(exclude).collect(),
         debug: request.debug,
         race: request.race,
-        target,
         ..BuildSpec::new(request.rr_version, plugins)
-    })
+    };
+    let rename = |it: Violation| Violation { field: protobuf_field(it.field), ..it };
+    spec.check_size().map_err(|violations| violations.into_iter().map(rename).collect::<Vec<_>>())?;
+
+    let mut violations = Vec::new();
+    let mut require = |field: String, value: &str| {
+        if value.is_empty() {
+            violations.push(Violation::new(field, "missing"));
+        }
+    };
+    require("rr_version".to_owned(), &spec.roadrunner);
+    for (at, plugin) in spec.plugins.iter().enumerate() {
+        require(format!("plugins[{at}].module_name"), &plugin.module);
+        require(format!("plugins[{at}].tag"), &plugin.reference);
+    }
+    for (at, replace) in spec.replaces.iter().enumerate() {
+        require(format!("replaces[{at}].new"), &replace.new);
+        require(format!("replaces[{at}].old"), &replace.old);
+    }
+    for (at, exclude) in spec.excludes.iter().enumerate() {
+        require(format!("excludes[{at}].module"), &exclude.module);
+        require(format!("excludes[{at}].version"), &exclude.version);
+    }
+    if let Some((os, arch)) = &platform {
+        require("target_platform.os".to_owned(), os);
+        require("target_platform.arch".to_owned(), arch);
+    }
+    if spec.plugins.is_empty() {
+        violations.push(Violation::new("plugins", "at least one plugin is required"));
+    }
+    if !request.request_id.is_empty() && Uuid::try_parse(&request.request_id).is_err() {
+        violations.push(Violation::new("request_id", "not a UUID"));
+    }
+    if !violations.is_empty() {
+        return Err(violations);
+    }
+    let target = match platform {
+        Some((os, arch)) => parse_target(&format!("{os}/{arch}"))
+            .map_err(|message| vec![Violation::new("target_platform", message)])?,
+        None => GoTarget::host(),
+    };
+    Ok(BuildSpec { target, ..spec })
 }
 
 /// The protobuf name of a field of [`BuildSpec`].

@@ -244,10 +244,10 @@ async fn invalid_fields_are_named() {
         // Exceeds the limits.
         (|build| build["tags"] = json!(vec!["tag"; 501]), "build.tags"),
         (|build| build["roadrunner"] = json!("v1".repeat(2000)), "build.roadrunner"),
-        (|build| build["plugins"][0]["ref"] = json!("v1".repeat(2000)), "build.plugins[0].ref"),
+        (|build| build["plugins"][0]["ref"] = json!("v1".repeat(2000)), "build.plugins[0]"),
         (
             |build| build["replaces"] = json!([{"old": "example.com/x", "new": "x".repeat(2000)}]),
-            "build.replaces[0].new",
+            "build.replaces[0]",
         ),
         (|build| build["tags"] = json!(["ok", "x".repeat(2000)]), "build.tags[1]"),
         (|build| build["stamp_version"] = json!("x".repeat(2000)), "build.stamp_version"),

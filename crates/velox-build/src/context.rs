@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use futures::{FutureExt, future::LocalBoxFuture};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use velox_fetch::download::Fetcher;
@@ -117,44 +118,51 @@ impl<'a> BuildContext<'a> {
     }
 
     /// `locked`: the lock, if no version has to be resolved.
-    pub(crate) async fn tools(&self, found: &LockFile, locked: Option<&Lock>) -> Result<BuildTools, Error> {
-        let BuildRequest { options, environment, .. } = self.request;
-        let parent = options.workspace.parent.clone().unwrap_or_else(|| cache_directory(environment));
-        secure(&parent)?;
-        let scratch = ScratchDirectory::create(&parent, options.workspace.keep)?;
-        let plain = CommandRunner::new(self.request, &self.reporter, &self.cancel);
-        let installed = InstalledGo::find(&plain, options.go.as_deref(), scratch.path()).await?;
-        check_go_cache("GOMODCACHE", &installed.settings.gomodcache)?;
-        check_go_cache("GOCACHE", &installed.settings.gocache)?;
-        let Network { children: commands, forges, fetcher } =
-            Network::new(self.request, &installed.settings, scratch.path(), &plain).await?;
-        let memory = garbage_collector_variables(environment, available_memory());
-        let toolchains = Toolchains {
-            installed,
-            children: commands.with_environment(&memory),
-            fetcher: fetcher.clone(),
-            offline: options.is_offline(),
-            scratch: scratch.path().to_owned(),
-        };
-        let go = match (locked, &found.lock) {
-            (Some(lock), _) => toolchains
-                .exactly(&lock.go_version, lock.toolchain_sum())
-                .await
-                .map_err(|error| found.at_go_version(error))?,
-            (None, _) if let Some(selection) = self.unlocked_go(found) => toolchains
-                .selected(&selection.value, None)
-                .await
-                .map_err(|error| error.at(&selection.span))?,
-            (None, Some(lock)) if options.versions.upgrade != Upgrade::Everything => {
-                match toolchains.allows(&lock.go_version) {
-                    Ok(()) => toolchains.from(&lock.go_version, lock.toolchain_sum()).await?,
-                    Err(error) if self.is_locked() => return Err(error),
-                    Err(_) => self.any_go(&toolchains).await?,
+    pub(crate) fn tools<'b>(
+        &'b self,
+        found: &'b LockFile,
+        locked: Option<&'b Lock>,
+    ) -> LocalBoxFuture<'b, Result<BuildTools, Error>> {
+        async move {
+            let BuildRequest { options, environment, .. } = self.request;
+            let parent = options.workspace.parent.clone().unwrap_or_else(|| cache_directory(environment));
+            secure(&parent)?;
+            let scratch = ScratchDirectory::create(&parent, options.workspace.keep)?;
+            let plain = CommandRunner::new(self.request, &self.reporter, &self.cancel);
+            let installed = InstalledGo::find(&plain, options.go.as_deref(), scratch.path()).await?;
+            check_go_cache("GOMODCACHE", &installed.settings.gomodcache)?;
+            check_go_cache("GOCACHE", &installed.settings.gocache)?;
+            let Network { children: commands, forges, fetcher } =
+                Network::new(self.request, &installed.settings, scratch.path(), &plain).await?;
+            let memory = garbage_collector_variables(environment, available_memory());
+            let toolchains = Toolchains {
+                installed,
+                children: commands.with_environment(&memory),
+                fetcher: fetcher.clone(),
+                offline: options.is_offline(),
+                scratch: scratch.path().to_owned(),
+            };
+            let go = match (locked, &found.lock) {
+                (Some(lock), _) => toolchains
+                    .exactly(&lock.go_version, lock.toolchain_sum())
+                    .await
+                    .map_err(|error| found.at_go_version(error))?,
+                (None, _) if let Some(selection) = self.unlocked_go(found) => toolchains
+                    .selected(&selection.value, None)
+                    .await
+                    .map_err(|error| error.at(&selection.span))?,
+                (None, Some(lock)) if options.versions.upgrade != Upgrade::Everything => {
+                    match toolchains.allows(&lock.go_version) {
+                        Ok(()) => toolchains.from(&lock.go_version, lock.toolchain_sum()).await?,
+                        Err(error) if self.is_locked() => return Err(error),
+                        Err(_) => self.any_go(&toolchains).await?,
+                    }
                 }
-            }
-            (None, _) => self.any_go(&toolchains).await?,
-        };
-        Ok(BuildTools { scratch, go, toolchains, commands, forges, fetcher })
+                (None, _) => self.any_go(&toolchains).await?,
+            };
+            Ok(BuildTools { scratch, go, toolchains, commands, forges, fetcher })
+        }
+        .boxed_local()
     }
 
     /// The `[go] version` that the lock doesn't have; `release` is decided when RoadRunner is resolved.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use futures::{FutureExt, future::LocalBoxFuture};
+
 use crate::{
     compile::{go_build::go_build_unstripped, key},
     context::{BuildContext, BuildTools},
@@ -63,21 +65,24 @@ impl LinkReader {
 }
 
 /// Links the binary in a prepared workspace, runs a reader, and keeps the result in the cache.
-pub(crate) async fn read(
-    context: &BuildContext<'_>,
+pub(crate) fn read<'a>(
+    context: &'a BuildContext<'a>,
     reader: LinkReader,
-    tools: &BuildTools,
-    lock: &Lock,
-    workspace: &Workspace,
-) -> Result<String, Error> {
-    let packages = list(context, &LIST_FIELDS, tools, lock, workspace).await?;
-    let variant = context.first_variant()?;
-    let (path, reached) = go_build_unstripped(context, &tools.go, lock, workspace, variant).await?;
-    let is_stripped = context.settings.strip();
-    let output = (reader.read)(&LinkedBinary { path, packages, reached, is_stripped })?;
-    if let Some(file) = reader.result_file(context, lock)? {
-        // Without the cache, the next query takes longer.
-        let _ = keep(&file, &output);
+    tools: &'a BuildTools,
+    lock: &'a Lock,
+    workspace: &'a Workspace,
+) -> LocalBoxFuture<'a, Result<String, Error>> {
+    async move {
+        let packages = list(context, &LIST_FIELDS, tools, lock, workspace).await?;
+        let variant = context.first_variant()?;
+        let (path, reached) = go_build_unstripped(context, &tools.go, lock, workspace, variant).await?;
+        let is_stripped = context.settings.strip();
+        let output = (reader.read)(&LinkedBinary { path, packages, reached, is_stripped })?;
+        if let Some(file) = reader.result_file(context, lock)? {
+            // Without the cache, the next query takes longer.
+            let _ = keep(&file, &output);
+        }
+        Ok(output)
     }
-    Ok(output)
+    .boxed_local()
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
+use futures::{FutureExt, future::LocalBoxFuture};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use velox_fetch::modcache::ModCache;
@@ -115,35 +116,40 @@ pub(crate) fn result_file(context: &BuildContext<'_>, name: &str, generation: &s
 }
 
 /// Runs a reader in a prepared workspace, and keeps the result in the cache.
-pub(crate) async fn read(
-    context: &BuildContext<'_>,
+pub(crate) fn read<'a>(
+    context: &'a BuildContext<'a>,
     reader: PackageReader,
-    tools: &BuildTools,
-    lock: &Lock,
-    workspace: &Workspace,
-) -> Result<PackagesRead, Error> {
-    let PackageReader { name, source } = reader;
-    let program = GoProgram { name, files: &[("reader.go", source)], package: "reader.go" };
-    let (listed, program) = tokio::try_join!(
-        list(context, &LIST_FIELDS, tools, lock, workspace),
-        program.compiled(context, &tools.go, tools.scratch.path())
-    )?;
-    let scratch = Workspace::empty(tools.scratch.path().join("packages"))?;
-    scratch.write("packages.json", &listed)?;
-    let ran = tools.go.run_program(name, &program, &["packages.json"], scratch.directory()).await?;
-    if !ran.status.success() {
-        return Err(Error::build(format!("internal error: the {name} reader failed")).output(ran.stderr));
+    tools: &'a BuildTools,
+    lock: &'a Lock,
+    workspace: &'a Workspace,
+) -> LocalBoxFuture<'a, Result<PackagesRead, Error>> {
+    async move {
+        let PackageReader { name, source } = reader;
+        let program = GoProgram { name, files: &[("reader.go", source)], package: "reader.go" };
+        let (listed, program) = tokio::try_join!(
+            list(context, &LIST_FIELDS, tools, lock, workspace),
+            program.compiled(context, &tools.go, tools.scratch.path())
+        )?;
+        let scratch = Workspace::empty(tools.scratch.path().join("packages"))?;
+        scratch.write("packages.json", &listed)?;
+        let ran = tools.go.run_program(name, &program, &["packages.json"], scratch.directory()).await?;
+        if !ran.status.success() {
+            return Err(Error::build(format!("internal error: the {name} reader failed")).output(ran.stderr));
+        }
+        let cache = ModCache::new(&tools.go.settings().gomodcache);
+        let released =
+            ReleaseModules::cached(cache, lock).map(|release| release.plugins()).unwrap_or_default();
+        let read = PackagesRead { lock: lock.clone(), released, output: ran.stdout };
+        if let Some(path) = reader.result_file(context, lock)? {
+            let released = read.released.iter().map(|plugin| (plugin.path.clone(), plugin.version.clone()));
+            let result = CachedResult { released: released.collect(), output: read.output.clone() };
+            // Without the cache, the next query takes longer.
+            let _ =
+                serde_json::to_string(&result).map_err(io::Error::other).and_then(|text| keep(&path, &text));
+        }
+        Ok(read)
     }
-    let cache = ModCache::new(&tools.go.settings().gomodcache);
-    let released = ReleaseModules::cached(cache, lock).map(|release| release.plugins()).unwrap_or_default();
-    let read = PackagesRead { lock: lock.clone(), released, output: ran.stdout };
-    if let Some(path) = reader.result_file(context, lock)? {
-        let released = read.released.iter().map(|plugin| (plugin.path.clone(), plugin.version.clone()));
-        let result = CachedResult { released: released.collect(), output: read.output.clone() };
-        // Without the cache, the next query takes longer.
-        let _ = serde_json::to_string(&result).map_err(io::Error::other).and_then(|text| keep(&path, &text));
-    }
-    Ok(read)
+    .boxed_local()
 }
 
 /// What `go list -deps` prints for RoadRunner's main package.

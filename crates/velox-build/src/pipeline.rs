@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use futures::{FutureExt, future::LocalBoxFuture};
 use tokio_util::sync::CancellationToken;
 use velox_fetch::{
     download::{DownloadRequest, Fetcher},
@@ -31,12 +32,12 @@ use crate::{
 ///
 /// # Errors
 /// A failed stage, as diagnostics.
-pub async fn build(
-    request: &BuildRequest,
+pub fn build<'a>(
+    request: &'a BuildRequest,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
-) -> Result<BuildSummary, Error> {
-    run(request, None, reporter, cancel).await
+) -> LocalBoxFuture<'a, Result<BuildSummary, Error>> {
+    run(request, None, reporter, cancel).boxed_local()
 }
 
 /// As [`build`], and checks the packages of the first target: its findings are warnings, with `--strict` (or `strict =
@@ -44,13 +45,13 @@ pub async fn build(
 ///
 /// # Errors
 /// As [`build`]; with `--strict` a finding of the check, or its failure.
-pub async fn build_checked(
-    request: &BuildRequest,
-    check: PackageCheck<'_>,
+pub fn build_checked<'a>(
+    request: &'a BuildRequest,
+    check: PackageCheck<'a>,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
-) -> Result<BuildSummary, Error> {
-    run(request, Some(check), reporter, cancel).await
+) -> LocalBoxFuture<'a, Result<BuildSummary, Error>> {
+    run(request, Some(check), reporter, cancel).boxed_local()
 }
 
 async fn run(
@@ -278,11 +279,12 @@ async fn without_tools(
 }
 
 /// Resolves the versions that the lock lacks, and writes it.
-pub(crate) async fn resolve(
-    context: &BuildContext<'_>,
-    tools: &mut BuildTools,
-    found: &LockFile,
-) -> Result<(Lock, Workspace), Error> {
+pub(crate) fn resolve<'a>(
+    context: &'a BuildContext<'a>,
+    tools: &'a mut BuildTools,
+    found: &'a LockFile,
+) -> LocalBoxFuture<'a, Result<(Lock, Workspace), Error>> {
+    async move {
     let previous = found.lock.as_ref();
     let resolver = context.resolver(tools, previous);
     let resolving = phase(&*context.reporter, Phase::Resolve, resolver.resolve());
@@ -313,27 +315,32 @@ pub(crate) async fn resolve(
         context.note(why);
     }
     Ok((lock, workspace))
+    }
+    .boxed_local()
 }
 
 /// Creates the workspace of a matching lock, downloading modules that the cache lacks.
-pub(crate) async fn restore(
-    context: &BuildContext<'_>,
-    tools: &BuildTools,
-    found: &LockFile,
+pub(crate) fn restore<'a>(
+    context: &'a BuildContext<'a>,
+    tools: &'a BuildTools,
+    found: &'a LockFile,
     mut lock: Lock,
-) -> Result<(Lock, Workspace), Error> {
-    if tools.go.is_trusted()
-        && !context.is_locked()
-        && let Some(sum) = tools.toolchains.sum_of(&lock.go_version)
-    {
-        lock.toolchain.insert(GoTarget::host().to_string(), sum);
-        if let Err(why) = found.write(&lock) {
-            context.note(why);
+) -> LocalBoxFuture<'a, Result<(Lock, Workspace), Error>> {
+    async move {
+        if tools.go.is_trusted()
+            && !context.is_locked()
+            && let Some(sum) = tools.toolchains.sum_of(&lock.go_version)
+        {
+            lock.toolchain.insert(GoTarget::host().to_string(), sum);
+            if let Err(why) = found.write(&lock) {
+                context.note(why);
+            }
         }
+        let workspace = workspace_of(context, tools, &lock).await?;
+        check_release(context, tools, found, &lock).await?;
+        Ok((lock, workspace))
     }
-    let workspace = workspace_of(context, tools, &lock).await?;
-    check_release(context, tools, found, &lock).await?;
-    Ok((lock, workspace))
+    .boxed_local()
 }
 
 /// Downloads the modules that the cache lacks, and creates the workspace.

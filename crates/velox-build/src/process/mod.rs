@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{FutureExt, future::LocalBoxFuture};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -91,75 +92,82 @@ impl CommandRunner {
     }
 
     /// Runs a command. An interruption ends its process group.
-    pub(crate) async fn run(&self, invocation: Invocation<'_>) -> Result<CommandOutput, Error> {
-        let mut command = Command::new(invocation.program);
-        command
-            .args(&invocation.arguments)
-            .current_dir(invocation.directory)
-            .env_clear()
-            .envs(self.inherited.iter())
-            .envs(self.secrets.iter().map(|(name, value)| (name, value.expose_secret())))
-            .envs(invocation.environment.iter().map(|(name, value)| (*name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+    pub(crate) fn run<'a>(
+        &'a self,
+        invocation: Invocation<'a>,
+    ) -> LocalBoxFuture<'a, Result<CommandOutput, Error>> {
+        async move {
+            let mut command = Command::new(invocation.program);
+            command
+                .args(&invocation.arguments)
+                .current_dir(invocation.directory)
+                .env_clear()
+                .envs(self.inherited.iter())
+                .envs(self.secrets.iter().map(|(name, value)| (name, value.expose_secret())))
+                .envs(invocation.environment.iter().map(|(name, value)| (*name, value)))
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
 
-        if self.cancel.is_cancelled() {
-            return Err(Error::interrupted());
-        }
-        let mut group = ProcessGroup::spawn(command, self.own_groups).map_err(|error| {
-            Error::build(format!("failed to start {}: {error}", invocation.program.display()))
-        })?;
-        let (Some(stdout), Some(stderr)) = (group.child().stdout.take(), group.child().stderr.take()) else {
-            return Err(Error::build(format!("failed to read the output of {}", invocation.name)));
-        };
-
-        let last_line = Mutex::new(Instant::now());
-        let on_line = |line: &str| {
-            *last_line.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-            invocation.on_line.inspect(|on_line| on_line(line));
-        };
-        let is_silent = async {
-            let Some(max) = invocation.max_silence else { return std::future::pending().await };
-            loop {
-                let silent = last_line.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-                let Some(rest) = max.checked_sub(silent) else { return max };
-                tokio::time::sleep(rest + Duration::from_millis(1)).await;
-            }
-        };
-        let read_output = async {
-            let mut bytes = Vec::new();
-            let mut reader = stdout;
-            let read_out = reader.read_to_end(&mut bytes);
-            let read_err = self.lines(invocation.name, stderr, &on_line);
-            let (out, lines) = tokio::join!(read_out, read_err);
-            out.map(|_| (bytes, lines))
-        };
-        let result = tokio::select! {
-            output = read_output => match output {
-                Ok((bytes, lines)) => group.wait().await.map(|status| (status, bytes, lines)),
-                Err(error) => Err(error),
-            },
-            max = is_silent => {
-                group.end(None, Duration::ZERO).await;
-                let minutes = max.as_secs() / 60;
-                return Err(Error::build(format!(
-                    "stopped {}, which printed nothing for {minutes} minutes",
-                    invocation.name
-                ))
-                .fault(Blame::Sources)
-                .help("a module proxy or a repository does not respond: check the network, and GOPROXY"));
-            }
-            () = self.cancel.cancelled() => {
-                group.end(Some(EndSignal::Interrupt), INTERRUPT_GRACE).await;
+            if self.cancel.is_cancelled() {
                 return Err(Error::interrupted());
             }
-        };
-        let (status, bytes, stderr) = result.map_err(|error| {
-            Error::build(format!("failed to read the output of {}: {error}", invocation.name))
-        })?;
-        let stdout = self.redactor.redact(&String::from_utf8_lossy(&bytes));
-        Ok(CommandOutput { status, stdout, stderr })
+            let mut group = ProcessGroup::spawn(command, self.own_groups).map_err(|error| {
+                Error::build(format!("failed to start {}: {error}", invocation.program.display()))
+            })?;
+            let (Some(stdout), Some(stderr)) = (group.child().stdout.take(), group.child().stderr.take())
+            else {
+                return Err(Error::build(format!("failed to read the output of {}", invocation.name)));
+            };
+
+            let last_line = Mutex::new(Instant::now());
+            let on_line = |line: &str| {
+                *last_line.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                invocation.on_line.inspect(|on_line| on_line(line));
+            };
+            let is_silent = async {
+                let Some(max) = invocation.max_silence else { return std::future::pending().await };
+                loop {
+                    let silent = last_line.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+                    let Some(rest) = max.checked_sub(silent) else { return max };
+                    tokio::time::sleep(rest + Duration::from_millis(1)).await;
+                }
+            };
+            let read_output = async {
+                let mut bytes = Vec::new();
+                let mut reader = stdout;
+                let read_out = reader.read_to_end(&mut bytes);
+                let read_err = self.lines(invocation.name, stderr, &on_line);
+                let (out, lines) = tokio::join!(read_out, read_err);
+                out.map(|_| (bytes, lines))
+            };
+            let result = tokio::select! {
+                output = read_output => match output {
+                    Ok((bytes, lines)) => group.wait().await.map(|status| (status, bytes, lines)),
+                    Err(error) => Err(error),
+                },
+                max = is_silent => {
+                    group.end(None, Duration::ZERO).await;
+                    let minutes = max.as_secs() / 60;
+                    return Err(Error::build(format!(
+                        "stopped {}, which printed nothing for {minutes} minutes",
+                        invocation.name
+                    ))
+                    .fault(Blame::Sources)
+                    .help("a module proxy or a repository does not respond: check the network, and GOPROXY"));
+                }
+                () = self.cancel.cancelled() => {
+                    group.end(Some(EndSignal::Interrupt), INTERRUPT_GRACE).await;
+                    return Err(Error::interrupted());
+                }
+            };
+            let (status, bytes, stderr) = result.map_err(|error| {
+                Error::build(format!("failed to read the output of {}: {error}", invocation.name))
+            })?;
+            let stdout = self.redactor.redact(&String::from_utf8_lossy(&bytes));
+            Ok(CommandOutput { status, stdout, stderr })
+        }
+        .boxed_local()
     }
 
     pub(crate) async fn until_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use futures::{FutureExt, future::LocalBoxFuture};
 use velox_fetch::{download::DownloadRequest, modcache::ModCache};
 use velox_gomod::{gosum::GoSum, module::ModuleVersion};
 
@@ -15,18 +16,25 @@ use crate::{
 
 impl Resolver<'_> {
     /// Downloads `modules`, verified by the sums of the lock. Returns RoadRunner's source directory.
-    pub(crate) async fn fetch(&self, lock: &Lock, modules: &[ModuleVersion]) -> Result<PathBuf, Error> {
-        let cache = ModCache::new(&self.go.settings().gomodcache);
-        let sums = &lock.go_sum;
-        let missing = missing(&cache, sums, modules)?;
-        if !missing.is_empty() {
-            if self.request.options.is_offline() {
-                return Err(offline(&missing));
+    pub(crate) fn fetch<'a>(
+        &'a self,
+        lock: &'a Lock,
+        modules: &'a [ModuleVersion],
+    ) -> LocalBoxFuture<'a, Result<PathBuf, Error>> {
+        async move {
+            let cache = ModCache::new(&self.go.settings().gomodcache);
+            let sums = &lock.go_sum;
+            let missing = missing(&cache, sums, modules)?;
+            if !missing.is_empty() {
+                if self.request.options.is_offline() {
+                    return Err(offline(&missing));
+                }
+                let work = self.download_missing(sums, missing);
+                phase(self.children.reporter.as_ref(), Phase::Fetch, work).await?;
             }
-            let work = self.download_missing(sums, missing);
-            phase(self.children.reporter.as_ref(), Phase::Fetch, work).await?;
+            cache.dir(&lock.roadrunner()).map_err(|error| Error::build(error.to_string()))
         }
-        cache.dir(&lock.roadrunner()).map_err(|error| Error::build(error.to_string()))
+        .boxed_local()
     }
 
     async fn download_missing(&self, sums: &GoSum, mut missing: Vec<ModuleVersion>) -> Result<(), Error> {

@@ -5,6 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use futures::{FutureExt, future::LocalBoxFuture};
 use serde::Deserialize;
 use velox_gomod::{
     modfile::{GoMod, Require},
@@ -169,12 +170,19 @@ pub(crate) struct GoModGraph {
     lines: String,
 }
 
-pub(crate) async fn graph(go: &Toolchain, workspace: &Workspace) -> Result<GoModGraph, Error> {
-    let finished = go.run(ModuleMode::Complete, None, &["mod", "graph"], workspace.directory(), None).await?;
-    if !finished.status.success() {
-        return Err(Error::build("`go mod graph` failed").output(without_progress(finished.stderr)));
+pub(crate) fn graph<'a>(
+    go: &'a Toolchain,
+    workspace: &'a Workspace,
+) -> LocalBoxFuture<'a, Result<GoModGraph, Error>> {
+    async move {
+        let finished =
+            go.run(ModuleMode::Complete, None, &["mod", "graph"], workspace.directory(), None).await?;
+        if !finished.status.success() {
+            return Err(Error::build("`go mod graph` failed").output(without_progress(finished.stderr)));
+        }
+        Ok(GoModGraph { lines: finished.stdout })
     }
-    Ok(GoModGraph { lines: finished.stdout })
+    .boxed_local()
 }
 
 impl GoModGraph {

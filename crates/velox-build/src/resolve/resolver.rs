@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use futures::{FutureExt, future::LocalBoxFuture};
 use velox_fetch::{download::Fetcher, modcache::ModCache};
 use velox_gomod::{
     gosum::GoSum,
@@ -219,37 +220,47 @@ impl Resolver<'_> {
     }
 
     /// The RoadRunner release, with the plugins it contains.
-    pub(crate) async fn release(&self) -> Result<RoadRunnerRelease, Error> {
-        let mut request = ModuleRequest::roadrunner(self.manifest);
-        request.known = self.known_roadrunner();
-        let resolved = self.sources().pin(std::slice::from_ref(&request)).await?;
-        let roadrunner =
-            resolved.first().ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
-        let go_mod = release(roadrunner)?;
-        let plugins = registered_plugins(&roadrunner.tree, &go_mod)
-            .map_err(|error| Error::file("read", &roadrunner.tree, &error))?;
-        Ok(RoadRunnerRelease { module: roadrunner.module.clone(), go_mod, plugins })
+    pub(crate) fn release<'a>(&'a self) -> LocalBoxFuture<'a, Result<RoadRunnerRelease, Error>> {
+        async move {
+            let mut request = ModuleRequest::roadrunner(self.manifest);
+            request.known = self.known_roadrunner();
+            let resolved = self.sources().pin(std::slice::from_ref(&request)).await?;
+            let roadrunner = resolved
+                .first()
+                .ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
+            let go_mod = release(roadrunner)?;
+            let plugins = registered_plugins(&roadrunner.tree, &go_mod)
+                .map_err(|error| Error::file("read", &roadrunner.tree, &error))?;
+            Ok(RoadRunnerRelease { module: roadrunner.module.clone(), go_mod, plugins })
+        }
+        .boxed_local()
     }
 
     /// The module and the go.mod of a plugin, or of what replaces it. The version of a directory is empty.
-    pub(crate) async fn plugin_go_mod(&self, plugin: &Plugin) -> Result<(ModuleVersion, GoMod), Error> {
-        match PluginSource::new(plugin, self.manifest) {
-            PluginSource::Directory(path) => {
-                let span = plugin.replace.as_ref().and_then(|replace| replace.span.clone());
-                let (path, go_mod) = local_go_mod(&self.request.base.join(path), &span)
-                    .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
-                Ok((ModuleVersion { path, version: String::new() }, go_mod))
-            }
-            PluginSource::Remote(request) => {
-                let resolved = self.sources().pin(std::slice::from_ref(&*request)).await?;
-                let resolved = resolved
-                    .into_iter()
-                    .next()
-                    .ok_or_else(|| Error::build("internal error: a plugin was not resolved"))?;
-                let go_mod = GoMod::parse_lax(&resolved.go_mod).unwrap_or_default();
-                Ok((resolved.module, go_mod))
+    pub(crate) fn plugin_go_mod<'a>(
+        &'a self,
+        plugin: &'a Plugin,
+    ) -> LocalBoxFuture<'a, Result<(ModuleVersion, GoMod), Error>> {
+        async move {
+            match PluginSource::new(plugin, self.manifest) {
+                PluginSource::Directory(path) => {
+                    let span = plugin.replace.as_ref().and_then(|replace| replace.span.clone());
+                    let (path, go_mod) = local_go_mod(&self.request.base.join(path), &span)
+                        .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
+                    Ok((ModuleVersion { path, version: String::new() }, go_mod))
+                }
+                PluginSource::Remote(request) => {
+                    let resolved = self.sources().pin(std::slice::from_ref(&*request)).await?;
+                    let resolved = resolved
+                        .into_iter()
+                        .next()
+                        .ok_or_else(|| Error::build("internal error: a plugin was not resolved"))?;
+                    let go_mod = GoMod::parse_lax(&resolved.go_mod).unwrap_or_default();
+                    Ok((resolved.module, go_mod))
+                }
             }
         }
+        .boxed_local()
     }
 
     fn proxies(&self) -> ModuleProxies<'_> {

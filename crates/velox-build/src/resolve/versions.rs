@@ -5,7 +5,7 @@ use std::{
     ops::{Range, RangeInclusive},
 };
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream};
 use serde::Deserialize;
 use velox_fetch::{
     download::{DownloadError, Fetcher},
@@ -171,70 +171,74 @@ fn is_gopkg_in(path: &str) -> bool {
 }
 
 /// Runs all searches and returns the versions by subject. Without `go`, only the proxies are queried.
-pub(crate) async fn list_versions(
-    fetcher: Option<&Fetcher>,
-    go: Option<&Toolchain>,
+pub(crate) fn list_versions<'a>(
+    fetcher: Option<&'a Fetcher>,
+    go: Option<&'a Toolchain>,
     mut searches: Vec<MajorSearch>,
     subjects: usize,
-) -> Result<Vec<Versions>, Error> {
-    loop {
-        let requests: Vec<(usize, u64, String)> = searches
-            .iter()
-            .enumerate()
-            .flat_map(|(index, search)| {
-                search.pending.clone().map(move |major| (index, major, with_major(&search.base, major)))
-            })
-            .collect();
-        if requests.is_empty() {
-            break;
+) -> LocalBoxFuture<'a, Result<Vec<Versions>, Error>> {
+    async move {
+        loop {
+            let requests: Vec<(usize, u64, String)> = searches
+                .iter()
+                .enumerate()
+                .flat_map(|(index, search)| {
+                    search.pending.clone().map(move |major| (index, major, with_major(&search.base, major)))
+                })
+                .collect();
+            if requests.is_empty() {
+                break;
+            }
+            let lists: Vec<_> = stream::iter(requests)
+                .map(async |(index, major, path)| {
+                    let list = match fetcher {
+                        Some(fetcher) => fetcher.versions(&path).await,
+                        None => Err(DownloadError::NeedsGo { module: path.clone(), tried: Vec::new() }),
+                    };
+                    (index, major, path, list)
+                })
+                .buffered(MAX_CONCURRENT_LISTS)
+                .collect()
+                .await;
+            // A path that no proxy has may be in version control only: its first major is requested there.
+            let is_first = |index: usize, major: u64| searches.get(index).is_some_and(|it| it.first == major);
+            let for_go: Vec<&str> = lists
+                .iter()
+                .filter(|(index, major, _, list)| match list {
+                    Ok(versions) => versions.is_empty() && is_first(*index, *major),
+                    Err(error) => matches!(error, DownloadError::NeedsGo { .. }),
+                })
+                .map(|(_, _, path, _)| path.as_str())
+                .collect();
+            let mut by_go = match go {
+                Some(go) => list_by_go(go, &for_go).await?,
+                None => BTreeMap::new(),
+            };
+            for (index, _, path, list) in lists {
+                let versions =
+                    by_go.remove(&path).unwrap_or_else(|| list.map_err(|error| of_listing(&error)));
+                if let Some(search) = searches.get_mut(index) {
+                    search.record(path, versions);
+                }
+            }
+            searches.iter_mut().for_each(MajorSearch::advance);
         }
-        let lists: Vec<_> = stream::iter(requests)
-            .map(async |(index, major, path)| {
-                let list = match fetcher {
-                    Some(fetcher) => fetcher.versions(&path).await,
-                    None => Err(DownloadError::NeedsGo { module: path.clone(), tried: Vec::new() }),
-                };
-                (index, major, path, list)
-            })
-            .buffered(MAX_CONCURRENT_LISTS)
-            .collect()
-            .await;
-        // A path that no proxy has may be in version control only: its first major is requested there.
-        let is_first = |index: usize, major: u64| searches.get(index).is_some_and(|it| it.first == major);
-        let for_go: Vec<&str> = lists
-            .iter()
-            .filter(|(index, major, _, list)| match list {
-                Ok(versions) => versions.is_empty() && is_first(*index, *major),
-                Err(error) => matches!(error, DownloadError::NeedsGo { .. }),
-            })
-            .map(|(_, _, path, _)| path.as_str())
-            .collect();
-        let mut by_go = match go {
-            Some(go) => list_by_go(go, &for_go).await?,
-            None => BTreeMap::new(),
-        };
-        for (index, _, path, list) in lists {
-            let versions = by_go.remove(&path).unwrap_or_else(|| list.map_err(|error| of_listing(&error)));
-            if let Some(search) = searches.get_mut(index) {
-                search.record(path, versions);
+        let mut results = vec![Versions::default(); subjects];
+        for search in searches {
+            if let Some(result) = results.get_mut(search.subject) {
+                result.majors.extend(search.found);
+                result.error = result.error.take().or(search.error);
             }
         }
-        searches.iter_mut().for_each(MajorSearch::advance);
-    }
-    let mut results = vec![Versions::default(); subjects];
-    for search in searches {
-        if let Some(result) = results.get_mut(search.subject) {
-            result.majors.extend(search.found);
-            result.error = result.error.take().or(search.error);
+        for result in &mut results {
+            result.majors.sort_by_key(|major| rank(&major.module));
+            if !result.majors.is_empty() {
+                result.error = None;
+            }
         }
+        Ok(results)
     }
-    for result in &mut results {
-        result.majors.sort_by_key(|major| rank(&major.module));
-        if !result.majors.is_empty() {
-            result.error = None;
-        }
-    }
-    Ok(results)
+    .boxed_local()
 }
 
 /// The module paths from which the majors of RoadRunner are searched upward.
@@ -266,21 +270,24 @@ pub(crate) async fn proxy_versions(fetcher: &Fetcher, module: &str) -> Versions 
 }
 
 /// The versions of repositories by the indexes of their subjects, from their tags.
-pub(crate) async fn list_tags(
-    forges: &Forges,
-    repositories: &[(usize, RepositoryLocation, String)],
-) -> Vec<(usize, Versions)> {
-    stream::iter(repositories)
-        .map(async |(index, place, module)| {
-            let versions = match forges.repository(place).tags().await {
-                Ok(tags) => by_major(&tags, &tag_prefix(&place.folder), module),
-                Err(error) => Versions { majors: Vec::new(), error: Some(error.to_string()) },
-            };
-            (*index, versions)
-        })
-        .buffered(MAX_CONCURRENT_LISTS)
-        .collect()
-        .await
+pub(crate) fn list_tags<'a>(
+    forges: &'a Forges,
+    repositories: &'a [(usize, RepositoryLocation, String)],
+) -> LocalBoxFuture<'a, Vec<(usize, Versions)>> {
+    async move {
+        stream::iter(repositories)
+            .map(async |(index, place, module)| {
+                let versions = match forges.repository(place).tags().await {
+                    Ok(tags) => by_major(&tags, &tag_prefix(&place.folder), module),
+                    Err(error) => Versions { majors: Vec::new(), error: Some(error.to_string()) },
+                };
+                (*index, versions)
+            })
+            .buffered(MAX_CONCURRENT_LISTS)
+            .collect()
+            .await
+    }
+    .boxed_local()
 }
 
 fn by_major(tags: &[ForgeTag], prefix: &str, module: &str) -> Versions {

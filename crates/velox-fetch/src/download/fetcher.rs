@@ -3,7 +3,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use futures::future::join_all;
+use futures::{
+    FutureExt,
+    future::{LocalBoxFuture, join_all},
+};
 use tempfile::NamedTempFile;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
@@ -91,31 +94,37 @@ impl Fetcher {
     }
 
     /// Downloads, verifies and unpacks a module, unless it is cached.
-    pub async fn fetch(&self, request: DownloadRequest) -> Result<DownloadedModule, DownloadError> {
-        Arc::clone(&self.inner).fetch(request).await
+    pub fn fetch(
+        &self,
+        request: DownloadRequest,
+    ) -> LocalBoxFuture<'static, Result<DownloadedModule, DownloadError>> {
+        Arc::clone(&self.inner).fetch(request).boxed_local()
     }
 
     /// Downloads only go.mod files, for version selection. Errors are reported by a later [`Fetcher::fetch`].
-    pub async fn fetch_go_mods(&self, requests: Vec<DownloadRequest>) {
-        let downloads = requests.into_iter().map(async |request| {
-            let module = request.module.clone();
-            if let Err(error) = Arc::clone(&self.inner).fetch_go_mod(request).await {
-                tracing::debug!("go.mod of {module}: {error}");
-            }
-        });
-        join_all(downloads).await;
+    pub fn fetch_go_mods(&self, requests: Vec<DownloadRequest>) -> LocalBoxFuture<'_, ()> {
+        async move {
+            let downloads = requests.into_iter().map(async |request| {
+                let module = request.module.clone();
+                if let Err(error) = Arc::clone(&self.inner).fetch_go_mod(request).await {
+                    tracing::debug!("go.mod of {module}: {error}");
+                }
+            });
+            join_all(downloads).await;
+        }
+        .boxed_local()
     }
 
     /// Downloads and installs a toolchain with the expected checksums `known`. Also returns the downloaded
     /// bytes: 0 if another process has downloaded it meanwhile.
     ///
     /// Ignores GONOSUMDB, like the go command; unlike it, trusts the first use with GOSUMDB=off.
-    pub async fn toolchain(
+    pub fn toolchain(
         &self,
         toolchain: &ModuleVersion,
         known: Vec<String>,
-    ) -> Result<(InstalledToolchain, Verification, u64), DownloadError> {
-        Arc::clone(&self.inner).toolchain(toolchain.clone(), known).await
+    ) -> LocalBoxFuture<'static, Result<(InstalledToolchain, Verification, u64), DownloadError>> {
+        Arc::clone(&self.inner).toolchain(toolchain.clone(), known).boxed_local()
     }
 
     /// Downloads a go.mod without verifying it.
@@ -299,10 +308,17 @@ impl Downloader {
     }
 
     /// Reads a version's text file from the first proxy that has it.
-    async fn read_text(&self, module: &ModuleVersion, suffix: &str) -> Result<String, DownloadError> {
-        let path = module_file(module, suffix)?;
-        let read = async |proxy: &Url| self.proxies.read_text(proxy, &path).await;
-        Ok(self.ask_in_turn(&module.path, &module.to_string(), read).await?.0)
+    fn read_text<'a>(
+        &'a self,
+        module: &'a ModuleVersion,
+        suffix: &'a str,
+    ) -> LocalBoxFuture<'a, Result<String, DownloadError>> {
+        async move {
+            let path = module_file(module, suffix)?;
+            let read = async |proxy: &Url| self.proxies.read_text(proxy, &path).await;
+            Ok(self.ask_in_turn(&module.path, &module.to_string(), read).await?.0)
+        }
+        .boxed_local()
     }
 
     /// Tries the proxies in the order of GOPROXY; returns the first response and its proxy.

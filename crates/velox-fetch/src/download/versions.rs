@@ -1,3 +1,4 @@
+use futures::{FutureExt, future::LocalBoxFuture};
 use serde::Deserialize;
 use url::Url;
 use velox_gomod::{
@@ -64,18 +65,25 @@ impl Fetcher {
 
 impl Downloader {
     /// Reads a small text file from the first proxy that has it; `None` if no proxy has it.
-    async fn read_small(&self, path: &str, file: &str) -> Result<Option<String>, DownloadError> {
-        let file = format!("{}/{file}", escape_path(path)?);
-        let read = async |proxy: &Url| self.proxies.read_text(proxy, &file).await;
-        match self.ask_in_turn(path, path, read).await {
-            Ok((text, _)) => Ok(Some(text)),
-            Err(DownloadError::Download { tried, .. } | DownloadError::NeedsGo { tried, .. })
-                if !tried.is_empty()
-                    && tried.iter().all(|attempt| attempt.error.kind == ProxyErrorKind::NotFound) =>
-            {
-                Ok(None)
+    fn read_small<'a>(
+        &'a self,
+        path: &'a str,
+        file: &'a str,
+    ) -> LocalBoxFuture<'a, Result<Option<String>, DownloadError>> {
+        async move {
+            let file = format!("{}/{file}", escape_path(path)?);
+            let read = async |proxy: &Url| self.proxies.read_text(proxy, &file).await;
+            match self.ask_in_turn(path, path, read).await {
+                Ok((text, _)) => Ok(Some(text)),
+                Err(DownloadError::Download { tried, .. } | DownloadError::NeedsGo { tried, .. })
+                    if !tried.is_empty()
+                        && tried.iter().all(|attempt| attempt.error.kind == ProxyErrorKind::NotFound) =>
+                {
+                    Ok(None)
+                }
+                Err(error) => Err(error),
             }
-            Err(error) => Err(error),
         }
+        .boxed_local()
     }
 }

@@ -4,10 +4,11 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::process::Command;
 
-use super::{ForgeCommit, ForgeError, ForgeTag, ResolvedRef, archive};
+use super::{ForgeCommit, ForgeError, ForgeTag, ResolvedRef, archive, repository::Backend};
 use crate::redact::Redactor;
 
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
@@ -24,7 +25,6 @@ pub struct GitOptions {
 }
 
 /// A repository accessed with the git program and its keys and credentials.
-#[derive(Clone)]
 pub(crate) struct Git {
     options: GitOptions,
     url: String,
@@ -37,103 +37,6 @@ impl Git {
         let name: String = url.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let directory = options.scratch.join(name);
         Self { options, url, directory }
-    }
-
-    pub(crate) fn host(&self) -> String {
-        url::Url::parse(&self.url)
-            .ok()
-            .and_then(|url| url.host_str().map(str::to_owned))
-            .unwrap_or_else(|| "git".to_owned())
-    }
-
-    pub(crate) async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError> {
-        let not_found = |what: String| ForgeError::NotFound { what, host: self.host() };
-        if reference
-            .is_some_and(|reference| reference.starts_with('-') || reference.contains(char::is_whitespace))
-        {
-            return Err(not_found(reference.unwrap_or_default().to_owned()));
-        }
-        let asked = reference.unwrap_or("HEAD");
-        let refs = self.refs().await?;
-        let named = |name: &str| refs.iter().rev().find(|(known, _)| known == name).map(|(_, id)| id.clone());
-        // `NAME^{}` is the commit of an annotated tag.
-        let tag = named(&format!("refs/tags/{asked}^{{}}")).or_else(|| named(&format!("refs/tags/{asked}")));
-        let branch =
-            named(&format!("refs/heads/{asked}")).or_else(|| named(asked).filter(|_| asked == "HEAD"));
-        let id = match tag.clone().or(branch) {
-            Some(id) => id,
-            None if asked.len() >= 4 && asked.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-                self.fetch_all().await?;
-                let commit = format!("{asked}^{{commit}}");
-                let answer =
-                    self.run(&["rev-parse", "--verify", "--quiet", "--end-of-options", &commit]).await;
-                answer.map_err(|_| not_found(format!("{asked} in {}", self.url)))?.trim().to_owned()
-            }
-            None => return Err(not_found(format!("{asked} in {}", self.url))),
-        };
-        self.fetch(&id).await?;
-        let time = self.run(&["show", "--no-patch", "--format=%ct", "--end-of-options", &id]).await?;
-        let time = time.trim().parse().map_err(|_| self.failed("show", "commit without a date"))?;
-        Ok(ResolvedRef { commit: ForgeCommit { id, time }, tag: tag.map(|_| asked.to_owned()) })
-    }
-
-    pub(crate) async fn file(&self, path: &str, commit: &str) -> Result<Vec<u8>, ForgeError> {
-        self.fetch(commit).await?;
-        let object = format!("{commit}:{path}");
-        let answer = self.bytes(&["show", "--end-of-options", &object]).await;
-        answer
-            .map_err(|_| ForgeError::NotFound { what: format!("{path} in {}", self.url), host: self.host() })
-    }
-
-    pub(crate) async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError> {
-        let refs = self.refs().await?;
-        let mut tags: Vec<ForgeTag> = Vec::new();
-        for (name, commit) in refs {
-            let Some(name) = name.strip_prefix("refs/tags/") else { continue };
-            match name.strip_suffix("^{}") {
-                // `NAME^{}` follows its tag.
-                Some(_) => {
-                    if let Some(last) = tags.last_mut() {
-                        last.commit = commit;
-                    }
-                }
-                None => tags.push(ForgeTag { name: name.to_owned(), commit }),
-            }
-        }
-        Ok(tags)
-    }
-
-    pub(crate) async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError> {
-        self.fetch_all().await?;
-        Ok(self.run(&["merge-base", "--is-ancestor", ancestor, commit]).await.is_ok())
-    }
-
-    /// Unknown because only git has the credentials, so always false.
-    pub(crate) async fn is_public(&self) -> Result<bool, ForgeError> {
-        Ok(false)
-    }
-
-    pub(crate) async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
-        self.fetch(commit).await?;
-        // Disable attributes that change file content, as the go command does.
-        let attributes = self.directory.join("info/attributes");
-        let io =
-            |error| ForgeError::Io { what: format!("failed to write `{}`", attributes.display()), error };
-        std::fs::create_dir_all(self.directory.join("info")).map_err(io)?;
-        std::fs::write(&attributes, "* -export-subst -export-ignore\n").map_err(io)?;
-        let tar = self
-            .bytes(&[
-                "-c",
-                "core.autocrlf=input",
-                "-c",
-                "core.eol=lf",
-                "archive",
-                "--format=tar",
-                "--end-of-options",
-                commit,
-            ])
-            .await?;
-        archive::unpack(tar.as_slice(), into, 0).map_err(|refused| refused.at(self.host()))
     }
 
     async fn refs(&self) -> Result<Vec<(String, String)>, ForgeError> {
@@ -221,5 +124,105 @@ impl Git {
 
     fn failed(&self, what: &str, why: &str) -> ForgeError {
         ForgeError::Git { what: what.to_owned(), why: Redactor::default().redact(why) }
+    }
+}
+
+#[async_trait(?Send)]
+impl Backend for Git {
+    fn host(&self) -> String {
+        url::Url::parse(&self.url)
+            .ok()
+            .and_then(|url| url.host_str().map(str::to_owned))
+            .unwrap_or_else(|| "git".to_owned())
+    }
+
+    async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError> {
+        let not_found = |what: String| ForgeError::NotFound { what, host: self.host() };
+        if reference
+            .is_some_and(|reference| reference.starts_with('-') || reference.contains(char::is_whitespace))
+        {
+            return Err(not_found(reference.unwrap_or_default().to_owned()));
+        }
+        let asked = reference.unwrap_or("HEAD");
+        let refs = self.refs().await?;
+        let named = |name: &str| refs.iter().rev().find(|(known, _)| known == name).map(|(_, id)| id.clone());
+        // `NAME^{}` is the commit of an annotated tag.
+        let tag = named(&format!("refs/tags/{asked}^{{}}")).or_else(|| named(&format!("refs/tags/{asked}")));
+        let branch =
+            named(&format!("refs/heads/{asked}")).or_else(|| named(asked).filter(|_| asked == "HEAD"));
+        let id = match tag.clone().or(branch) {
+            Some(id) => id,
+            None if asked.len() >= 4 && asked.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                self.fetch_all().await?;
+                let commit = format!("{asked}^{{commit}}");
+                let answer =
+                    self.run(&["rev-parse", "--verify", "--quiet", "--end-of-options", &commit]).await;
+                answer.map_err(|_| not_found(format!("{asked} in {}", self.url)))?.trim().to_owned()
+            }
+            None => return Err(not_found(format!("{asked} in {}", self.url))),
+        };
+        self.fetch(&id).await?;
+        let time = self.run(&["show", "--no-patch", "--format=%ct", "--end-of-options", &id]).await?;
+        let time = time.trim().parse().map_err(|_| self.failed("show", "commit without a date"))?;
+        Ok(ResolvedRef { commit: ForgeCommit { id, time }, tag: tag.map(|_| asked.to_owned()) })
+    }
+
+    async fn file(&self, path: &str, commit: &str) -> Result<Vec<u8>, ForgeError> {
+        self.fetch(commit).await?;
+        let object = format!("{commit}:{path}");
+        let answer = self.bytes(&["show", "--end-of-options", &object]).await;
+        answer
+            .map_err(|_| ForgeError::NotFound { what: format!("{path} in {}", self.url), host: self.host() })
+    }
+
+    async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError> {
+        let refs = self.refs().await?;
+        let mut tags: Vec<ForgeTag> = Vec::new();
+        for (name, commit) in refs {
+            let Some(name) = name.strip_prefix("refs/tags/") else { continue };
+            match name.strip_suffix("^{}") {
+                // `NAME^{}` follows its tag.
+                Some(_) => {
+                    if let Some(last) = tags.last_mut() {
+                        last.commit = commit;
+                    }
+                }
+                None => tags.push(ForgeTag { name: name.to_owned(), commit }),
+            }
+        }
+        Ok(tags)
+    }
+
+    async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError> {
+        self.fetch_all().await?;
+        Ok(self.run(&["merge-base", "--is-ancestor", ancestor, commit]).await.is_ok())
+    }
+
+    /// Unknown because only git has the credentials, so always false.
+    async fn is_public(&self) -> Result<bool, ForgeError> {
+        Ok(false)
+    }
+
+    async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
+        self.fetch(commit).await?;
+        // Disable attributes that change file content, as the go command does.
+        let attributes = self.directory.join("info/attributes");
+        let io =
+            |error| ForgeError::Io { what: format!("failed to write `{}`", attributes.display()), error };
+        std::fs::create_dir_all(self.directory.join("info")).map_err(io)?;
+        std::fs::write(&attributes, "* -export-subst -export-ignore\n").map_err(io)?;
+        let tar = self
+            .bytes(&[
+                "-c",
+                "core.autocrlf=input",
+                "-c",
+                "core.eol=lf",
+                "archive",
+                "--format=tar",
+                "--end-of-options",
+                commit,
+            ])
+            .await?;
+        archive::unpack(tar.as_slice(), into, 0).map_err(|refused| refused.at(self.host()))
     }
 }

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
@@ -7,6 +8,7 @@ use url::Url;
 use super::{
     ForgeClient, ForgeCommit, ForgeError, ForgeTag, ResolvedRef, archive,
     client::{ForgeCredentials, bad, checked_id, extended, next_page, parsed},
+    repository::Backend,
 };
 
 pub(crate) const JSON: &str = "application/vnd.github+json";
@@ -15,7 +17,6 @@ const RAW: &str = "application/vnd.github.raw+json";
 const MAX_PAGES: usize = 100;
 
 /// A repository on GitHub, over its REST API (<https://docs.github.com/en/rest>).
-#[derive(Clone)]
 pub(crate) struct GitHub {
     http: ForgeClient,
     /// The API root with `/repos/OWNER/NAME`.
@@ -67,11 +68,33 @@ impl GitHub {
         }
     }
 
-    pub(crate) fn host(&self) -> String {
+    /// <https://docs.github.com/en/rest/commits/commits#get-a-commit>: any ref, `tags/NAME` or `heads/NAME`.
+    async fn commit(&self, reference: &str, what: &str) -> Result<ForgeCommit, ForgeError> {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/commits/{}", self.base.path(), encoded_path(reference)));
+        let commit: GitHubCommit = self.json(&url, what).await?;
+        let time = commit
+            .commit
+            .committer
+            .date
+            .parse::<jiff::Timestamp>()
+            .map_err(|_| bad(&self.base, "a commit without a date"))?;
+        checked_id(&self.base, &commit.sha)?;
+        Ok(ForgeCommit { id: commit.sha, time: time.as_second() })
+    }
+
+    async fn json<T: serde::de::DeserializeOwned>(&self, url: &Url, what: &str) -> Result<T, ForgeError> {
+        parsed(url, &self.http.get(url, &self.credentials, JSON, what).await?.0)
+    }
+}
+
+#[async_trait(?Send)]
+impl Backend for GitHub {
+    fn host(&self) -> String {
         super::client::host(&self.base)
     }
 
-    pub(crate) async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError> {
+    async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError> {
         let asked = reference.unwrap_or("HEAD");
         // A tag and a branch may share a name. Trying the tag costs a request, so only for tag-like names.
         if is_tag_like(asked) {
@@ -89,23 +112,8 @@ impl GitHub {
         Ok(ResolvedRef { commit: self.commit(asked, &what).await?, tag: None })
     }
 
-    /// <https://docs.github.com/en/rest/commits/commits#get-a-commit>: any ref, `tags/NAME` or `heads/NAME`.
-    async fn commit(&self, reference: &str, what: &str) -> Result<ForgeCommit, ForgeError> {
-        let mut url = self.base.clone();
-        url.set_path(&format!("{}/commits/{}", self.base.path(), encoded_path(reference)));
-        let commit: GitHubCommit = self.json(&url, what).await?;
-        let time = commit
-            .commit
-            .committer
-            .date
-            .parse::<jiff::Timestamp>()
-            .map_err(|_| bad(&self.base, "a commit without a date"))?;
-        checked_id(&self.base, &commit.sha)?;
-        Ok(ForgeCommit { id: commit.sha, time: time.as_second() })
-    }
-
     /// <https://docs.github.com/en/rest/repos/contents#get-repository-content>
-    pub(crate) async fn file(&self, path: &str, commit: &str) -> Result<Vec<u8>, ForgeError> {
+    async fn file(&self, path: &str, commit: &str) -> Result<Vec<u8>, ForgeError> {
         let mut url = self.base.clone();
         url.set_path(&format!("{}/contents/{}", self.base.path(), encoded_path(path)));
         url.query_pairs_mut().append_pair("ref", commit);
@@ -114,7 +122,7 @@ impl GitHub {
     }
 
     /// <https://docs.github.com/en/rest/repos/repos#list-repository-tags>
-    pub(crate) async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError> {
+    async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError> {
         let mut next = Some(extended(&self.base, &["tags"]));
         if let Some(url) = &mut next {
             url.query_pairs_mut().append_pair("per_page", "100");
@@ -132,7 +140,7 @@ impl GitHub {
     }
 
     /// <https://docs.github.com/en/rest/commits/commits#compare-two-commits>
-    pub(crate) async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError> {
+    async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError> {
         #[derive(Deserialize)]
         struct Comparison {
             status: String,
@@ -144,7 +152,7 @@ impl GitHub {
     }
 
     /// <https://docs.github.com/en/rest/repos/repos#get-a-repository>
-    pub(crate) async fn is_public(&self) -> Result<bool, ForgeError> {
+    async fn is_public(&self) -> Result<bool, ForgeError> {
         #[derive(Deserialize)]
         struct GitHubRepository {
             private: bool,
@@ -157,13 +165,9 @@ impl GitHub {
     }
 
     /// <https://docs.github.com/en/rest/repos/contents#download-a-repository-archive-tar>
-    pub(crate) async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
+    async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
         let url = extended(&self.base, &["tarball", commit]);
         archive::fetch(&self.http, &url, &self.credentials, &format!("archive of {}", self.name), into).await
-    }
-
-    async fn json<T: serde::de::DeserializeOwned>(&self, url: &Url, what: &str) -> Result<T, ForgeError> {
-        parsed(url, &self.http.get(url, &self.credentials, JSON, what).await?.0)
     }
 }
 

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use async_trait::async_trait;
 use reqwest::header::HeaderMap;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -8,6 +9,7 @@ use url::Url;
 use super::{
     ForgeClient, ForgeCommit, ForgeError, ForgeTag, ResolvedRef, archive,
     client::{ForgeCredentials, bad, checked_id, extended, parsed},
+    repository::Backend,
 };
 
 const JSON: &str = "application/json";
@@ -23,7 +25,6 @@ pub enum GitLabProject {
 }
 
 /// A project on GitLab, over its REST API v4 (<https://docs.gitlab.com/api/rest/>).
-#[derive(Clone)]
 pub(crate) struct GitLab {
     http: ForgeClient,
     /// The API root with `/projects/ID`.
@@ -79,11 +80,30 @@ impl GitLab {
         }
     }
 
-    pub(crate) fn host(&self) -> String {
+    async fn default_branch(&self) -> Result<String, ForgeError> {
+        let project: ProjectDetails = self.json(&self.base, &self.name).await?;
+        project.default_branch.ok_or_else(|| ForgeError::NotFound {
+            what: format!("default branch in {}", self.name),
+            host: self.host(),
+        })
+    }
+
+    fn repository(&self, segments: &[&str]) -> Url {
+        extended(&extended(&self.base, &["repository"]), segments)
+    }
+
+    async fn json<T: serde::de::DeserializeOwned>(&self, url: &Url, what: &str) -> Result<T, ForgeError> {
+        parsed(url, &self.http.get(url, &self.credentials, JSON, what).await?.0)
+    }
+}
+
+#[async_trait(?Send)]
+impl Backend for GitLab {
+    fn host(&self) -> String {
         super::client::host(&self.base)
     }
 
-    pub(crate) async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError> {
+    async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError> {
         let reference = match reference {
             Some(reference) => reference.to_owned(),
             None => self.default_branch().await?,
@@ -111,23 +131,15 @@ impl GitLab {
         Ok(ResolvedRef { commit: ForgeCommit { id: commit.id, time: time.as_second() }, tag })
     }
 
-    async fn default_branch(&self) -> Result<String, ForgeError> {
-        let project: ProjectDetails = self.json(&self.base, &self.name).await?;
-        project.default_branch.ok_or_else(|| ForgeError::NotFound {
-            what: format!("default branch in {}", self.name),
-            host: self.host(),
-        })
-    }
-
     /// <https://docs.gitlab.com/api/repository_files/#get-raw-file-from-repository>
-    pub(crate) async fn file(&self, path: &str, commit: &str) -> Result<Vec<u8>, ForgeError> {
+    async fn file(&self, path: &str, commit: &str) -> Result<Vec<u8>, ForgeError> {
         let mut url = self.repository(&["files", path, "raw"]);
         url.query_pairs_mut().append_pair("ref", commit);
         Ok(self.http.get(&url, &self.credentials, "*/*", &format!("{path} in {}", self.name)).await?.0)
     }
 
     /// <https://docs.gitlab.com/api/tags/#list-project-repository-tags>
-    pub(crate) async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError> {
+    async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError> {
         let mut tags = Vec::new();
         let mut page = Some("1".to_owned());
         for _ in 0..MAX_PAGES {
@@ -144,7 +156,7 @@ impl GitLab {
     }
 
     /// <https://docs.gitlab.com/api/repositories/#merge-base>
-    pub(crate) async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError> {
+    async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError> {
         let mut url = self.repository(&["merge_base"]);
         url.query_pairs_mut().append_pair("refs[]", ancestor).append_pair("refs[]", commit);
         match self.json::<GitLabId>(&url, &format!("merge base in {}", self.name)).await {
@@ -156,7 +168,7 @@ impl GitLab {
     }
 
     /// <https://docs.gitlab.com/api/projects/#get-a-single-project>
-    pub(crate) async fn is_public(&self) -> Result<bool, ForgeError> {
+    async fn is_public(&self) -> Result<bool, ForgeError> {
         if self.credentials.token.is_none() {
             return Ok(true);
         }
@@ -165,18 +177,10 @@ impl GitLab {
     }
 
     /// <https://docs.gitlab.com/api/repositories/#get-file-archive>
-    pub(crate) async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
+    async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
         let mut url = self.repository(&["archive.tar.gz"]);
         url.query_pairs_mut().append_pair("sha", commit);
         archive::fetch(&self.http, &url, &self.credentials, &format!("archive of {}", self.name), into).await
-    }
-
-    fn repository(&self, segments: &[&str]) -> Url {
-        extended(&extended(&self.base, &["repository"]), segments)
-    }
-
-    async fn json<T: serde::de::DeserializeOwned>(&self, url: &Url, what: &str) -> Result<T, ForgeError> {
-        parsed(url, &self.http.get(url, &self.credentials, JSON, what).await?.0)
     }
 }
 

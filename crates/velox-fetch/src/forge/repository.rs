@@ -1,5 +1,6 @@
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
+use async_trait::async_trait;
 use secrecy::SecretString;
 use url::Url;
 
@@ -10,23 +11,19 @@ use super::{
 
 /// A repository on GitHub, GitLab or any git server.
 #[derive(Clone)]
-pub struct RemoteRepository(Backend);
+pub struct RemoteRepository(Arc<dyn Backend>);
 
-#[derive(Clone)]
-enum Backend {
-    GitHub(GitHub),
-    GitLab(GitLab),
-    Git(Git),
-}
-
-macro_rules! each {
-    ($repository:expr, $inner:ident => $answer:expr) => {
-        match &$repository.0 {
-            Backend::GitHub($inner) => $answer,
-            Backend::GitLab($inner) => $answer,
-            Backend::Git($inner) => $answer,
-        }
-    };
+/// The operations of [`RemoteRepository`]; each kind of server has its own.
+#[async_trait(?Send)]
+pub(crate) trait Backend: Send + Sync {
+    fn host(&self) -> String;
+    async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError>;
+    /// The content of a file, or [`ForgeError::NotFound`].
+    async fn file(&self, path: &str, commit: &str) -> Result<Vec<u8>, ForgeError>;
+    async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError>;
+    async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError>;
+    async fn is_public(&self) -> Result<bool, ForgeError>;
+    async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError>;
 }
 
 impl RemoteRepository {
@@ -38,7 +35,7 @@ impl RemoteRepository {
         owner: &str,
         name: &str,
     ) -> Self {
-        Self(Backend::GitHub(GitHub::new(http, endpoint, token, owner, name)))
+        Self(Arc::new(GitHub::new(http, endpoint, token, owner, name)))
     }
 
     /// A project on gitlab.com or the GitLab instance at `endpoint`, which may have a path.
@@ -48,27 +45,27 @@ impl RemoteRepository {
         token: Option<SecretString>,
         project: GitLabProject,
     ) -> Self {
-        Self(Backend::GitLab(GitLab::new(http, endpoint, token, project)))
+        Self(Arc::new(GitLab::new(http, endpoint, token, project)))
     }
 
     /// A repository accessed with the git program.
     pub fn git(options: GitOptions, url: String) -> Self {
-        Self(Backend::Git(Git::new(options, url)))
+        Self(Arc::new(Git::new(options, url)))
     }
 
     /// The host, for messages.
     pub fn host(&self) -> String {
-        each!(self, inner => inner.host())
+        self.0.host()
     }
 
     /// Resolves a tag, branch, full or short commit id, or the default branch. Tags win over branches.
     pub async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError> {
-        each!(self, inner => inner.resolve(reference).await)
+        self.0.resolve(reference).await
     }
 
     /// The text of a file at a commit; `None` if it doesn't exist.
     pub async fn file(&self, path: &str, commit: &str) -> Result<Option<String>, ForgeError> {
-        let answer = each!(self, inner => inner.file(path, commit).await);
+        let answer = self.0.file(path, commit).await;
         match answer {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Ok(Some(text)),
@@ -84,7 +81,7 @@ impl RemoteRepository {
 
     /// All tags.
     pub async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError> {
-        each!(self, inner => inner.tags().await)
+        self.0.tags().await
     }
 
     /// The tags most similar to `wanted`, for a suggestion; empty if the tags can't be listed.
@@ -98,16 +95,16 @@ impl RemoteRepository {
 
     /// Whether `ancestor` is an ancestor of `commit`, or equal.
     pub async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError> {
-        each!(self, inner => inner.is_ancestor(ancestor, commit).await)
+        self.0.is_ancestor(ancestor, commit).await
     }
 
     /// Whether the repository is public: true for a forge without a token, false for git.
     pub async fn is_public(&self) -> Result<bool, ForgeError> {
-        each!(self, inner => inner.is_public().await)
+        self.0.is_public().await
     }
 
     /// Writes the tree of a commit to the new directory `into`, without links and special files.
     pub async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError> {
-        each!(self, inner => inner.tree(commit, into).await)
+        self.0.tree(commit, into).await
     }
 }

@@ -123,7 +123,7 @@ impl PluginTemplate {
             .ok_or_else(|| Error::build("internal error: the catalogue has no RoadRunner release"))?;
         let plugins: Vec<ModuleVersion> = release
             .plugins()
-            .map(|(path, version)| ModuleVersion { path: path.to_owned(), version: version.to_owned() })
+            .map(|(path, version)| ModuleVersion::new(path, version))
             .collect();
         let none = || ModuleVersion { path: String::new(), version: String::new() };
         let template =

@@ -1,9 +1,6 @@
 //! go.sum files (<https://go.dev/ref/mod#go-sum-files>).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{collections::BTreeMap, fmt};
 
 use crate::module::ModuleVersion;
 
@@ -13,7 +10,8 @@ const EMPTY_GO_MOD_SUM: &str = "h1:G7mAYYxgmS0lVkHyy2hEOLQCFB0DlQFTMLWggykrydY="
 /// A parsed go.sum, sorted as Go writes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GoSum {
-    sums: BTreeMap<ModuleVersion, BTreeSet<String>>,
+    /// The checksums of each module, sorted and without duplicates.
+    sums: BTreeMap<ModuleVersion, Vec<String>>,
 }
 
 /// A line that isn't `path version sum`.
@@ -29,28 +27,37 @@ pub struct GoSumError {
 impl GoSum {
     /// Parses a go.sum; empty lines are ignored.
     pub fn parse(text: &str) -> Result<Self, GoSumError> {
-        let mut sums = Self::default();
+        let mut lines = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
             match fields.as_slice() {
                 [] => {}
                 [_, _, sum] if *sum == EMPTY_GO_MOD_SUM => {}
-                [path, version, sum] => sums.insert(path, version, sum),
+                [path, version, sum] => lines.push((ModuleVersion::new(*path, *version), sum.to_string())),
                 _ => return Err(GoSumError { line: index + 1, fields: fields.len() }),
             }
         }
-        Ok(sums)
+        // A file is nearly always sorted: sorting it once compares less than inserting each line.
+        lines.sort();
+        lines.dedup();
+        let mut sums: Vec<(ModuleVersion, Vec<String>)> = Vec::with_capacity(lines.len());
+        for (module, sum) in lines {
+            match sums.last_mut() {
+                Some((last, sums)) if *last == module => sums.push(sum),
+                _ => sums.push((module, vec![sum])),
+            }
+        }
+        Ok(Self { sums: BTreeMap::from_iter(sums) })
     }
 
     /// Adds the checksum of a module's zip, or of its go.mod with `VERSION/go.mod`.
     pub fn insert(&mut self, path: &str, version: &str, sum: &str) {
-        let module = ModuleVersion { path: path.to_owned(), version: version.to_owned() };
-        self.sums.entry(module).or_default().insert(sum.to_owned());
+        self.extend(ModuleVersion::new(path, version), vec![sum.to_owned()]);
     }
 
     /// The checksums of a module's zip, or of its go.mod with `VERSION/go.mod`; normally at most one.
     pub fn get(&self, path: &str, version: &str) -> impl Iterator<Item = &str> + use<'_> {
-        self.of(&ModuleVersion { path: path.to_owned(), version: version.to_owned() })
+        self.of(&ModuleVersion::new(path, version))
     }
 
     /// As [`get`](Self::get), for one of the [`modules`](Self::modules) of another go.sum.
@@ -66,8 +73,15 @@ impl GoSum {
     /// Adds all checksums of another go.sum.
     pub fn merge(&mut self, other: Self) {
         for (module, sums) in other.sums {
-            self.sums.entry(module).or_default().extend(sums);
+            self.extend(module, sums);
         }
+    }
+
+    fn extend(&mut self, module: ModuleVersion, new: Vec<String>) {
+        let sums = self.sums.entry(module).or_default();
+        sums.extend(new);
+        sums.sort();
+        sums.dedup();
     }
 }
 

@@ -15,6 +15,13 @@ pub struct ModuleVersion {
     pub version: String,
 }
 
+impl ModuleVersion {
+    /// A path and a version, unchecked.
+    pub fn new(path: impl Into<String>, version: impl Into<String>) -> Self {
+        Self { path: path.into(), version: version.into() }
+    }
+}
+
 impl fmt::Display for ModuleVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.path, self.version)
@@ -29,6 +36,9 @@ impl Ord for ModuleVersion {
         }
         self.path.cmp(&other.path).then_with(|| {
             let (one, other) = (split(&self.version), split(&other.version));
+            if one.0 == other.0 {
+                return one.1.cmp(other.1);
+            }
             semver::compare(one.0, other.0).then_with(|| one.1.cmp(other.1)).then_with(|| one.0.cmp(other.0))
         })
     }

@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn used(release: &str, plugins: &[(&str, &str)]) -> UsedInterfaces {
-        let module = ModuleVersion { path: "example.com/rr/v3".to_owned(), version: "v3.0.0".to_owned() };
+        let module = ModuleVersion::new("example.com/rr/v3", "v3.0.0");
         let release = RoadRunnerRelease { module, go_mod: go_mod(release), plugins: Vec::new() };
         let go_mods: Vec<(&str, GoMod)> =
             plugins.iter().map(|(path, lines)| (*path, go_mod(lines))).collect();

@@ -265,7 +265,7 @@ impl Lock {
 /// Module paths and versions become paths and command line arguments.
 fn checked(path: &str, version: &str) -> Result<ModuleVersion, String> {
     module::check(path, version).map_err(|error| error.to_string())?;
-    Ok(ModuleVersion { path: path.to_owned(), version: version.to_owned() })
+    Ok(ModuleVersion::new(path, version))
 }
 
 impl fmt::Display for Lock {

@@ -276,7 +276,7 @@ impl<'a> ReleaseComparison<'a> {
     /// What RoadRunner and the configuration name.
     fn roots(&self) -> Vec<ModuleVersion> {
         let version =
-            |path: &str, version: &str| ModuleVersion { path: path.to_owned(), version: version.to_owned() };
+            |path: &str, version: &str| ModuleVersion::new(path, version);
         let requested =
             self.lock.plugins.iter().filter(|it| it.from.is_some() && !self.is_raised(&it.module));
         let floors = self.manifest.requires.iter();

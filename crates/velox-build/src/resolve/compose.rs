@@ -216,7 +216,7 @@ replace github.com/x/y => github.com/z/y v1.0.0
             ]),
             plugins: &plugins,
             replaces,
-            excludes: vec![ModuleVersion { path: "github.com/a/b".to_owned(), version: "v1.0.0".to_owned() }],
+            excludes: vec![ModuleVersion::new("github.com/a/b", "v1.0.0")],
             floors: floors
                 .iter()
                 .map(|(path, version)| ModuleVersion {

@@ -177,7 +177,7 @@ impl Prefetch<'_> {
     }
 
     fn source_of(&self, path: &str, version: &str) -> Option<ModuleVersion> {
-        let module = ModuleVersion { path: path.to_owned(), version: version.to_owned() };
+        let module = ModuleVersion::new(path, version);
         match replacement_of(self.replaces, &module) {
             None => Some(module),
             Some(Replace { new_path, new_version, .. }) => {

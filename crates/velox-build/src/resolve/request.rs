@@ -131,7 +131,7 @@ impl ModuleRequest {
         // A replacement is often a repository without a major suffix: the tag determines it.
         let has_suffix = !major_suffix(path).is_empty();
         let module = if has_suffix || !semver::is_valid(reference) {
-            has_suffix.then(|| ModuleVersion { path: path.to_owned(), version: reference.to_owned() })
+            has_suffix.then(|| ModuleVersion::new(path, reference))
         } else {
             module_at_tag(path, reference)
         };

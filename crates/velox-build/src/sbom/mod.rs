@@ -258,7 +258,7 @@ impl SbomSource {
         let failed = |error: velox_fetch::modcache::ModCacheError| Error::build(error.to_string());
         let (directory, go_mod) = match module.source() {
             (path, Some(version)) => {
-                let source = ModuleVersion { path: path.to_owned(), version: version.to_owned() };
+                let source = ModuleVersion::new(path, version);
                 let commit = self.plugin(&module.path).and_then(|plugin| plugin.commit.as_ref());
                 self.locate(&source, commit, &mut module)?;
                 let directory = cache.dir(&source).map_err(failed)?;

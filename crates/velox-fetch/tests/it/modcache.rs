@@ -11,7 +11,7 @@ const GO_MOD: &str = "module example.com/Lib\n\ngo 1.21\n";
 const INFO: &str = r#"{"Version":"v1.2.3","Time":"2024-05-06T07:08:09Z"}"#;
 
 fn lib() -> ModuleVersion {
-    ModuleVersion { path: "example.com/Lib".to_owned(), version: "v1.2.3".to_owned() }
+    ModuleVersion::new("example.com/Lib", "v1.2.3")
 }
 
 fn zip(room: &Path, greeting: &str) -> Result<std::path::PathBuf, Box<dyn Error>> {

@@ -136,7 +136,7 @@ fn name(path: &Path) -> String {
 }
 
 fn test_module() -> ModuleVersion {
-    ModuleVersion { path: "example.com/M".to_owned(), version: "v1.2.3".to_owned() }
+    ModuleVersion::new("example.com/M", "v1.2.3")
 }
 
 #[test]

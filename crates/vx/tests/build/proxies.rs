@@ -28,7 +28,7 @@ fn cache(sandbox: &Sandbox) -> ModCache {
 }
 
 fn hello() -> ModuleVersion {
-    ModuleVersion { path: HELLO.to_owned(), version: "v1.0.0".to_owned() }
+    ModuleVersion::new(HELLO, "v1.0.0")
 }
 
 /// Asserts that a failed attempt left nothing that a build would accept as the module. The go command, used

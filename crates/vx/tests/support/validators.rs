@@ -58,8 +58,10 @@ pub fn go(test: &str, name: &str) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/foreign");
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let sandbox = Sandbox::new();
-    let mut build = sandbox.command("go", &["build", "-o"]);
-    let built = CommandOutput::from(build.arg(&program).arg(format!("./{name}")).current_dir(source));
+    // With the flags of vx the compiled standard library is shared with other tests.
+    let mut build = sandbox.command("go", &["build", "-trimpath", "-o"]);
+    let build = build.arg(&program).arg(format!("./{name}")).env("CGO_ENABLED", "0").current_dir(source);
+    let built = CommandOutput::from(build);
     if built.code() != Some(0) {
         println!("skipped: {test}: {name} can't be compiled: {}", built.stderr());
         return None;

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use velox_gomod::semver;
 use velox_manifest::{
-    BuildArgs, DebugConfig, Dependencies, Diagnostic, DiagnosticKind, ExcludeDirective, GoSelection,
-    GoTarget, Manifest, Origin, Plugin, ReplaceDirective, Replacement, RequireDirective, RoadRunnerConfig,
-    SourceFile, Spanned, catalogue,
+    BuildArgs, DebugConfig, Dependencies, Diagnostic, DiagnosticKind, GoSelection, GoTarget, Manifest,
+    ModuleDirective, Origin, Plugin, ReplaceDirective, Replacement, RoadRunnerConfig, SourceFile, Spanned,
+    catalogue,
     check::{self, InvalidValue},
     edit::{key, string},
 };
@@ -583,7 +583,7 @@ impl TryFrom<&BuildSpec> for Manifest {
         let mut excludes = Vec::new();
         for (at, ExcludeSpec { module, version }) in spec.excludes.iter().enumerate() {
             let (module, version) = fields.module_version(&format!("excludes[{at}]"), module, version);
-            excludes.push(ExcludeDirective { module, version });
+            excludes.push(ModuleDirective { module, version });
         }
         let mut requires = Vec::new();
         let mut required = HashSet::new();
@@ -593,7 +593,7 @@ impl TryFrom<&BuildSpec> for Manifest {
                 fields.violation(&format!("requires[{at}].module"), message);
             }
             let (module, version) = fields.module_version(&format!("requires[{at}]"), module, version);
-            requires.push(RequireDirective { module, version });
+            requires.push(ModuleDirective { module, version });
         }
         let go = spec.go.as_ref().and_then(|go| fields.check("go", "Go version", go, check::go_selection));
         for tag in &spec.tags {

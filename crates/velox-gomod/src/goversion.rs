@@ -27,6 +27,14 @@ pub struct GoVersion {
 #[error("invalid Go version `{0}`")]
 pub struct ParseGoVersionError(String);
 
+/// Whether a toolchain (`go1.26.4`) is older than a `go` line (`1.26`); a development version (`devel …`) never is.
+pub fn is_older(toolchain: &str, line: &str) -> bool {
+    match (GoVersion::from_toolchain_name(toolchain), line.parse::<GoVersion>()) {
+        (Some(toolchain), Ok(line)) => toolchain < line,
+        _ => false,
+    }
+}
+
 /// The toolchain name from a Go version string, without experiments and packager suffixes
 /// (`go1.26.8-X:jsonv2`, `go1.26.8 X:jsonv2`, `go1.24.4 (Red Hat 1.24.4-1.el9)`).
 pub fn toolchain_name(version: &str) -> &str {
@@ -126,6 +134,20 @@ mod tests {
 
     fn of(text: &str) -> Option<GoVersion> {
         text.parse().ok()
+    }
+
+    #[test]
+    fn go_lines_are_compared_with_toolchains_as_go_does() {
+        for (toolchain, line) in
+            [("go1.22", "1.22.1"), ("go1.22.9", "1.26.4"), ("go1.9.7", "1.10"), ("go1.27rc1", "1.27.0")]
+        {
+            assert!(is_older(toolchain, line), "{toolchain} {line}");
+        }
+        for (toolchain, line) in
+            [("go1.26.8", "1.26.4"), ("go1.26.4", "1.26.4"), ("go1.22.0", "1.22"), ("devel +abc", "1.26")]
+        {
+            assert!(!is_older(toolchain, line), "{toolchain} {line}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl RequirementGraph {
         let roots = loading.without_excluded(&main.require);
         // Without graph pruning, the whole graph is loaded.
         let mut queue: Vec<(ModuleVersion, bool)> =
-            roots.iter().map(|root| (version(root), is_unpruned(main))).collect();
+            roots.iter().map(|root| (root.module(), is_unpruned(main))).collect();
         let mut seen = BTreeSet::new();
         while let Some((module, whole)) = queue.pop() {
             if !seen.insert((module.clone(), whole)) {
@@ -53,7 +53,7 @@ impl RequirementGraph {
             let own = loading.load(&module);
             if whole || own {
                 let next = loading.requires.get(&module).into_iter().flatten();
-                queue.extend(next.map(|require| (version(require), whole || own)));
+                queue.extend(next.map(|require| (require.module(), whole || own)));
             }
         }
         if !loading.missing.is_empty() {
@@ -132,13 +132,9 @@ impl GraphLoader<'_> {
     /// The requirements without versions that the main module excludes.
     fn without_excluded(&self, requires: &[Require]) -> Vec<Require> {
         let excluded =
-            |require: &&Require| !self.main.exclude.iter().any(|version| *version == self::version(require));
+            |require: &&Require| !self.main.exclude.iter().any(|version| *version == require.module());
         requires.iter().filter(excluded).cloned().collect()
     }
-}
-
-fn version(require: &Require) -> ModuleVersion {
-    ModuleVersion { path: require.path.clone(), version: require.version.clone() }
 }
 
 /// Whether a go.mod predates graph pruning (Go 1.17) and lists only direct requirements.

@@ -59,6 +59,22 @@ pub struct Replace {
     pub new_version: Option<String>,
 }
 
+impl Require {
+    /// The required module.
+    #[must_use]
+    pub fn module(&self) -> ModuleVersion {
+        ModuleVersion::new(&self.path, &self.version)
+    }
+}
+
+impl Replace {
+    /// The new module; `None` for a directory.
+    #[must_use]
+    pub fn new_module(&self) -> Option<ModuleVersion> {
+        Some(ModuleVersion::new(&self.new_path, self.new_version.as_ref()?))
+    }
+}
+
 /// A range of retracted versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retract {

@@ -4,9 +4,9 @@ use std::{iter::Peekable, ops::Range, vec::IntoIter};
 
 use crate::{
     BuildArgs, Diagnostic, Spanned,
+    check::semver_major,
     interpolate::{interpolate, is_placeholder},
     reader::{ParseContext, nearest},
-    refs::semver_major,
 };
 
 /// Unsupported flags of `go build`, and why.
@@ -241,17 +241,12 @@ impl ArgumentParser<'_> {
         let Some((name, raw)) = named else {
             return self.error(format!("invalid definition `-X {definition}`"), span, DEFINITION);
         };
-        let stamp = stamp_field(name);
-        if let Some(stamp) = stamp {
-            let value = match raw {
+        if let Some(stamp) = stamp_field(&mut self.result, name) {
+            *stamp = match raw {
                 // The default stamp reads these variables itself and has fallbacks.
                 "${VERSION}" | "${TIME}" | "$VERSION" | "$TIME" => None,
                 raw => interpolate(raw, self.reader.environment).ok().filter(|value| !is_placeholder(value)),
             };
-            match stamp {
-                StampField::Version => self.result.stamp_version = value,
-                StampField::Time => self.result.stamp_time = value,
-            }
         } else if let Some(value) =
             self.reader.interpolated(Spanned { value: raw.to_owned(), span: span.clone() })
         {
@@ -282,21 +277,16 @@ impl ArgumentParser<'_> {
 
 const DEFINITION: &str = "write `-X importpath.name=value`";
 
-enum StampField {
-    Version,
-    Time,
-}
-
 /// The field of RoadRunner's version stamp that a definition sets, for any major version.
-fn stamp_field(name: &str) -> Option<StampField> {
+fn stamp_field<'a>(arguments: &'a mut BuildArgs, name: &str) -> Option<&'a mut Option<String>> {
     let rest = name.strip_prefix("github.com/roadrunner-server/roadrunner/")?;
     let inner = match rest.split_once('/') {
         Some((major, inner)) if semver_major(&format!("{major}.0.0")).is_some() => inner,
         _ => rest,
     };
     match inner {
-        "internal/meta.version" => Some(StampField::Version),
-        "internal/meta.buildTime" => Some(StampField::Time),
+        "internal/meta.version" => Some(&mut arguments.stamp_version),
+        "internal/meta.buildTime" => Some(&mut arguments.stamp_time),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::Deserialize;
+use velox_gomod::module::{major_suffix, with_major, without_major};
 
 /// RoadRunner's module path without a major version.
 pub const ROADRUNNER_MODULE: &str = "github.com/roadrunner-server/roadrunner";
@@ -209,7 +210,7 @@ pub fn plugin_size(module: &str) -> Option<u64> {
 fn file() -> &'static CatalogueFile {
     static CATALOGUE: LazyLock<CatalogueFile> =
         // Parsing can't fail: a test covers it.
-        LazyLock::new(|| parse(include_str!("../catalogue.toml")).unwrap_or_default());
+        LazyLock::new(|| toml_edit::de::from_str(include_str!("../catalogue.toml")).unwrap_or_default());
     &CATALOGUE
 }
 
@@ -321,20 +322,20 @@ impl KnownPlugin {
     /// RoadRunner release, else at the newest.
     #[must_use]
     pub fn module_path_for(&self, reference: &str, roadrunner: Option<&str>) -> String {
-        if let Some(major) = crate::refs::requested_major(reference) {
+        if let Some(major) = crate::check::requested_major(reference) {
             return self.module_path_at(major);
         }
-        let major = roadrunner.and_then(generation_major);
-        match major.filter(|major| self.majors.contains(major)) {
-            Some(major) => self.module_path_at(major),
-            None => self.module_path(),
-        }
+        self.module_path_near(roadrunner.and_then(generation_major))
     }
 
     /// The module path at the major version of another module path, or else at the newest.
     #[must_use]
     pub fn module_path_like(&self, other: &str) -> String {
-        let major = other.rsplit_once("/v").and_then(|(_, major)| major.parse().ok());
+        self.module_path_near(major_suffix(other).strip_prefix("/v").and_then(|major| major.parse().ok()))
+    }
+
+    /// The module path at a major version that the plugin has, or else at the newest.
+    fn module_path_near(&self, major: Option<u64>) -> String {
         match major.filter(|major| self.majors.contains(major)) {
             Some(major) => self.module_path_at(major),
             None => self.module_path(),
@@ -344,7 +345,7 @@ impl KnownPlugin {
     /// The module path at a major version.
     #[must_use]
     pub fn module_path_at(&self, major: u64) -> String {
-        if major < 2 { self.module.clone() } else { format!("{}/v{major}", self.module) }
+        with_major(&self.module, major)
     }
 
     /// The lists of plugins of which `chosen` has none, although one of each has to use this plugin.
@@ -446,22 +447,9 @@ impl KnownRelease {
     }
 }
 
-fn parse(text: &str) -> Result<CatalogueFile, toml_edit::de::Error> {
-    toml_edit::de::from_str(text)
-}
-
 /// Normalizes a name: `appLogger`, `app_logger` and `app-logger` are equal.
 fn normalize(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
-}
-
-/// A module path without its major version suffix.
-fn without_major(path: &str) -> &str {
-    let digits = |major: &str| !major.is_empty() && major.bytes().all(|byte| byte.is_ascii_digit());
-    match path.rsplit_once("/v") {
-        Some((base, major)) if digits(major) => base,
-        _ => path,
-    }
 }
 
 #[cfg(test)]
@@ -476,7 +464,7 @@ mod tests {
     #[test]
     fn it_is_consistent() {
         let CatalogueFile { plugins, generations, presets } =
-            parse(include_str!("../catalogue.toml")).unwrap();
+            toml_edit::de::from_str(include_str!("../catalogue.toml")).unwrap();
         assert_eq!(catalogue(), plugins);
         assert_eq!(super::generations(), generations);
         assert_eq!(super::presets(), presets);
@@ -496,8 +484,8 @@ mod tests {
         for plugin in &plugins {
             assert!(plugin.names().all(|name| names.insert(normalize(name))), "{} twice", plugin.name);
             assert!(modules.insert(&plugin.module), "{} twice", plugin.module);
-            assert!(crate::refs::module_path(&plugin.module).is_ok(), "{}", plugin.module);
-            assert!(crate::refs::module_path(&plugin.module_path()).is_ok(), "{}", plugin.module_path());
+            assert!(crate::check::module_path(&plugin.module).is_ok(), "{}", plugin.module);
+            assert!(crate::check::module_path(&plugin.module_path()).is_ok(), "{}", plugin.module_path());
             let sizes = plugin.majors.iter().filter_map(|major| plugin_size(&plugin.module_path_at(*major)));
             assert!(sizes.clone().all(|bytes| (1_000..20_000_000).contains(&bytes)), "{}", plugin.name);
             measured += sizes.count();

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use velox_gomod::module::without_major;
+
 use crate::{
     BuildArgs, CacheConfig, DebugConfig, Diagnostic, Forge, ForgeKind, ImageConfig, LogConfig, Manifest,
-    ManifestFormat, Origin, Plugin, Replacement, RoadRunnerConfig, Spanned, catalogue,
+    ManifestFormat, Origin, Plugin, Replacement, RoadRunnerConfig, catalogue,
+    check::{self, InvalidValue},
     manual::shown,
     reader::unknown_plugin,
-    refs::{self, InvalidValue},
 };
 
 const DEFAULT_REFERENCE: &str = "latest";
@@ -44,7 +46,7 @@ impl ManifestOverrides {
     ) -> Result<Self, Vec<Diagnostic>> {
         let mut errors = Vec::new();
         if let Some(reference) = roadrunner
-            && let Err(why) = refs::requested(reference)
+            && let Err(why) = check::requested(reference)
         {
             errors.push(unusable("--roadrunner", reference, "ref", why));
         }
@@ -89,11 +91,11 @@ impl PluginOverride {
         text: &str,
         directories: impl Fn(&Path) -> Result<String, Diagnostic>,
     ) -> Result<Self, Diagnostic> {
-        if refs::is_directory(text) {
+        if check::is_directory(text) {
             let replacement =
-                refs::replacement(text).map_err(|invalid| unusable("--with", text, "directory", invalid))?;
+                check::replacement(text).map_err(|invalid| unusable("--with", text, "directory", invalid))?;
             let module = directories(Path::new(text))?;
-            refs::module_path(&module)
+            check::module_path(&module)
                 .map_err(|invalid| unusable("the go.mod of --with", &module, "module path", invalid))?;
             return Ok(Self { module, reference: None, replacement: Some(replacement) });
         }
@@ -106,7 +108,7 @@ impl PluginOverride {
             Some((module, reference)) if !plugin.contains("://") => (module, Some(reference)),
             _ => (plugin, None),
         };
-        refs::module_path(module).map_err(|invalid| {
+        check::module_path(module).map_err(|invalid| {
             let invalid = match module.contains('/') || module.is_empty() {
                 true => invalid,
                 false => invalid.help(match catalogue::nearest(module).first() {
@@ -120,13 +122,13 @@ impl PluginOverride {
             unusable("--with", module, "module path", invalid)
         })?;
         if let Some(reference) = reference {
-            refs::requested(reference)
-                .and_then(|()| refs::majors_agree(module, reference))
+            check::requested(reference)
+                .and_then(|()| check::majors_agree(module, reference))
                 .map_err(|invalid| unusable("--with", plugin, "plugin", invalid))?;
         }
         let replacement = replacement
             .map(|text| {
-                refs::replacement(text).map_err(|invalid| unusable("--with", text, "replacement", invalid))
+                check::replacement(text).map_err(|invalid| unusable("--with", text, "replacement", invalid))
             })
             .transpose()?;
         Ok(Self { module: module.to_owned(), reference: reference.map(str::to_owned), replacement })
@@ -157,7 +159,7 @@ impl Manifest {
         Self {
             format: ManifestFormat::Modules,
             roadrunner: RoadRunnerConfig {
-                reference: Some(unspanned(DEFAULT_REFERENCE)),
+                reference: Some(DEFAULT_REFERENCE.to_owned().into()),
                 dependencies: None,
             },
             debug: DebugConfig::default(),
@@ -184,7 +186,7 @@ impl Manifest {
     pub fn changed_by(mut self, flags: &ManifestOverrides) -> Result<Self, Vec<Diagnostic>> {
         let mut errors = Vec::new();
         if let Some(reference) = &flags.roadrunner {
-            self.roadrunner.reference = Some(unspanned(reference));
+            self.roadrunner.reference = Some(reference.clone().into());
         }
         for name in &flags.without {
             if let Err(diagnostic) = self.remove(name) {
@@ -222,10 +224,10 @@ impl Manifest {
         }
         let Some(plugin) = known.and_then(|index| self.plugins.get_mut(index)) else {
             let plugin = Plugin {
-                name: unspanned(&self.free_name(&with.module)),
-                origin: Origin::Module(unspanned(&with.module)),
-                reference: unspanned(with.reference.as_deref().unwrap_or(DEFAULT_REFERENCE)),
-                replace: with.replacement.clone().map(|value| Spanned { value, span: None }),
+                name: self.free_name(&with.module).into(),
+                origin: Origin::Module(with.module.clone().into()),
+                reference: with.reference.clone().unwrap_or_else(|| DEFAULT_REFERENCE.to_owned()).into(),
+                replace: with.replacement.clone().map(Into::into),
             };
             self.plugins.push(plugin);
             return;
@@ -233,19 +235,19 @@ impl Manifest {
         if let Origin::Module(path) = &mut plugin.origin
             && path.value != with.module
         {
-            *path = unspanned(&with.module);
+            *path = with.module.clone().into();
         }
         if let Some(reference) = &with.reference {
-            plugin.reference = unspanned(reference);
+            plugin.reference = reference.clone().into();
         }
         if changes {
-            plugin.replace = with.replacement.clone().map(|value| Spanned { value, span: None });
+            plugin.replace = with.replacement.clone().map(Into::into);
         }
     }
 
     /// A unique name for a `--with` plugin: the last path element, with preceding ones if it is taken.
     fn free_name(&self, module: &str) -> String {
-        let base = refs::without_major(module);
+        let base = without_major(module);
         let parts: Vec<&str> = base.split('/').collect();
         (1..parts.len())
             .filter_map(|count| Some(parts.get(parts.len() - count..)?.join("-")))
@@ -256,9 +258,5 @@ impl Manifest {
 
 /// Whether two paths are the same module at any major version; like forges, ignores case.
 fn same_module(one: &str, other: &str) -> bool {
-    refs::without_major(one).eq_ignore_ascii_case(refs::without_major(other))
-}
-
-fn unspanned(text: &str) -> Spanned<String> {
-    Spanned { value: text.to_owned(), span: None }
+    without_major(one).eq_ignore_ascii_case(without_major(other))
 }

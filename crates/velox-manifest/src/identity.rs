@@ -1,9 +1,10 @@
 //! Plugin identities, module paths and forge hosts.
 
+use velox_gomod::module::without_major;
+
 use crate::{
-    catalogue,
+    catalogue, check,
     manifest::{Forge, ForgeKind, Manifest, Origin, Plugin, Project, Spanned},
-    refs,
 };
 
 impl Forge {
@@ -58,7 +59,7 @@ impl Plugin {
             None => format!("{}/{path}", forge.host()),
         };
         match &self.origin {
-            Origin::Module(path) => refs::without_major(&path.value).to_owned(),
+            Origin::Module(path) => without_major(&path.value).to_owned(),
             Origin::GitHub { owner, repository, folder } => {
                 join(&manifest.github, &format!("{}/{}", owner.value, repository.value), folder)
             }
@@ -76,7 +77,7 @@ impl Plugin {
     /// Whether `module`, at any major version, is this plugin; like forges, ignores case.
     #[must_use]
     pub fn is_module(&self, module: &str, manifest: &Manifest) -> bool {
-        self.identity(manifest).eq_ignore_ascii_case(refs::without_major(module))
+        self.identity(manifest).eq_ignore_ascii_case(without_major(module))
     }
 
     /// The module path if the manifest determines it: a public forge's repository at a tag, without a folder
@@ -95,7 +96,7 @@ impl Plugin {
             return None;
         }
         let root = self.identity(manifest);
-        match refs::requested_major(reference)? {
+        match check::requested_major(reference)? {
             0 | 1 => Some(root),
             major => Some(format!("{root}/v{major}")),
         }

@@ -14,31 +14,27 @@ pub mod edit;
 mod findings;
 mod flags;
 mod identity;
-mod image;
 mod interpolate;
-mod invalid_value;
 mod manifest;
 mod manual;
 mod modules;
 mod parse;
 mod reader;
 mod reference;
-mod refs;
 mod schema;
 mod target;
 
+pub use check::{go_selection, is_directory};
 pub use constraint::VersionConstraint;
 pub use diagnostic::{ConfigSyntax, Diagnostic, DiagnosticKind, Level, RelatedSpan, SourceFile};
 pub use document::{ConfigEntry, ConfigNode, ConfigValue, parse_yaml};
 pub use flags::{ManifestOverrides, PluginOverride};
 pub use manifest::{
-    Architecture, BuildArgs, CacheConfig, DebugConfig, Dependencies, ExcludeDirective, Forge, ForgeKind,
-    GoSelection, GoTarget, ImageCompression, ImageConfig, LogConfig, LogLevel, LogMode, Manifest,
-    ManifestFormat, Origin, Plugin, Project, ReplaceDirective, Replacement, RequireDirective,
-    RoadRunnerConfig, Spanned,
+    Architecture, BuildArgs, CacheConfig, DebugConfig, Dependencies, Forge, ForgeKind, GoSelection, GoTarget,
+    ImageCompression, ImageConfig, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat, ModuleDirective,
+    Origin, Plugin, Project, ReplaceDirective, Replacement, RoadRunnerConfig, Spanned,
 };
 pub use reader::unknown_plugin;
 pub use reference::{KeySpec, TABLES, TableSpec, ValueKind};
-pub use refs::{go_selection, is_directory};
 pub use schema::schema;
 pub use target::{parse_target, release_targets, targets};

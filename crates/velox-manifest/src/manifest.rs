@@ -2,6 +2,7 @@ use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr};
 
 use secrecy::SecretString;
 use url::Url;
+use velox_gomod::module::ModuleVersion;
 
 /// A value with its position in the configuration text.
 #[derive(Debug, Clone)]
@@ -10,6 +11,13 @@ pub struct Spanned<T> {
     pub value: T,
     /// The byte range in the text; `None` for a value of a flag or a request.
     pub span: Option<Range<usize>>,
+}
+
+/// A value of a flag or a request.
+impl<T> From<T> for Spanned<T> {
+    fn from(value: T) -> Self {
+        Self { value, span: None }
+    }
 }
 
 /// The format version of a `velox.toml`.
@@ -41,9 +49,9 @@ pub struct Manifest {
     /// `[[replaces]]`, without the `replace` of each [`Plugin`].
     pub replaces: Vec<ReplaceDirective>,
     /// `[[excludes]]`.
-    pub excludes: Vec<ExcludeDirective>,
+    pub excludes: Vec<ModuleDirective>,
     /// `[[requires]]`.
-    pub requires: Vec<RequireDirective>,
+    pub requires: Vec<ModuleDirective>,
     /// `[go] version`.
     pub go: Option<Spanned<GoSelection>>,
     /// `[target_platform]` or `[[targets]]`, in file order without duplicates; empty for the host.
@@ -179,22 +187,27 @@ pub struct ReplaceDirective {
     pub new: Spanned<Replacement>,
 }
 
-/// `[[excludes]] module, version`.
+/// `[[excludes]] module, version`; or `[[requires]] module, version`, the lowest version of a module that is no plugin.
 #[derive(Debug, Clone)]
-pub struct ExcludeDirective {
+pub struct ModuleDirective {
     /// Module path.
     pub module: Spanned<String>,
-    /// The excluded version.
+    /// The excluded or the lowest version.
     pub version: Spanned<String>,
 }
 
-/// `[[requires]] module, version`: the lowest version of a module that is no plugin.
-#[derive(Debug, Clone)]
-pub struct RequireDirective {
-    /// Module path.
-    pub module: Spanned<String>,
-    /// The lowest version.
-    pub version: Spanned<String>,
+impl ModuleDirective {
+    /// The module at this version.
+    #[must_use]
+    pub fn module_version(&self) -> ModuleVersion {
+        ModuleVersion::new(&self.module.value, &self.version.value)
+    }
+
+    /// Whether it names this version of this module.
+    #[must_use]
+    pub fn is(&self, module: &ModuleVersion) -> bool {
+        self.module.value == module.path && self.version.value == module.version
+    }
 }
 
 /// `[go] version`: the Go toolchain of a build.

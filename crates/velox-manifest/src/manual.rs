@@ -7,8 +7,8 @@ use url::Url;
 
 use crate::{
     Diagnostic, Forge, ForgeKind, Origin, Plugin, Project, Spanned,
+    check::{self, InvalidValue},
     reader::{Field, Section},
-    refs::{self, InvalidValue},
 };
 
 const OWNER: &str = "the user or organization, such as owner = \"roadrunner-server\"";
@@ -27,8 +27,8 @@ pub(crate) fn first(root: &Section<'_>) -> Vec<Plugin> {
 }
 
 fn github_origin(section: &Section<'_>) -> Option<Origin> {
-    let owner = required(section, "owner", OWNER, refs::github_name);
-    let repository = required(section, "repository", REPOSITORY, refs::github_name);
+    let owner = required(section, "owner", OWNER, check::github_name);
+    let repository = required(section, "repository", REPOSITORY, check::github_name);
     let folder = folder(section);
     Some(Origin::GitHub { owner: owner?, repository: repository?, folder: folder? })
 }
@@ -73,7 +73,7 @@ fn read(
 fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> Option<Plugin> {
     let name = Spanned { value: field.key.to_owned(), span: field.key_span.clone() };
     let section = field.section()?;
-    let reference = required(&section, "ref", REFERENCE, refs::requested);
+    let reference = required(&section, "ref", REFERENCE, check::requested);
     let origin = origin(&section);
     let replace = replace(&section);
     Some(Plugin { name, origin: origin?, reference: reference?, replace: replace? })
@@ -82,13 +82,13 @@ fn plugin(field: Field<'_>, origin: impl Fn(&Section<'_>) -> Option<Origin>) -> 
 /// The `replace` of a plugin: `None` if it is invalid, `Some(None)` if it is missing.
 pub(crate) fn replace(section: &Section<'_>) -> Option<Option<Spanned<crate::Replacement>>> {
     let Some(text) = section.optional("replace")? else { return Some(None) };
-    Some(Some(converted(section, "replace", &text, refs::replacement)?))
+    Some(Some(converted(section, "replace", &text, check::replacement)?))
 }
 
 /// The folder: `None` if it is invalid, `Some(None)` for the repository root.
 fn folder(section: &Section<'_>) -> Option<Option<Spanned<String>>> {
     let Some(text) = section.optional("folder")? else { return Some(None) };
-    let Spanned { value, span } = converted(section, "folder", &text, refs::folder)?;
+    let Spanned { value, span } = converted(section, "folder", &text, check::folder)?;
     Some(value.map(|value| Spanned { value, span }))
 }
 
@@ -114,7 +114,7 @@ fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
             id.map(Project::Id).ok_or_else(|| InvalidValue::new("not a project id"))
         });
     }
-    let repository = checked(section, "repository", repository, refs::gitlab_path)?;
+    let repository = checked(section, "repository", repository, check::gitlab_path)?;
     if repository.value.contains('/') {
         return Some(Spanned { value: Project::Path(repository.value), span: repository.span });
     }
@@ -124,7 +124,7 @@ fn project(section: &Section<'_>) -> Option<Spanned<Project>> {
             "the user or group, or write the project's whole path: repository = \"group/project\"",
         );
     }
-    let owner = checked(section, "owner", owner?, refs::gitlab_path)?;
+    let owner = checked(section, "owner", owner?, check::gitlab_path)?;
     let path = format!("{}/{}", owner.value, repository.value);
     Some(Spanned { value: Project::Path(path), span: repository.span })
 }

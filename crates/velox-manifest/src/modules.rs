@@ -1,12 +1,11 @@
 //! The format with `[plugins]`, and the tables of every format: replaces, excludes, requires, Go, targets, cache.
 
 use crate::{
-    CacheConfig, Diagnostic, ExcludeDirective, GoSelection, GoTarget, Origin, Plugin, ReplaceDirective,
-    RequireDirective, Spanned,
+    CacheConfig, Diagnostic, GoSelection, GoTarget, ModuleDirective, Origin, Plugin, ReplaceDirective,
+    Spanned, check,
     manual::{converted, invalid, replace, required},
     reader::{Field, Section},
-    refs,
-    target::{InvalidTarget, target},
+    target::target,
 };
 
 pub(crate) fn plugins(root: &Section<'_>) -> Vec<Plugin> {
@@ -19,9 +18,9 @@ fn plugin(field: Field<'_>) -> Option<Plugin> {
     let section = field.section()?;
     let help =
         "the path in the plugin's go.mod, such as module_name = \"github.com/roadrunner-server/http/v5\"";
-    let module = required(&section, "module_name", help, refs::module_path);
+    let module = required(&section, "module_name", help, check::module_path);
     let help = "a tag, a version constraint, a branch, a commit or \"latest\", such as tag = \"v5.2.7\" or tag = \"^5.2\"";
-    let tag = required(&section, "tag", help, refs::requested);
+    let tag = required(&section, "tag", help, check::requested);
     let replace = replace(&section);
     let (module, tag) = (module?, tag?);
     check_major(&section, &module, &tag);
@@ -30,7 +29,7 @@ fn plugin(field: Field<'_>) -> Option<Plugin> {
 
 /// Reports a version whose major version doesn't match its module path.
 fn check_major(section: &Section<'_>, module: &Spanned<String>, version: &Spanned<String>) {
-    if let Err(wrong) = refs::majors_agree(&module.value, &version.value) {
+    if let Err(wrong) = check::majors_agree(&module.value, &version.value) {
         let message = format!("`{}` is not a version of `{}`", version.value, module.value);
         section.error(invalid(&message, &version.span, wrong));
     }
@@ -42,8 +41,8 @@ pub(crate) fn replaces(root: &Section<'_>) -> Vec<ReplaceDirective> {
     for section in field.sections() {
         let old = section.required("old", "the module to replace, such as old = \"github.com/acme/http\"");
         let new = section.required("new", "a directory (\"../http\") or a module with its version");
-        let old = old.and_then(|old| converted(&section, "old", &old, refs::replaced));
-        let new = new.and_then(|new| converted(&section, "new", &new, refs::replacement));
+        let old = old.and_then(|old| converted(&section, "old", &old, check::replaced));
+        let new = new.and_then(|new| converted(&section, "new", &new, check::replacement));
         let (Some(old), Some(new)) = (old, new) else { continue };
         if replaces.iter().any(|known| known.old.value == old.value) {
             section.error(
@@ -58,40 +57,39 @@ pub(crate) fn replaces(root: &Section<'_>) -> Vec<ReplaceDirective> {
     replaces
 }
 
-pub(crate) fn excludes(root: &Section<'_>) -> Vec<ExcludeDirective> {
+pub(crate) fn excludes(root: &Section<'_>) -> Vec<ModuleDirective> {
     let Some(field) = root.field("excludes") else { return Vec::new() };
     let help = "the version to exclude, such as version = \"v9.15.0\"";
-    let read = |(module, version)| ExcludeDirective { module, version };
-    field.sections().iter().filter_map(|section| module_version(section, help)).map(read).collect()
+    field.sections().iter().filter_map(|section| directive(section, help)).collect()
 }
 
-pub(crate) fn requires(root: &Section<'_>) -> Vec<RequireDirective> {
+pub(crate) fn requires(root: &Section<'_>) -> Vec<ModuleDirective> {
     let Some(field) = root.field("requires") else { return Vec::new() };
     let help = "the lowest version, such as version = \"v9.15.1\"";
-    let mut requires: Vec<RequireDirective> = Vec::new();
+    let mut requires: Vec<ModuleDirective> = Vec::new();
     for section in field.sections() {
-        let Some((module, version)) = module_version(&section, help) else { continue };
-        if requires.iter().any(|known| known.module.value == module.value) {
+        let Some(require) = directive(&section, help) else { continue };
+        if requires.iter().any(|known| known.module.value == require.module.value) {
             section.error(
-                Diagnostic::error(format!("duplicate requirement of `{}`", module.value))
-                    .at(module.span.clone())
+                Diagnostic::error(format!("duplicate requirement of `{}`", require.module.value))
+                    .at(require.module.span.clone())
                     .label("second requirement")
                     .help("remove the one with the lower version"),
             );
         }
-        requires.push(RequireDirective { module, version });
+        requires.push(require);
     }
     requires
 }
 
 /// The keys `module` and `version`; `help` describes the version.
-fn module_version(section: &Section<'_>, help: &str) -> Option<(Spanned<String>, Spanned<String>)> {
+fn directive(section: &Section<'_>, help: &str) -> Option<ModuleDirective> {
     let of_module = "the module path, such as module = \"github.com/redis/go-redis/v9\"";
-    let module = required(section, "module", of_module, refs::module_path);
-    let version = required(section, "version", help, refs::full_version);
+    let module = required(section, "module", of_module, check::module_path);
+    let version = required(section, "version", help, check::full_version);
     let (module, version) = (module?, version?);
     check_major(section, &module, &version);
-    Some((module, version))
+    Some(ModuleDirective { module, version })
 }
 
 /// `[go] version`.
@@ -99,7 +97,7 @@ pub(crate) fn go(root: &Section<'_>) -> Option<Spanned<GoSelection>> {
     let section = root.section("go")?;
     section.field("version").filter(|field| !field.is_unset())?;
     let version = section.version("version")?;
-    converted(&section, "version", &version, refs::go_selection)
+    converted(&section, "version", &version, check::go_selection)
 }
 
 /// `[target_platform]` or `[[targets]]`; an empty table is ignored.
@@ -143,17 +141,9 @@ fn platform(section: Section<'_>, host: Option<GoTarget>) -> Option<Spanned<GoTa
     let (os, arch) = (os?, arch?);
     match target(&os.value, &arch.value) {
         Ok(value) => Some(Spanned { value, span: os.span }),
-        Err(wrong) => {
-            let (message, span) = match wrong {
-                InvalidTarget::Os(message) if !is_given("os") => {
-                    (format!("invalid GOOS: {message}"), os.span)
-                }
-                InvalidTarget::Arch(message) if !is_given("arch") => {
-                    (format!("invalid GOARCH: {message}"), arch.span)
-                }
-                InvalidTarget::Os(message) => (message, os.span),
-                InvalidTarget::Arch(message) => (message, arch.span),
-            };
+        Err((variable, message)) => {
+            let (key, span) = if variable == "GOOS" { ("os", os.span) } else { ("arch", arch.span) };
+            let message = if is_given(key) { message } else { format!("invalid {variable}: {message}") };
             section.error(Diagnostic::error(message).at(span).label("unsupported target"));
             None
         }
@@ -176,7 +166,7 @@ pub(crate) fn cache(root: &Section<'_>) -> CacheConfig {
                 None => both,
             });
         }
-        remotes.extend(field.raw_strings().into_iter().filter_map(|raw| field.reader.interpolated(raw)));
+        remotes.extend(field.texts());
         remotes.retain(|remote| !remote.value.is_empty());
     }
     CacheConfig {

@@ -5,12 +5,12 @@ use secrecy::ExposeSecret;
 use crate::{
     BuildArgs, DebugConfig, Diagnostic, ImageConfig, LogConfig, LogLevel, LogMode, Manifest, ManifestFormat,
     Origin, Plugin, RoadRunnerConfig, SourceFile, Spanned, build_args, catalogue,
-    check::can_be_token,
+    check::{self, can_be_token},
     document::{self, ConfigNode, ConfigValue},
     findings::DiagnosticSink,
-    image, manual, modules,
+    manual, modules,
     reader::{Field, ParseContext, Section, nearest},
-    reference, refs,
+    reference,
 };
 
 /// The branch of RoadRunner that is built without a ref, as Velox does.
@@ -98,12 +98,7 @@ fn assemble(root: &Section<'_>) -> Manifest {
         go: modules::go(root),
         targets: modules::targets(root),
         cache: modules::cache(root),
-        image: ImageConfig {
-            compression: root
-                .section("image")
-                .and_then(|section| choice(&section, "compression", reference::IMAGE_COMPRESSIONS, None)),
-            ..image::image(root)
-        },
+        image: image(root),
         github,
         gitlab,
         log: log(root),
@@ -206,14 +201,14 @@ fn reject_duplicates(root: &Section<'_>, manifest: &Manifest) {
 }
 
 fn roadrunner(root: &Section<'_>) -> RoadRunnerConfig {
-    let default = || Some(Spanned { value: DEFAULT_BRANCH.to_owned(), span: None });
+    let default = || Some(Spanned::from(DEFAULT_BRANCH.to_owned()));
     let Some(section) = root.section("roadrunner") else {
         return RoadRunnerConfig { reference: default(), dependencies: None };
     };
     let reference = match section.field("ref").filter(|field| !field.is_unset()) {
         Some(_) => section
             .version("ref")
-            .and_then(|reference| manual::checked(&section, "ref", reference, refs::requested)),
+            .and_then(|reference| manual::checked(&section, "ref", reference, check::requested)),
         None => default(),
     };
     let dependencies = choice(&section, "dependencies", reference::DEPENDENCIES, None);
@@ -257,6 +252,23 @@ fn choice<T: Copy>(
     };
     section.error(diagnostic.at(given.span).help(format!("possible values: {}", known.join(", "))));
     fallback.map(|(_, value)| value)
+}
+
+fn image(root: &Section<'_>) -> ImageConfig {
+    let Some(section) = root.section("image") else { return ImageConfig::default() };
+    let labels = section.section("labels").map(|labels| labels.fields()).unwrap_or_default();
+    let label = |field: Field<'_>| Some((field.key.to_owned(), field.text()?.value));
+    let texts = |key| section.field(key).map(|field| field.texts());
+    ImageConfig {
+        base: section.text("base"),
+        repository: section.text("repository"),
+        tags: texts("tags").unwrap_or_default(),
+        entrypoint: texts("entrypoint").map(|words| words.into_iter().map(|word| word.value).collect()),
+        user: section.text("user").map(|user| user.value),
+        labels: labels.into_iter().filter_map(label).collect(),
+        add: texts("add").unwrap_or_default(),
+        compression: choice(&section, "compression", reference::IMAGE_COMPRESSIONS, None),
+    }
 }
 
 fn build_args(root: &Section<'_>) -> BuildArgs {

@@ -3,6 +3,7 @@ use std::{collections::HashMap, ops::Range};
 use crate::{
     Diagnostic, DiagnosticKind, Spanned,
     document::{ConfigEntry, ConfigNode, ConfigValue, duplicate_key},
+    edit,
     findings::DiagnosticSink,
     interpolate::{InterpolationError, interpolate, is_placeholder},
     reference::keys_of,
@@ -204,7 +205,7 @@ impl<'a> Section<'a> {
         };
         let known = self.known.iter().find(|known| known.eq_ignore_ascii_case(&entry.key));
         let path =
-            join(&self.path, &known.map_or_else(|| quoted_key(&entry.key), |known| (*known).to_owned()));
+            join(&self.path, &known.map_or_else(|| edit::key(&entry.key), |known| (*known).to_owned()));
         let table = join(&self.table, if self.known.is_empty() { "NAME" } else { known.unwrap_or(&"") });
         Field {
             key: &entry.key,
@@ -245,7 +246,7 @@ impl<'a> Section<'a> {
             let is_misplaced = intended.is_none() && TOP_LEVEL_KEYS.contains(&lower.as_str());
             let what = match field.node.value {
                 ConfigValue::Table(_) if self.path.is_empty() => {
-                    format!("unknown table `[{}]`", quoted_key(key))
+                    format!("unknown table `[{}]`", edit::key(key))
                 }
                 _ => format!("unknown key `{key}` in {name}"),
             };
@@ -398,6 +399,11 @@ impl<'a> Field<'a> {
         self.reader.interpolated(self.raw()?)
     }
 
+    /// The strings of an array.
+    pub(crate) fn texts(&self) -> Vec<Spanned<String>> {
+        self.raw_strings().into_iter().filter_map(|raw| self.reader.interpolated(raw)).collect()
+    }
+
     /// The strings of an array before interpolation; a single string counts as a list with commas, as it did in Velox.
     pub(crate) fn raw_strings(&self) -> Vec<Spanned<String>> {
         let text = |node: &ConfigNode| match &node.value {
@@ -521,9 +527,4 @@ fn is_misspelled(given: &str, known: &str) -> bool {
     let letters = |name: &str| name.replace(['_', '-'], "");
     let (given, known) = (letters(given), letters(known));
     strsim::osa_distance(&given, &known) <= (known.len() / 4).max(1)
-}
-
-/// A key as TOML writes it, in quotes if necessary.
-fn quoted_key(key: &str) -> String {
-    toml_edit::Key::new(key).display_repr().into_owned()
 }

@@ -38,9 +38,7 @@ pub fn parse_target(text: &str) -> Result<GoTarget, String> {
     let (os, arch) = text
         .split_once('/')
         .ok_or_else(|| format!("invalid target `{text}`: expected os/arch, such as linux/amd64"))?;
-    target(os, arch).map_err(|invalid| match invalid {
-        InvalidTarget::Os(message) | InvalidTarget::Arch(message) => message,
-    })
+    target(os, arch).map_err(|(_, message)| message)
 }
 
 /// The targets of RoadRunner's releases, `--target all`.
@@ -69,20 +67,15 @@ pub fn targets() -> Vec<GoTarget> {
     TARGETS.iter().flat_map(of_os).collect()
 }
 
-/// The invalid part of a target, with a message.
-pub(crate) enum InvalidTarget {
-    Os(String),
-    Arch(String),
-}
-
-pub(crate) fn target(os: &str, arch: &str) -> Result<GoTarget, InvalidTarget> {
+/// The error is the Go variable of the invalid part, and a message.
+pub(crate) fn target(os: &str, arch: &str) -> Result<GoTarget, (&'static str, String)> {
     let Some((_, arches)) = TARGETS.iter().find(|(known, _)| *known == os) else {
         let known = TARGETS.iter().map(|(known, _)| *known);
-        return Err(InvalidTarget::Os(unknown("operating system", os, known)));
+        return Err(("GOOS", unknown("operating system", os, known)));
     };
     if !arches.contains(&arch) {
         let what = format!("architecture for {os}");
-        return Err(InvalidTarget::Arch(unknown(&what, arch, arches.iter().copied())));
+        return Err(("GOARCH", unknown(&what, arch, arches.iter().copied())));
     }
     Ok(GoTarget { os: os.to_owned(), arch: arch.to_owned() })
 }

@@ -1,7 +1,7 @@
 //! `[[replaces]]`, `[[excludes]]` and `[[requires]]` that contradict the rest of a manifest, or have no effect.
 
 use velox_gomod::module::{ModuleVersion, without_major};
-use velox_manifest::{Diagnostic, ExcludeDirective, Manifest};
+use velox_manifest::{Diagnostic, Manifest};
 
 use super::plugin::ResolvedPlugin;
 use crate::{
@@ -43,7 +43,6 @@ pub(super) fn check(
     });
     let required = manifest.requires.iter().filter_map(|require| {
         let (path, version) = (&require.module.value, &require.version.value);
-        let is_excluded = |it: &&ExcludeDirective| it.module.value == *path && it.version.value == *version;
         let plugin = plugins.iter().find(|plugin| !plugin.added && plugin.module == *path);
         let (message, help) = if let Some(plugin) = plugin {
             let name = &plugin.name;
@@ -53,7 +52,7 @@ pub(super) fn check(
             )
         } else if roadrunner.path == *path {
             (format!("{path} is RoadRunner itself"), "remove it, and set ref in [roadrunner]".to_owned())
-        } else if manifest.excludes.iter().any(|exclude| is_excluded(&exclude)) {
+        } else if manifest.excludes.iter().any(|exclude| exclude.is(&require.module_version())) {
             (format!("{path} {version} is both required and excluded"), "remove one of them".to_owned())
         } else {
             return None;

@@ -151,13 +151,11 @@ impl Editor {
         let grouped = all.iter().rfind(in_group).filter(|_| group.is_some() || has_headings);
         let before = || all.iter().rfind(is_before).filter(|_| has_headings);
         let like = grouped.or_else(before).or_else(|| all.iter().rfind(is_alike));
-        let mut changes = TextEdits::default();
         let pairs = plugin.pairs(like);
         match like {
-            Some(like) => self.add_like(like, plugin, &pairs, &mut changes),
-            None => self.add_first(section, plugin, &pairs, &mut changes),
+            Some(like) => self.add_like(like, plugin, &pairs),
+            None => self.add_first(section, plugin, &pairs),
         }
-        self.change(changes)
     }
 
     /// Removes a plugin. Comments on separate lines are kept, except those of `vx init`: its description, and the heading
@@ -209,16 +207,14 @@ impl Editor {
         match replace {
             Some(replace) => self.set(&entry, "replace", &replace.to_string()),
             None => {
-                let mut changes = TextEdits::default();
-                if let Some(field) = entry.field("replace") {
-                    changes.remove(match entry.shape {
-                        TableStyle::Header(_) | TableStyle::Dotted => self.statement(field),
-                        TableStyle::Inline(_) | TableStyle::Nested(_) => {
-                            self.between_commas(&entry.fields, "replace")
-                        }
-                    });
-                }
-                self.change(changes)
+                let Some(field) = entry.field("replace") else { return Ok(()) };
+                let place = match entry.shape {
+                    TableStyle::Header(_) | TableStyle::Dotted => self.statement(field),
+                    TableStyle::Inline(_) | TableStyle::Nested(_) => {
+                        self.between_commas(&entry.fields, "replace")
+                    }
+                };
+                self.replace(place, "")
             }
         }
     }
@@ -239,9 +235,7 @@ impl Editor {
                 .label("stays unchanged")
                 .help(format!("set the variable to {reference}")));
         }
-        let mut changes = TextEdits::default();
-        changes.replace(place.clone(), self.literal(reference, Some(&place)));
-        self.change(changes)
+        self.set_value(place, reference)
     }
 
     /// Sets `version` in `[go]`.
@@ -250,11 +244,7 @@ impl Editor {
         let table = get(document.as_table(), "go");
         let value = table.and_then(|table| get(table.as_table_like()?, "version")?.span());
         match (value, table) {
-            (Some(place), _) => {
-                let mut changes = TextEdits::default();
-                changes.replace(place.clone(), self.literal(version, Some(&place)));
-                self.change(changes)
-            }
+            (Some(place), _) => self.set_value(place, version),
             (None, None) => self.append(&["[go]".to_owned(), format!("version = {}", string(version))]),
             (None, Some(_)) => Err(Diagnostic::error("missing key `version` in `[go]`")
                 .help(format!("add it: version = {}", string(version)))),
@@ -278,34 +268,27 @@ impl Editor {
         let pairs = [("module", string(module)), ("version", string(version))];
         let inline_array = item.and_then(|item| item.as_value()?.span());
         if let Some(place) = known {
-            let mut changes = TextEdits::default();
-            changes.replace(place.clone(), self.literal(version, Some(&place)));
-            return self.change(changes);
+            return self.set_value(place, version);
         }
         let Some(array) = inline_array else {
             let lines = pairs.map(|(key, value)| format!("{key} = {value}"));
             return self.append(&[&["[[requires]]".to_owned()], lines.as_slice()].concat());
         };
-        let mut changes = TextEdits::default();
-        changes.insert(
-            array.start + 1,
-            format!("{}{}", inline(&pairs), if tables.is_empty() { "" } else { ", " }),
-        );
-        self.change(changes)
+        let comma = if tables.is_empty() { "" } else { ", " };
+        let (at, element) = (array.start + 1, format!("{}{comma}", inline(&pairs)));
+        self.replace(at..at, element)
     }
 
     /// Adds a table at the end, after a blank line.
     fn append(&mut self, lines: &[String]) -> Result<(), Diagnostic> {
         let text = &self.text;
         let mut lines = lines.to_vec();
-        let start = line_start(text, text.len());
-        let is_separate = start == text.len() && (start == 0 || blank_line_before(text, start).is_some());
-        if !is_separate {
+        let (start, end) = (line_start(text, text.len()), text.len());
+        let is_empty = text.trim_start_matches('\u{feff}').is_empty();
+        if !is_empty && !(start == end && blank_line_before(text, start).is_some()) {
             lines.insert(0, String::new());
         }
-        let mut changes = TextEdits::default();
-        changes.insert(text.len(), as_lines(text, text.len(), &lines));
-        self.change(changes)
+        self.replace(end..end, as_lines(text, end, &lines))
     }
 
     fn document(&self) -> Result<Document<&str>, Diagnostic> {
@@ -353,15 +336,14 @@ impl Editor {
     }
 
     fn add_like(
-        &self,
+        &mut self,
         like: &PluginItem,
         plugin: &NewPlugin,
         pairs: &[(&str, String)],
-        changes: &mut TextEdits,
-    ) {
+    ) -> Result<(), Diagnostic> {
         let text = &self.text;
         let name = key(&plugin.name);
-        match &like.shape {
+        let (at, new) = match &like.shape {
             TableStyle::Header(header) => {
                 let at = after_own_comments(text, like.lines(text).end);
                 let prefix = text.get(header.start..like.key.start).unwrap_or("[plugins.");
@@ -381,89 +363,68 @@ impl Editor {
                     text.get(line_start(text, field.key.start)..field.key.start).unwrap_or_default()
                 });
                 lines.extend(pairs.iter().map(|(key, value)| format!("{indent}{key} = {value}")));
-                changes.insert(at, as_lines(text, at, &lines));
+                (at, as_lines(text, at, &lines))
             }
             TableStyle::Inline(_) | TableStyle::Dotted => {
                 let at = like.lines(text).end;
                 let prefix = text.get(line_start(text, like.key.start)..like.key.start).unwrap_or_default();
                 let line = format!("{prefix}{name} = {}", inline(pairs));
-                changes.insert(at, as_lines(text, at, &[line]));
+                (at, as_lines(text, at, &[line]))
             }
-            TableStyle::Nested(braces) => changes.insert(braces.end, format!(", {name} = {}", inline(pairs))),
-        }
+            TableStyle::Nested(braces) => (braces.end, format!(", {name} = {}", inline(pairs))),
+        };
+        self.replace(at..at, new)
     }
 
     /// Adds the first plugin of a table that is missing or empty.
     fn add_first(
-        &self,
+        &mut self,
         section: PluginsTable,
         plugin: &NewPlugin,
         pairs: &[(&str, String)],
-        changes: &mut TextEdits,
-    ) {
-        let text = &self.text;
+    ) -> Result<(), Diagnostic> {
         let line = format!("{} = {}", key(&plugin.name), inline(pairs));
-        let document = self.document().ok();
-        match document.as_ref().and_then(|document| section_item(document, section)) {
-            Some(Item::Table(table)) if !table.is_implicit() && !table.is_dotted() => {
-                if let Some(header) = table.span() {
-                    let at = line_end(text, header.end);
-                    changes.insert(at, as_lines(text, at, &[line]));
-                }
+        let document = self.document()?;
+        let item = section_item(&document, section);
+        match item.and_then(|item| Some((item, item.span()?))) {
+            Some((Item::Table(table), header)) if !table.is_implicit() && !table.is_dotted() => {
+                let at = line_end(&self.text, header.end);
+                self.replace(at..at, as_lines(&self.text, at, &[line]))
             }
-            Some(Item::Value(value)) if value.is_inline_table() => {
-                if let Some(braces) = value.span() {
-                    changes.replace(braces, format!("{{ {line} }}"));
-                }
+            Some((Item::Value(value), braces)) if value.is_inline_table() => {
+                self.replace(braces, format!("{{ {line} }}"))
             }
-            _ => {
-                let mut lines = match section {
-                    PluginsTable::Plugins => {
-                        let mut lines = vec![format!("[plugins.{}]", key(&plugin.name))];
-                        lines.extend(pairs.iter().map(|(key, value)| format!("{key} = {value}")));
-                        lines
-                    }
-                    PluginsTable::GitHub | PluginsTable::GitLab => {
-                        vec![format!("[{}]", section.path().join(".")), line]
-                    }
-                };
-                let start = line_start(text, text.len());
-                let last_is_blank = if start == text.len() {
-                    start == 0 || blank_line_before(text, start).is_some()
-                } else {
-                    false
-                };
-                if !last_is_blank && !text.trim_start_matches('\u{feff}').is_empty() {
-                    lines.insert(0, String::new());
-                }
-                changes.insert(text.len(), as_lines(text, text.len(), &lines));
+            _ if section == PluginsTable::Plugins => {
+                let mut lines = vec![format!("[plugins.{}]", key(&plugin.name))];
+                lines.extend(pairs.iter().map(|(key, value)| format!("{key} = {value}")));
+                self.append(&lines)
             }
+            _ => self.append(&[format!("[{}]", section.path().join(".")), line]),
         }
     }
 
     fn set(&mut self, entry: &PluginItem, name: &str, value: &str) -> Result<(), Diagnostic> {
-        let mut changes = TextEdits::default();
-        match (entry.field(name), entry.fields.last()) {
-            (Some(field), _) => {
-                changes.replace(field.value.clone(), self.literal(value, Some(&field.value)));
-            }
-            (None, Some(last)) => {
-                let pair = format!("{name} = {}", self.literal(value, Some(&last.value)));
-                match entry.shape {
-                    TableStyle::Header(_) | TableStyle::Dotted => {
-                        let at = line_end(&self.text, last.value.end);
-                        let start = line_start(&self.text, last.key.start);
-                        let prefix = self.text.get(start..last.key.start).unwrap_or_default();
-                        changes.insert(at, as_lines(&self.text, at, &[format!("{prefix}{pair}")]));
-                    }
-                    TableStyle::Inline(_) | TableStyle::Nested(_) => {
-                        changes.insert(last.value.end, format!(", {pair}"))
-                    }
-                }
-            }
-            (None, None) => {}
+        if let Some(field) = entry.field(name) {
+            return self.set_value(field.value.clone(), value);
         }
-        self.change(changes)
+        let Some(last) = entry.fields.last() else { return Ok(()) };
+        let pair = format!("{name} = {}", self.literal(value, &last.value));
+        let (at, new) = match entry.shape {
+            TableStyle::Header(_) | TableStyle::Dotted => {
+                let at = line_end(&self.text, last.value.end);
+                let start = line_start(&self.text, last.key.start);
+                let prefix = self.text.get(start..last.key.start).unwrap_or_default();
+                (at, as_lines(&self.text, at, &[format!("{prefix}{pair}")]))
+            }
+            TableStyle::Inline(_) | TableStyle::Nested(_) => (last.value.end, format!(", {pair}")),
+        };
+        self.replace(at..at, new)
+    }
+
+    /// Writes a value in place of another.
+    fn set_value(&mut self, place: Range<usize>, value: &str) -> Result<(), Diagnostic> {
+        let literal = self.literal(value, &place);
+        self.replace(place, literal)
     }
 
     /// The lines of a key and its value.
@@ -486,12 +447,17 @@ impl Editor {
     }
 
     /// A string literal with the quotes of `like`, if they can represent the value.
-    fn literal(&self, value: &str, like: Option<&Range<usize>>) -> String {
-        let single = like
-            .and_then(|place| self.text.get(place.clone()))
-            .is_some_and(|raw| raw.starts_with('\'') && !raw.starts_with("'''"));
+    fn literal(&self, value: &str, like: &Range<usize>) -> String {
+        let raw = self.text.get(like.clone()).unwrap_or_default();
+        let single = raw.starts_with('\'') && !raw.starts_with("'''");
         let plain = !value.contains('\'') && !value.chars().any(char::is_control);
         if single && plain { format!("'{value}'") } else { string(value) }
+    }
+
+    fn replace(&mut self, place: Range<usize>, new: impl Into<String>) -> Result<(), Diagnostic> {
+        let mut changes = TextEdits::default();
+        changes.replace(place, new);
+        self.change(changes)
     }
 
     fn change(&mut self, changes: TextEdits) -> Result<(), Diagnostic> {
@@ -564,7 +530,7 @@ impl std::str::FromStr for Replacement {
 
     /// A directory (`../http`), or a module (`github.com/acme/http`, `github.com/acme/http@v5.0.1`).
     fn from_str(text: &str) -> Result<Self, Diagnostic> {
-        crate::refs::replacement(text)
+        crate::check::replacement(text)
             .map_err(|wrong| crate::manual::invalid(&format!("invalid replacement `{text}`"), &None, wrong))
     }
 }

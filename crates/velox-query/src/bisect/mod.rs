@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use velox_build::{BuildRequest, Goal, Lock, LockedPlugin, LockedReplacement};
 use velox_gomod::pseudo::is_pseudo_version;
-use velox_manifest::{ExcludeDirective, Manifest, Origin, Plugin, ReplaceDirective, Replacement, Spanned};
+use velox_manifest::{Manifest, ModuleDirective, Origin, Plugin, ReplaceDirective, Replacement, Spanned};
 
 pub use search::{SearchResult, StepOutcome, search_changes};
 
@@ -91,7 +91,7 @@ impl Bisection {
         }
         let roadrunner = &side(is_applied(LockChangeKind::RoadRunner, "roadrunner")).roadrunner;
         let commit = roadrunner.commit.clone().filter(|_| is_pseudo_version(&roadrunner.version));
-        let reference = unlocated(commit.unwrap_or_else(|| roadrunner.version.clone()));
+        let reference = Spanned::from(commit.unwrap_or_else(|| roadrunner.version.clone()));
         let manifest = &mut request.manifest;
         manifest.roadrunner.reference = Some(reference);
 
@@ -133,10 +133,6 @@ impl Bisection {
     }
 }
 
-fn unlocated<T>(value: T) -> Spanned<T> {
-    Spanned { value, span: None }
-}
-
 /// The plugins of the configuration, without those that every binary has.
 fn requested(lock: &Lock) -> impl Iterator<Item = &LockedPlugin> {
     lock.plugins.iter().filter(|plugin| is_requested(plugin))
@@ -155,7 +151,7 @@ fn pinned(locked: &LockedPlugin, manifest: &Manifest) -> Plugin {
     let (origin, reference) = match own_forge {
         // Public proxies must not be queried for it.
         Some(entry) => (entry.origin.clone(), commit.as_ref().unwrap_or(asked)),
-        None => (Origin::Module(unlocated(module.clone())), version),
+        None => (Origin::Module(module.clone().into()), version),
     };
     let replace = replacement.as_ref().map(|replacement| match replacement {
         LockedReplacement::Module { path, version } => {
@@ -166,10 +162,10 @@ fn pinned(locked: &LockedPlugin, manifest: &Manifest) -> Plugin {
     // The version of a directory is not known.
     let reference = if matches!(replace, Some(Replacement::Directory(_))) { asked } else { reference };
     Plugin {
-        name: unlocated(name.clone()),
+        name: name.clone().into(),
         origin,
-        reference: unlocated(reference.clone()),
-        replace: replace.map(unlocated),
+        reference: reference.clone().into(),
+        replace: replace.map(Spanned::from),
     }
 }
 
@@ -187,12 +183,12 @@ fn add_setting(manifest: &mut Manifest, setting: &str) {
         };
         manifest.replaces.push(replaced(pair(old), new));
     } else if let Some((module, Some(version))) = setting.strip_prefix("exclude ").map(pair) {
-        manifest.excludes.push(ExcludeDirective { module: unlocated(module), version: unlocated(version) });
+        manifest.excludes.push(ModuleDirective { module: module.into(), version: version.into() });
     } else if let Some(choice) = setting.strip_prefix("dependencies = ") {
         manifest.roadrunner.dependencies = choice.parse().ok();
     }
 }
 
 fn replaced(old: (String, Option<String>), new: Replacement) -> ReplaceDirective {
-    ReplaceDirective { old: unlocated(old), new: unlocated(new) }
+    ReplaceDirective { old: old.into(), new: new.into() }
 }

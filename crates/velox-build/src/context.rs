@@ -12,7 +12,7 @@ use velox_manifest::{Diagnostic, GoSelection, Manifest, Spanned};
 use crate::{
     cache_directory::{cache_directory, check_go_cache, secure},
     error::{Blame, Error, ErrorKind},
-    event::{BuildSummary, Event, Note, Reporter},
+    event::{BuildSummary, Event, Reporter},
     go_memory::{available_memory, garbage_collector_variables},
     lock::{Lock, LockFile, LockedPlugin, RequestedVersions, TargetVariant, go_setting},
     process::CommandRunner,
@@ -76,7 +76,7 @@ impl<'a> BuildContext<'a> {
     }
 
     pub(crate) fn note(&self, text: String) {
-        self.reporter.report(Event::Note(Note::Text { text }));
+        self.reporter.report(Event::note(text));
     }
 
     /// Whether a lock that does not match the manifest is an error.
@@ -185,19 +185,7 @@ impl<'a> BuildContext<'a> {
     }
 
     pub(crate) fn resolver<'b>(&'b self, tools: &'b BuildTools, previous: Option<&'b Lock>) -> Resolver<'b> {
-        Resolver {
-            request: self.request,
-            manifest: &self.manifest,
-            asked: &self.requested,
-            previous,
-            settings: &self.settings,
-            go: &tools.go,
-            toolchains: &tools.toolchains,
-            children: &tools.commands,
-            forges: &tools.forges,
-            fetcher: tools.fetcher.as_ref(),
-            scratch: tools.scratch.path(),
-        }
+        Resolver { context: self, tools, go: &tools.go, previous }
     }
 
     /// Reports the versions of a lock, and a stamp that contradicts them. With `--strict`, a raised plugin is an error.
@@ -263,7 +251,7 @@ pub(crate) fn report_versions(lock: &Lock, reporter: &dyn Reporter) {
             "plugin {plugin} doesn't compile with RoadRunner's own dependencies; lowered: {}",
             modules.collect::<Vec<_>>().join(", ")
         );
-        reporter.report(Event::Note(Note::Text { text }));
+        reporter.report(Event::note(text));
     }
     reporter.report(Event::Resolved {
         roadrunner: lock.roadrunner.module.clone(),

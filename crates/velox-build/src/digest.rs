@@ -1,4 +1,4 @@
-//! SHA-256 of files, in hexadecimal.
+//! SHA-256 of files and texts, in hexadecimal.
 
 use std::{
     fs::File,
@@ -25,4 +25,15 @@ pub fn of_file(path: &Path) -> io::Result<(u64, String)> {
         size += read as u64;
     }
     Ok((size, HEXLOWER.encode(&hash.finalize())))
+}
+
+/// The SHA-256 of texts, each with its length, which separates them.
+pub(crate) fn of_texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> String {
+    let mut hash = Sha256::new();
+    for text in texts {
+        let text = text.as_ref();
+        hash.update(text.len().to_le_bytes());
+        hash.update(text);
+    }
+    HEXLOWER.encode(&hash.finalize())
 }

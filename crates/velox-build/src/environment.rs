@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    process::ExitStatus,
     sync::Arc,
 };
 
@@ -17,9 +16,9 @@ use crate::{
     cache_directory::cache_directory,
     error::Error,
     event::Reporter,
-    process::{CommandRunner, Invocation},
+    process::{CommandRunner, Invocation, ProgramOutput},
     request::BuildRequest,
-    resolve::network::{Credentials, Network, impatient, private_hosts},
+    resolve::network::{Network, credentials, impatient, private_hosts},
     toolchain::InstalledGo,
     workspace::scratch::ScratchDirectory,
 };
@@ -57,17 +56,6 @@ pub struct GoInstallation {
     pub no_sum_db: String,
     /// The hosts that the patterns of GOPRIVATE and GONOPROXY name.
     pub private_hosts: BTreeSet<String>,
-}
-
-/// The output of a program, with secrets removed.
-#[derive(Debug, Clone)]
-pub struct ProgramOutput {
-    /// The exit status.
-    pub status: ExitStatus,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error, line by line.
-    pub stderr: Vec<String>,
 }
 
 impl<'a> BuildEnvironment<'a> {
@@ -143,8 +131,7 @@ impl<'a> BuildEnvironment<'a> {
             max_silence: None,
             on_line: None,
         };
-        let finished = children.run(invocation).await?;
-        Ok(ProgramOutput { status: finished.status, stdout: finished.stdout, stderr: finished.stderr })
+        children.run(invocation).await
     }
 
     /// An HTTP client for module proxies and the checksum database; `None`: the go command doesn't work.
@@ -153,7 +140,7 @@ impl<'a> BuildEnvironment<'a> {
     /// The TLS or proxy settings are invalid.
     pub fn proxy_client(&self) -> Option<Result<(reqwest::Client, Netrc), Error>> {
         let settings = &self.installed.as_ref().ok()?.settings;
-        Some(Credentials::new(self.request, settings).map(|it| (it.client, it.netrc)))
+        Some(credentials(self.request, settings))
     }
 
     /// GitHub's status of the configured token; `None`: there is no network.

@@ -1,5 +1,6 @@
 use std::ops::Range;
 
+use tokio_util::sync::CancellationToken;
 use velox_manifest::Diagnostic;
 
 const FULL_DISK_HELP: &str =
@@ -46,13 +47,13 @@ impl Error {
     /// A failed operation.
     #[must_use]
     pub fn build(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Build, message.into())
+        Self::many(ErrorKind::Build, vec![Diagnostic::error(message)])
     }
 
     /// An invalid configuration or argument.
     #[must_use]
     pub fn configuration(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Configuration, message.into())
+        Diagnostic::error(message).into()
     }
 
     /// The user interrupted it.
@@ -116,10 +117,24 @@ impl Error {
             self
         }
     }
+}
 
-    fn new(kind: ErrorKind, message: String) -> Self {
-        Self::many(kind, vec![Diagnostic::error(message)])
+/// An invalid configuration or argument.
+impl From<Diagnostic> for Error {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self::many(ErrorKind::Configuration, vec![diagnostic])
     }
+}
+
+/// The result of `work`.
+///
+/// # Errors
+/// It was interrupted.
+pub async fn until_cancelled<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> Result<T, Error> {
+    cancel.run_until_cancelled(work).await.ok_or_else(Error::interrupted)
 }
 
 /// A download or a cached file with another checksum than recorded.

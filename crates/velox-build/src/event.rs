@@ -203,6 +203,18 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// A message.
+    #[must_use]
+    pub fn note(text: String) -> Self {
+        Self::Note(Note::Text { text })
+    }
+
+    pub(crate) fn progress(phase: Phase, done: u64, total: Option<u64>, item: String) -> Self {
+        Self::Progress { phase, done, total, item, bytes: None }
+    }
+}
+
 /// Receives the events of a build, from any thread. Must not block for long.
 pub trait Reporter: Send + Sync {
     /// Receives an event.

@@ -39,7 +39,7 @@ impl GoProgram<'_> {
     pub(crate) fn path(&self, context: &BuildContext<'_>, go: &Toolchain) -> PathBuf {
         let mut hash = Sha256::new();
         let files = self.files.iter().map(|(_, content)| *content);
-        for part in [go.version(), &GoTarget::host().to_string()].into_iter().chain(files) {
+        for part in [&go.version, &GoTarget::host().to_string()].into_iter().chain(files) {
             hash.update(part);
             hash.update("\n");
         }

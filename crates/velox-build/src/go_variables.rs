@@ -42,66 +42,34 @@ struct InstructionSetVariable {
 }
 
 const INSTRUCTION_SETS: [InstructionSetVariable; 8] = [
-    InstructionSetVariable {
-        name: "GO386",
-        architectures: &["386"],
-        default: "sse2",
-        values: &["sse2", "softfloat"],
-        options: &[],
-    },
-    InstructionSetVariable {
-        name: "GOAMD64",
-        architectures: &["amd64"],
-        default: "v1",
-        values: &["v1", "v2", "v3", "v4"],
-        options: &[],
-    },
-    InstructionSetVariable {
-        name: "GOARM",
-        architectures: &["arm"],
-        default: "7",
-        values: &["5", "6", "7"],
-        options: &["softfloat", "hardfloat"],
-    },
-    InstructionSetVariable {
-        name: "GOARM64",
-        architectures: &["arm64"],
-        default: "v8.0",
-        values: &[
+    known("GO386", &["386"], "sse2", &["sse2", "softfloat"], &[]),
+    known("GOAMD64", &["amd64"], "v1", &["v1", "v2", "v3", "v4"], &[]),
+    known("GOARM", &["arm"], "7", &["5", "6", "7"], &["softfloat", "hardfloat"]),
+    known(
+        "GOARM64",
+        &["arm64"],
+        "v8.0",
+        &[
             "v8.0", "v8.1", "v8.2", "v8.3", "v8.4", "v8.5", "v8.6", "v8.7", "v8.8", "v8.9", "v9.0", "v9.1",
             "v9.2", "v9.3", "v9.4", "v9.5",
         ],
-        options: &["lse", "crypto"],
-    },
-    InstructionSetVariable {
-        name: "GOMIPS",
-        architectures: &["mips", "mipsle"],
-        default: "hardfloat",
-        values: &["hardfloat", "softfloat"],
-        options: &[],
-    },
-    InstructionSetVariable {
-        name: "GOMIPS64",
-        architectures: &["mips64", "mips64le"],
-        default: "hardfloat",
-        values: &["hardfloat", "softfloat"],
-        options: &[],
-    },
-    InstructionSetVariable {
-        name: "GOPPC64",
-        architectures: &["ppc64", "ppc64le"],
-        default: "power8",
-        values: &["power8", "power9", "power10"],
-        options: &[],
-    },
-    InstructionSetVariable {
-        name: "GORISCV64",
-        architectures: &["riscv64"],
-        default: "rva20u64",
-        values: &["rva20u64", "rva22u64", "rva23u64"],
-        options: &[],
-    },
+        &["lse", "crypto"],
+    ),
+    known("GOMIPS", &["mips", "mipsle"], "hardfloat", &["hardfloat", "softfloat"], &[]),
+    known("GOMIPS64", &["mips64", "mips64le"], "hardfloat", &["hardfloat", "softfloat"], &[]),
+    known("GOPPC64", &["ppc64", "ppc64le"], "power8", &["power8", "power9", "power10"], &[]),
+    known("GORISCV64", &["riscv64"], "rva20u64", &["rva20u64", "rva22u64", "rva23u64"], &[]),
 ];
+
+const fn known(
+    name: &'static str,
+    architectures: &'static [&'static str],
+    default: &'static str,
+    values: &'static [&'static str],
+    options: &'static [&'static str],
+) -> InstructionSetVariable {
+    InstructionSetVariable { name, architectures, default, values, options }
+}
 
 /// Flags in GOFLAGS that vx passes on, or that are what it does anyway.
 const SUPPORTED_FLAGS: [&str; 8] = [

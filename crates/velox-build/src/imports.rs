@@ -30,8 +30,7 @@ pub(crate) fn registered_plugins(tree: &Path, release: &GoMod) -> io::Result<Vec
     let registered = imports_of(tree, &|path| path == PLUGINS_GO)?;
     let plugins =
         release.require.iter().filter(|line| !line.indirect && provides(line, release, &registered));
-    let module = |line: &Require| ModuleVersion { path: line.path.clone(), version: line.version.clone() };
-    Ok(plugins.map(module).collect())
+    Ok(plugins.map(Require::module).collect())
 }
 
 /// Whether the module of a requirement provides one of the imported packages
@@ -43,7 +42,7 @@ pub(crate) fn provides(line: &Require, release: &GoMod, imports: &BTreeSet<Strin
 }
 
 /// The longest module path that is a path prefix of `package`.
-pub(crate) fn module_of<'a>(package: &str, modules: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn module_of<'a>(package: &str, modules: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     modules
         .filter(|module| {
             package.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

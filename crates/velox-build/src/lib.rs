@@ -59,8 +59,8 @@ pub use cache_directory::cache_directory;
 pub use cached_modules::CachedModules;
 pub use compile::compile_cache::serve_compile_cache;
 pub use digest::of_file as file_digest;
-pub use environment::{BuildEnvironment, GoInstallation, ProgramOutput};
-pub use error::{Blame, Error, ErrorKind};
+pub use environment::{BuildEnvironment, GoInstallation};
+pub use error::{Blame, Error, ErrorKind, until_cancelled};
 pub use event::{
     BuildSummary, BuiltBinary, BuiltImage, CompileCacheStats, Event, LoweredModule, Note, Phase, PluginRow,
     RaisedPlugin, Reporter, SilentReporter,
@@ -68,6 +68,7 @@ pub use event::{
 pub use go_memory::{available_memory, garbage_collector_variables};
 pub use go_tool::{GoTool, GoToolOutput};
 pub use go_variables::{GoVariable, InstructionSet, target_of_environment};
+pub use imports::module_of;
 pub use keys::signing::{KeyPassword, SigningKey};
 pub use keys::verifying::VerifyingKey;
 pub use licenses::{LicenseFile, ModuleLicense};
@@ -80,7 +81,10 @@ pub use lock::{
 pub use package_reader::{PackageCheck, PackageReader, PackagesRead};
 pub use pipeline::{build, build_checked, report_findings};
 pub use plugin_template::PluginTemplate;
-pub use process::group::{EndSignal, ProcessGroup};
+pub use process::{
+    ProgramOutput,
+    group::{EndSignal, ProcessGroup},
+};
 pub use provenance::attestation::{Attestation, AttestedBuild};
 pub use provenance::{AttestedFile, attest};
 pub use publish_cache::{CachePublisher, PublishedCache};

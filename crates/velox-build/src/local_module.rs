@@ -7,7 +7,7 @@ use std::{
 };
 
 use velox_gomod::{
-    modfile::{GoMod, Replace},
+    modfile::{GoMod, Replace, Require},
     module::ModuleVersion,
 };
 
@@ -28,9 +28,7 @@ impl LocalDirectives {
         for replace in replace.iter_mut().filter(|replace| replace.new_version.is_none()) {
             replace.new_path = directory.join(&replace.new_path).to_string_lossy().into_owned();
         }
-        let requires =
-            require.into_iter().map(|line| ModuleVersion { path: line.path, version: line.version });
-        Self { replaces: replace, excludes: exclude, requires: requires.collect() }
+        Self { replaces: replace, excludes: exclude, requires: require.iter().map(Require::module).collect() }
     }
 }
 

@@ -6,11 +6,8 @@ use std::{
     time::SystemTime,
 };
 
-use data_encoding::HEXLOWER;
 use futures::{FutureExt, future::LocalBoxFuture};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use velox_fetch::modcache::ModCache;
 use velox_gomod::module::ModuleVersion;
 use velox_manifest::Diagnostic;
 
@@ -19,6 +16,7 @@ use crate::{
     cache_directory::cache_directory,
     compile::{MAIN_PACKAGE, go_build::build_flags, key},
     context::{BuildContext, BuildTools},
+    digest,
     error::Error,
     go_program::GoProgram,
     lock::{Lock, ReleaseModules},
@@ -91,7 +89,7 @@ pub(crate) fn cached(
     let text = reader.result_file(context, lock)?.and_then(|path| fs::read_to_string(path).ok());
     let result: Option<CachedResult> = text.and_then(|text| serde_json::from_str(&text).ok());
     Ok(result.map(|CachedResult { released, output }| {
-        let released = released.into_iter().map(|(path, version)| ModuleVersion { path, version });
+        let released = released.into_iter().map(|(path, version)| ModuleVersion::new(path, version));
         PackagesRead { lock: lock.clone(), released: released.collect(), output }
     }))
 }
@@ -108,11 +106,8 @@ impl PackageReader {
 /// The file of a result in the cache, by the key of what was read. `generation` changes when the reader makes another
 /// result of the same.
 pub(crate) fn result_file(context: &BuildContext<'_>, name: &str, generation: &str, key: &str) -> PathBuf {
-    let mut hash = Sha256::new();
-    hash.update(key);
-    hash.update(generation);
     let directory = cache_directory(&context.request.environment).join(format!("{name}-v1"));
-    directory.join(format!("{}.json", HEXLOWER.encode(&hash.finalize())))
+    directory.join(format!("{}.json", digest::of_texts([key, generation])))
 }
 
 /// Runs a reader in a prepared workspace, and keeps the result in the cache.
@@ -132,11 +127,11 @@ pub(crate) fn read<'a>(
         )?;
         let scratch = Workspace::empty(tools.scratch.path().join("packages"))?;
         scratch.write("packages.json", &listed)?;
-        let ran = tools.go.run_program(name, &program, &["packages.json"], scratch.directory()).await?;
+        let ran = tools.go.run_program(name, &program, &["packages.json"], scratch.directory(), Vec::new()).await?;
         if !ran.status.success() {
             return Err(Error::build(format!("internal error: the {name} reader failed")).output(ran.stderr));
         }
-        let cache = ModCache::new(&tools.go.settings().gomodcache);
+        let cache = tools.go.modules();
         let released =
             ReleaseModules::cached(cache, lock).map(|release| release.plugins()).unwrap_or_default();
         let read = PackagesRead { lock: lock.clone(), released, output: ran.stdout };

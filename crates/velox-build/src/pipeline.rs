@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use futures::{FutureExt, future::LocalBoxFuture};
 use tokio_util::sync::CancellationToken;
-use velox_fetch::{
-    download::{DownloadRequest, Fetcher},
-    modcache::ModCache,
-};
+use velox_fetch::download::{DownloadRequest, Fetcher};
 use velox_manifest::{Diagnostic, GoTarget, Level, unknown_plugin};
 
 use crate::{
@@ -217,7 +214,7 @@ fn check(context: &BuildContext<'_>, output: Option<&Output>) -> Result<(), Erro
     let names: Vec<&str> = ["roadrunner"].into_iter().chain(plugins).collect();
     match upgraded.iter().find(|name| !names.contains(&name.as_str())) {
         None => Ok(()),
-        Some(name) => Err(Error::many(ErrorKind::Configuration, vec![unknown_plugin(name, &names)])),
+        Some(name) => Err(unknown_plugin(name, &names).into()),
     }
 }
 
@@ -327,7 +324,7 @@ pub(crate) fn restore<'a>(
     mut lock: Lock,
 ) -> LocalBoxFuture<'a, Result<(Lock, Workspace), Error>> {
     async move {
-        if tools.go.is_trusted()
+        if tools.go.trusted
             && !context.is_locked()
             && let Some(sum) = tools.toolchains.sum_of(&lock.go_version)
         {
@@ -398,7 +395,7 @@ async fn check_release(
     found: &LockFile,
     lock: &Lock,
 ) -> Result<(), Error> {
-    let cache = ModCache::new(&tools.go.settings().gomodcache);
+    let cache = tools.go.modules();
     let release = ReleaseModules::cached(cache, lock);
     let mut unread = context.requested.unread_go_mods(lock, release.as_ref());
     // What one requires may have to be read, too.
@@ -429,7 +426,7 @@ async fn with_precompile<T>(
         (Goal::Build(_), Some(variant))
             if SharedCaches::of(context.request).is_ok_and(|caches| caches.remotes.is_empty()) =>
         {
-            precompile::beside(work, &tools.go, &context.settings, variant, tools.scratch.path()).await
+            precompile::beside(context, tools, variant, work).await
         }
         _ => work.await,
     }

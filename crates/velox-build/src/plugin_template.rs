@@ -121,11 +121,9 @@ impl PluginTemplate {
         let release = catalogue::known_releases()
             .first()
             .ok_or_else(|| Error::build("internal error: the catalogue has no RoadRunner release"))?;
-        let plugins: Vec<ModuleVersion> = release
-            .plugins()
-            .map(|(path, version)| ModuleVersion::new(path, version))
-            .collect();
-        let none = || ModuleVersion { path: String::new(), version: String::new() };
+        let plugins: Vec<ModuleVersion> =
+            release.plugins().map(|(path, version)| ModuleVersion::new(path, version)).collect();
+        let none = || ModuleVersion::new("", "");
         let template =
             Self { name: name.to_owned(), module, roadrunner: String::new(), logger: none(), rpc: none() };
         template.for_release(&release.version, &plugins)
@@ -267,9 +265,9 @@ mod tests {
     #[test]
     fn the_release_decides_about_the_template() {
         let plugins = |major: &str| {
-            ["logger", "rpc"].map(|name| ModuleVersion {
-                path: format!("github.com/roadrunner-server/{name}/{major}"),
-                version: format!("{major}.0.1"),
+            ["logger", "rpc"].map(|name| {
+                let path = format!("github.com/roadrunner-server/{name}/{major}");
+                ModuleVersion::new(path, format!("{major}.0.1"))
             })
         };
         let template = |major: &str| {

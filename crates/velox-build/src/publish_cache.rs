@@ -9,7 +9,10 @@ use velox_gocache::{
 };
 use velox_oci::ImageReference;
 
-use crate::{error::Error, keys::signing::SigningKey};
+use crate::{
+    error::{Error, until_cancelled},
+    keys::signing::SigningKey,
+};
 
 /// A publisher of the packages of a RoadRunner release at `oci://REGISTRY/NAME:TAG`.
 pub struct CachePublisher {
@@ -76,10 +79,7 @@ async fn until<T>(
     cancel: &CancellationToken,
     work: impl Future<Output = Result<T, PublishError>>,
 ) -> Result<T, Error> {
-    tokio::select! {
-        done = work => done.map_err(failed),
-        () = cancel.cancelled() => Err(Error::interrupted()),
-    }
+    until_cancelled(cancel, work).await?.map_err(failed)
 }
 
 fn failed(error: PublishError) -> Error {

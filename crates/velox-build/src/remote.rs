@@ -290,7 +290,6 @@ fn reference(manifest: &Manifest, name: &str) -> Option<String> {
     Some(plugin.reference.value.clone())
 }
 
-/// The lines of both, sorted and without duplicates.
 /// A line diff of two go.mod files.
 fn differences(here: &str, there: &str) -> Vec<String> {
     let lacks = |text: &str, line: &str| !text.lines().any(|other| other.trim() == line.trim());

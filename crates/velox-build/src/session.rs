@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
-use velox_fetch::modcache::{CacheFile, ModCache};
+use velox_fetch::modcache::CacheFile;
 use velox_gomod::{
     graph::{MissingGoMods, RequirementGraph},
-    modfile::{GoMod, Replace},
+    modfile::GoMod,
     module::ModuleVersion,
 };
 use velox_manifest::{GoTarget, Manifest, Origin, Plugin, catalogue::ROADRUNNER_MODULE};
@@ -19,16 +19,16 @@ use crate::{
     error::{Error, ErrorKind},
     event::{Phase, Reporter, phase},
     link_reader::{self, LinkReader},
-    lock::{Lock, LockFile, SelectedModule, replacement_of},
+    lock::{Lock, LockFile, SelectedModule, source_of},
     package_reader::{self, PackageReader, PackagesRead},
     pipeline,
     request::BuildRequest,
     resolve::{
         RoadRunnerRelease, packages,
         request::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
-        versions::{MajorSearch, Versions, list_tags, list_versions, roadrunner_starts},
+        versions::{MajorSearch, Versions, roadrunner_starts},
     },
-    sbom::{Sbom, SbomSource},
+    sbom::{self, Sbom},
     workspace::Workspace,
 };
 
@@ -187,18 +187,10 @@ impl<'a> QuerySession<'a> {
         let targets: Vec<_> =
             context.variants.iter().filter_map(|variant| lock.targets.get(variant)).collect();
         let roadrunner = context.resolver(&tools, Some(&lock)).fetch(&lock, &lock.zips(&targets)).await?;
+        let replaced = context.replaced(&lock);
         let mut sboms = Vec::new();
         for variant in &context.variants {
-            let source = SbomSource {
-                lock: lock.clone(),
-                variant: variant.clone(),
-                settings: context.settings.clone(),
-                stamp: context.stamp(&lock),
-                module_cache: tools.go.settings().gomodcache.clone(),
-                roadrunner: roadrunner.clone(),
-                directories: context.replaced(&lock),
-            };
-            sboms.push(source.collect().await?);
+            sboms.push(sbom::collect(context, &tools.go, &lock, variant, &roadrunner, &replaced).await?);
         }
         Ok(sboms)
     }
@@ -307,24 +299,7 @@ impl<'a> QuerySession<'a> {
                 VersionSource::Repository(place, module) => repositories.push((index, place, module)),
             }
         }
-        let resolver = context.resolver(&tools, None);
-        let listing = async {
-            tokio::join!(
-                list_versions(resolver.fetcher, Some(resolver.go), searches, subjects.len()),
-                list_tags(resolver.forges, &repositories)
-            )
-        };
-        let (versions, tagged) = tokio::select! {
-            listed = listing => listed,
-            () = self.context.cancel.cancelled() => return Err(Error::interrupted()),
-        };
-        let mut versions = versions?;
-        for (index, tagged) in tagged {
-            if let Some(slot) = versions.get_mut(index) {
-                *slot = tagged;
-            }
-        }
-        Ok(versions)
+        context.resolver(&tools, None).versions(searches, &repositories, subjects.len()).await
     }
 
     fn version_source(&self, subject: &VersionSubject, lock: Option<&Lock>) -> VersionSource {
@@ -375,16 +350,12 @@ async fn graph(
     lock: &Lock,
 ) -> Result<RequirementGraph, Error> {
     let main = &lock.go_mod;
-    let cache = ModCache::new(&tools.go.settings().gomodcache);
+    let cache = tools.go.modules();
     let directories: BTreeMap<String, PathBuf> = context.replaced(lock).into_iter().collect();
     let read = |module: &ModuleVersion| {
-        let path = match replacement_of(&main.replace, module) {
-            None => cache.path(module, CacheFile::Mod).ok()?,
-            Some(Replace { new_path, new_version: Some(version), .. }) => {
-                let replacement = ModuleVersion { path: new_path.clone(), version: version.clone() };
-                cache.path(&replacement, CacheFile::Mod).ok()?
-            }
-            Some(Replace { new_version: None, .. }) => directories.get(&module.path)?.join("go.mod"),
+        let path = match source_of(&main.replace, module) {
+            Some(source) => cache.path(&source, CacheFile::Mod).ok()?,
+            None => directories.get(&module.path)?.join("go.mod"),
         };
         GoMod::parse_lax(&fs::read_to_string(path).ok()?).ok()
     };

@@ -11,7 +11,7 @@ use crate::{
     artifact::store::{ArtifactStore, StoredArtifact},
     compile::verify,
     context::BuildContext,
-    error::Error,
+    error::{Error, until_cancelled},
     lock::{Lock, TargetVariant},
     shared_caches::SharedCaches,
 };
@@ -54,11 +54,7 @@ pub(crate) async fn download(
                 None => Ok(None),
             }
         };
-        let found = tokio::select! {
-            found = found => found,
-            () = context.cancel.cancelled() => return Err(Error::interrupted()),
-        };
-        match found {
+        match until_cancelled(&context.cancel, found).await? {
             Ok(Some(artifact)) => return Ok(Some(artifact)),
             Ok(None) => {}
             Err(error) => {
@@ -139,11 +135,7 @@ pub(crate) async fn upload(
                 .map_err(|error| RemoteArtifactError::Remote(error.to_string()))?;
             remote.put(&name, &artifact.directory, &files, replace, UPLOAD_TIMEOUT).await
         };
-        let sent = tokio::select! {
-            sent = sent => sent,
-            () = context.cancel.cancelled() => return Err(Error::interrupted()),
-        };
-        match sent {
+        match until_cancelled(&context.cancel, sent).await? {
             Ok(size) => context.shared.state().stats.bytes_up += size,
             Err(error) => context.shared.trouble(first, &error),
         }

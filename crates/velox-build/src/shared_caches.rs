@@ -12,7 +12,7 @@ use velox_gocache::{ArtifactName, RemoteArtifactError, is_registry, registry_ref
 use velox_manifest::Diagnostic;
 
 use crate::{
-    error::{Error, ErrorKind},
+    error::Error,
     event::CompileCacheStats,
     keys::verifying::VerifyingKey,
     request::{BuildRequest, PublicCaches},
@@ -70,7 +70,7 @@ impl SharedCaches {
                 .help(
                     "or set trusted_key in [cache] (VX_REMOTE_CACHE_KEY) to the public key of its publisher",
                 );
-                return Err(Error::many(ErrorKind::Configuration, vec![error]));
+                return Err(error.into());
             };
             trusted_key = Some(known.trusted_key.clone());
         }

@@ -11,7 +11,7 @@ use velox_manifest::GoTarget;
 
 use crate::{
     artifact::{
-        archive::{self, ArchiveName},
+        archive,
         publish::{publish as publish_file, write_changed},
         store::{ArtifactStore, BuildLock, DEFAULT_STORE_LIMIT_BYTES, StoredArtifact},
     },
@@ -22,12 +22,12 @@ use crate::{
     },
     context::{BuildContext, BuildTools},
     digest,
-    error::Error,
+    error::{Error, until_cancelled},
     event::{BuildSummary, BuiltBinary, CompileCacheStats, Event, Note, Phase, phase},
     lock::{Lock, TargetVariant},
     provenance,
     request::{Goal, Output},
-    sbom::SbomSource,
+    sbom,
     sbom_format::SbomFormat,
     shared_artifacts,
     workspace::Workspace,
@@ -58,14 +58,14 @@ pub(crate) fn find<'a>(
     output: &Output,
     replaced: &[(String, PathBuf)],
 ) -> Result<Vec<BuildTarget<'a>>, Error> {
-    let options = &context.request.options;
     let (settings, stamp) = (&context.settings, context.stamp(lock));
     let of_variant = |variant: &'a TargetVariant| {
         let key = key::of(lock, variant, settings, Some(&stamp), replaced)?;
-        let usable = key.as_deref().filter(|_| !options.cache.recompile && !options.workspace.keep);
-        let artifact = usable.and_then(|key| store(context).get(key));
         let file = output.file(&settings.binary_name(&variant.target));
-        Ok(BuildTarget { reused: artifact.is_some(), artifact, compile_cache: None, file, key, variant })
+        let mut target =
+            BuildTarget { variant, file, key, artifact: None, reused: false, compile_cache: None };
+        target.find(context);
+        Ok(target)
     };
     context.variants.iter().map(of_variant).collect()
 }
@@ -81,10 +81,20 @@ pub(crate) async fn download(
 }
 
 impl BuildTarget<'_> {
-    async fn download(&mut self, context: &BuildContext<'_>, lock: &Lock) -> Result<(), Error> {
+    /// The key, if the result of another build may be used.
+    fn usable_key(&self, context: &BuildContext<'_>) -> Option<&str> {
         let options = &context.request.options;
-        let is_usable = !options.cache.recompile && !options.workspace.keep;
-        if let Some(key) = self.key.as_deref().filter(|_| is_usable && self.artifact.is_none()) {
+        self.key.as_deref().filter(|_| !options.cache.recompile && !options.workspace.keep)
+    }
+
+    /// Looks into the store.
+    fn find(&mut self, context: &BuildContext<'_>) {
+        self.artifact = self.usable_key(context).and_then(|key| store(context).get(key));
+        self.reused = self.artifact.is_some();
+    }
+
+    async fn download(&mut self, context: &BuildContext<'_>, lock: &Lock) -> Result<(), Error> {
+        if let Some(key) = self.usable_key(context).filter(|_| self.artifact.is_none()) {
             self.artifact =
                 shared_artifacts::download(context, &store(context), lock, self.variant, key).await?;
             self.reused = self.artifact.is_some();
@@ -131,12 +141,7 @@ async fn compile_one<'a>(
         Some(key) => wait_for_others(context, key).await?,
         None => None,
     };
-    let options = &context.request.options;
-    let usable = target.key.as_deref().filter(|_| !options.cache.recompile && !options.workspace.keep);
-    if let Some(artifact) = usable.and_then(|key| store(context).get(key)) {
-        (target.artifact, target.reused) = (Some(artifact), true);
-        return Ok(target);
-    }
+    target.find(context);
     target.download(context, lock).await?;
     if target.artifact.is_some() {
         return Ok(target);
@@ -156,17 +161,10 @@ async fn compile_one<'a>(
         Some(Ok(cache)) => &go.with_environment(&cache.environment),
         _ => go,
     };
-    let source = SbomSource {
-        lock: lock.clone(),
-        variant: variant.clone(),
-        settings: context.settings.clone(),
-        stamp: stamp.clone(),
-        module_cache: go.settings().gomodcache.clone(),
-        roadrunner: workspace.directory().to_owned(),
-        directories: copies.to_vec(),
-    };
-    let (binary, sbom) =
-        tokio::join!(go_build(context, progress, go, lock, workspace, variant), source.collect());
+    let (binary, sbom) = tokio::join!(
+        go_build(context, progress, go, lock, workspace, variant),
+        sbom::collect(context, go, lock, variant, workspace.directory(), copies)
+    );
     let (binary, sbom) = (binary?, sbom?);
     target.compile_cache = cache.map(|cache| {
         let (stats, failed) = cache.map_or_else(|unused| (unused, Vec::new()), |cache| cache.finish());
@@ -221,10 +219,7 @@ async fn wait_for_others(context: &BuildContext<'_>, key: &str) -> Result<Option
                 is_told = true;
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(BUILD_LOCK_RETRY_INTERVAL) => {}
-            () = context.cancel.cancelled() => return Err(Error::interrupted()),
-        }
+        until_cancelled(&context.cancel, tokio::time::sleep(BUILD_LOCK_RETRY_INTERVAL)).await?;
     }
 }
 
@@ -269,23 +264,24 @@ pub(crate) async fn publish(
             archive: None,
             sboms: Vec::new(),
         };
-        let (version, target) = (summary.stamp_version.clone(), target.variant.target.clone());
-        let archive = context.request.options.archive.then_some(ArchiveName { version, target });
-        binaries.push((binary, artifact, archive));
+        binaries.push((binary, artifact, target.variant.target.clone()));
     }
     if context.cancel.is_cancelled() {
         return Err(Error::interrupted());
     }
     let is_written = binaries.iter().any(|(binary, artifact, _)| binary.path != artifact.binary());
+    let (is_archived, version) = (context.request.options.archive, summary.stamp_version.clone());
     let sboms = context.request.options.sboms.clone();
     let work = tokio::task::spawn_blocking(move || {
         let mut published = Vec::new();
-        for (mut binary, artifact, archive) in binaries {
+        for (mut binary, artifact, target) in binaries {
             if binary.path != artifact.binary() {
                 publish_file(&artifact, &binary.path)?;
             }
             let directory = binary.path.parent().unwrap_or(Path::new("."));
-            binary.archive = archive.map(|name| archive::write(&name, &artifact, directory)).transpose()?;
+            if is_archived {
+                binary.archive = Some(archive::write(&version, &target, &artifact, directory)?);
+            }
             for sbom in &sboms {
                 let path = sbom.path(&binary.path);
                 write_changed(&path, &artifact.sbom(sbom.format)?)?;

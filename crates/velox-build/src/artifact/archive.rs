@@ -16,33 +16,19 @@ use crate::{
     event::BuiltBinary,
 };
 
-/// The name of an archive.
-pub(crate) struct ArchiveName {
-    pub(crate) version: String,
-    pub(crate) target: GoTarget,
-}
-
-impl ArchiveName {
-    /// `roadrunner-2025.1.15-linux-amd64`, as at <https://github.com/roadrunner-server/roadrunner/releases>.
-    fn name(&self) -> String {
-        let version: String = self
-            .version
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+') { c } else { '_' })
-            .collect();
-        format!("roadrunner-{version}-{}-{}", self.target.os, self.target.arch)
-    }
-}
-
 /// Writes `NAME.tar.gz` (`NAME.zip` for Windows) with the binary and RoadRunner's license in a directory
-/// NAME, without time stamps and owners, for reproducible archives.
+/// NAME, without time stamps and owners, for reproducible archives. The name is `roadrunner-2025.1.15-linux-amd64`, as at
+/// <https://github.com/roadrunner-server/roadrunner/releases>.
 pub(crate) fn write(
-    release: &ArchiveName,
+    version: &str,
+    target: &GoTarget,
     artifact: &StoredArtifact,
     directory: &Path,
 ) -> Result<PathBuf, Error> {
-    let name = release.name();
-    let windows = release.target.os == "windows";
+    let is_usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+');
+    let version = version.replace(|c| !is_usual(c), "_");
+    let name = format!("roadrunner-{version}-{}-{}", target.os, target.arch);
+    let windows = target.os == "windows";
     let file = directory.join(format!("{name}{}", if windows { ".zip" } else { ".tar.gz" }));
     write_whole(&file, FileMode::Data, &mut |out| {
         if windows { zip(&name, artifact, out) } else { tar_gz(&name, artifact, out) }

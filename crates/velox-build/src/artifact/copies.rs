@@ -91,13 +91,8 @@ mod tests {
     #[test]
     fn a_copy_is_read_again_when_it_changed_or_is_new() {
         let root = tempfile::tempdir().unwrap();
-        let artifact = StoredArtifact {
-            directory: root.path().to_owned(),
-            size: 2,
-            sha256: String::new(),
-            about: String::new(),
-            key: String::new(),
-        };
+        let artifact =
+            StoredArtifact { directory: root.path().to_owned(), size: 2, ..StoredArtifact::default() };
         let file = root.path().join("rr");
         fs::write(&file, "#!").unwrap();
         let reads = std::cell::Cell::new(0);

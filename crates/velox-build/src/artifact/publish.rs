@@ -38,7 +38,7 @@ impl Output {
                     ))
                     .help(format!("use --sbom {name}: it writes a file beside each binary")));
                 }
-                (None, Self::File(file)) if matches!(OutputKind::of(file), Ok(OutputKind::Stream)) => {
+                (None, output) if output.is_stream() => {
                     return Err(Error::configuration(format!(
                         "--sbom {name} requires a directory for the bill of materials"
                     ))
@@ -52,13 +52,15 @@ impl Output {
 
     /// Fails if release archives have no directory beside the binary.
     pub(crate) fn check_archive(&self) -> Result<(), Error> {
-        match self {
-            Self::File(file) if matches!(OutputKind::of(file), Ok(OutputKind::Stream)) => {
-                Err(Error::configuration("--archive requires a directory for the archive")
-                    .help("use -o DIRECTORY"))
-            }
-            _ => Ok(()),
+        if self.is_stream() {
+            return Err(Error::configuration("--archive requires a directory for the archive")
+                .help("use -o DIRECTORY"));
         }
+        Ok(())
+    }
+
+    fn is_stream(&self) -> bool {
+        matches!(self, Self::File(file) if matches!(OutputKind::of(file), Ok(OutputKind::Stream)))
     }
 
     /// The path of the binary.
@@ -217,18 +219,16 @@ mod tests {
     use super::*;
     use crate::digest;
 
+    fn artifact(directory: &Path) -> StoredArtifact {
+        fs::write(directory.join("rr"), "#!").unwrap();
+        let (size, sha256) = digest::of_file(&directory.join("rr")).unwrap();
+        StoredArtifact { directory: directory.to_owned(), size, sha256, ..StoredArtifact::default() }
+    }
+
     #[test]
     fn the_binary_is_executable_whole_and_alone() {
         let place = tempfile::tempdir().unwrap();
-        fs::write(place.path().join("rr"), "#!").unwrap();
-        let (size, sha256) = digest::of_file(&place.path().join("rr")).unwrap();
-        let artifact = StoredArtifact {
-            directory: place.path().to_owned(),
-            size,
-            sha256,
-            about: String::new(),
-            key: String::new(),
-        };
+        let artifact = artifact(place.path());
         let file = place.path().join("a/b/rr");
         fs::create_dir_all(place.path().join("a/b")).unwrap();
         fs::write(place.path().join("a/b/.rr.dead.tmp"), "half").unwrap();
@@ -246,17 +246,7 @@ mod tests {
     #[test]
     fn an_equal_file_is_left_alone() {
         let place = tempfile::tempdir().unwrap();
-        let directory = place.path().join("kept");
-        fs::create_dir(&directory).unwrap();
-        fs::write(directory.join("rr"), "#!").unwrap();
-        let (size, sha256) = digest::of_file(&directory.join("rr")).unwrap();
-        let artifact = StoredArtifact {
-            directory: directory.clone(),
-            size,
-            sha256,
-            about: String::new(),
-            key: String::new(),
-        };
+        let artifact = artifact(place.path());
         let file = place.path().join("out");
         publish(&artifact, &file).unwrap();
         let made = fs::metadata(&file).unwrap().modified().unwrap();

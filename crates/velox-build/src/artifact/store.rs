@@ -40,7 +40,7 @@ pub struct ArtifactStore {
 }
 
 /// A stored binary.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct StoredArtifact {
     #[serde(skip)]
     pub(crate) directory: PathBuf,
@@ -268,7 +268,23 @@ impl ArtifactStore {
     pub(crate) fn keep_within(&self, limit: u64, keys: &[&str]) -> StoreContents {
         let _lock = self.root.exists().then(|| self.lock_writers());
         self.remove_unfinished();
-        self.shrink(limit, keys)
+        let mut artifacts = self.artifacts();
+        artifacts.sort_by_key(|(used, _)| *used);
+        let mut total: u64 = artifacts.iter().map(|(_, artifact)| artifact.size).sum();
+        let mut removed = StoreContents::default();
+        for (_, artifact) in artifacts {
+            if total <= limit {
+                break;
+            }
+            if keys.iter().any(|key| artifact.directory.ends_with(key)) {
+                continue;
+            }
+            self.discard(&artifact.directory);
+            total -= artifact.size;
+            removed.artifacts += 1;
+            removed.bytes += artifact.size;
+        }
+        removed
     }
 
     /// Removes temporary directories of killed processes.
@@ -299,26 +315,6 @@ impl ArtifactStore {
             }
         }
         Ok(damaged)
-    }
-
-    fn shrink(&self, limit: u64, keep: &[&str]) -> StoreContents {
-        let mut artifacts = self.artifacts();
-        artifacts.sort_by_key(|(used, _)| *used);
-        let mut total: u64 = artifacts.iter().map(|(_, artifact)| artifact.size).sum();
-        let mut removed = StoreContents::default();
-        for (_, artifact) in artifacts {
-            if total <= limit {
-                break;
-            }
-            if keep.iter().any(|key| artifact.directory.ends_with(key)) {
-                continue;
-            }
-            self.discard(&artifact.directory);
-            total -= artifact.size;
-            removed.artifacts += 1;
-            removed.bytes += artifact.size;
-        }
-        removed
     }
 
     /// Renames first: other processes see the whole artifact or none, and open files stay readable.

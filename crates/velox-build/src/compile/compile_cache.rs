@@ -68,7 +68,7 @@ impl CompileCacheSession {
             // The reason is known already.
             return Ok(Some(Err(CompileCacheStats::default())));
         }
-        if !go.settings().gocacheprog.is_empty() {
+        if !go.settings.gocacheprog.is_empty() {
             return unused("remote cache not used: GOCACHEPROG is set");
         }
         // https://go.dev/doc/go1.24#go-command
@@ -80,7 +80,7 @@ impl CompileCacheSession {
         };
         let stats = scratch.join(format!("cache-{}-{}.json", variant.target.os, variant.target.arch));
         let config = CompileCacheConfig {
-            gocache: go.settings().gocache.clone(),
+            gocache: go.settings.gocache.clone(),
             remotes,
             read_only,
             trusted_key: caches.trusted_key.clone(),

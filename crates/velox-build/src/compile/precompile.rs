@@ -1,13 +1,11 @@
 //! Compiling the standard library while modules are being downloaded.
 
-use std::{future::Future, path::Path, time::Duration};
-
-use tokio_util::sync::CancellationToken;
+use std::time::Duration;
 
 use crate::{
+    context::{BuildContext, BuildTools},
     lock::TargetVariant,
-    settings::BuildSettings,
-    toolchain::{ModuleMode, Toolchain},
+    toolchain::ModuleMode,
 };
 
 /// Shorter downloads leave no time to compile anything.
@@ -34,18 +32,16 @@ const PACKAGES: [&str; 15] = [
 
 /// Runs `work`, and compiles the standard library for `variant` into GOCACHE until `work` is done.
 pub(crate) async fn beside<T>(
-    work: impl Future<Output = T>,
-    go: &Toolchain,
-    settings: &BuildSettings,
+    context: &BuildContext<'_>,
+    tools: &BuildTools,
     variant: &TargetVariant,
-    directory: &Path,
+    work: impl Future<Output = T>,
 ) -> T {
-    let stop = CancellationToken::new();
-    let go = go.until(&stop);
+    let stop = context.cancel.child_token();
+    let (go, settings) = (tools.go.until(&stop), &context.settings);
     let compile = async {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(START_DELAY) => {}
+        if stop.run_until_cancelled(tokio::time::sleep(START_DELAY)).await.is_none() {
+            return;
         }
         let mut arguments = vec!["build", "-trimpath"];
         arguments.extend(settings.compiler_flags().filter(|flags| flags.contains("all=")));
@@ -54,7 +50,7 @@ pub(crate) async fn beside<T>(
         }
         arguments.extend(PACKAGES);
         // This only warms the cache; `go build` reports errors.
-        let _ = go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, None).await;
+        let _ = go.run(ModuleMode::ReadOnly, Some(variant), &arguments, tools.scratch.path(), None).await;
     };
     let work = async {
         let done = work.await;

@@ -32,6 +32,7 @@ pub(crate) struct CompileProgress<'a> {
     reporter: &'a dyn Reporter,
     /// Notified when all packages of a target are compiled.
     compiled: &'a Notify,
+    cancel: &'a CancellationToken,
     state: Mutex<ProgressState>,
 }
 
@@ -69,13 +70,14 @@ pub(crate) struct TargetProgress<'a> {
     index: usize,
     /// The last package; the linker follows it.
     main_package: String,
-    /// Cancelled when the packages are compiled.
+    /// Cancelled when the packages are compiled, or with the build.
     compiled: CancellationToken,
 }
 
 impl<'a> CompileProgress<'a> {
     pub(crate) fn new(context: &'a BuildContext<'_>) -> Self {
-        Self { reporter: &*context.reporter, compiled: &context.compiled, state: Mutex::default() }
+        let BuildContext { reporter, compiled, cancel, .. } = context;
+        Self { reporter: &**reporter, compiled, cancel, state: Mutex::default() }
     }
 
     /// Starts a target, with the module path of RoadRunner.
@@ -93,7 +95,7 @@ impl<'a> CompileProgress<'a> {
         });
         self.enter(Phase::Compile, &mut state.compiling, Instant::now());
         let main_package = format!("{roadrunner}/cmd/rr");
-        TargetProgress { all: self, variant, index, main_package, compiled: CancellationToken::new() }
+        TargetProgress { all: self, variant, index, main_package, compiled: self.cancel.child_token() }
     }
 
     fn state(&self) -> MutexGuard<'_, ProgressState> {
@@ -115,7 +117,7 @@ impl<'a> CompileProgress<'a> {
             return;
         }
         if phase == Phase::Link && running.finished > 1 {
-            self.progress(phase, running.finished, None, String::new());
+            self.reporter.report(Event::progress(phase, running.finished, None, String::new()));
         }
         let since = running.since.unwrap_or(at);
         self.reporter.report(Event::Finished(phase, at.saturating_duration_since(since)));
@@ -126,11 +128,7 @@ impl<'a> CompileProgress<'a> {
         let targets = state.targets.get(state.first..).unwrap_or_default();
         let done: u64 = targets.iter().map(|target| target.printed.len() as u64).sum();
         let total = targets.iter().map(|target| Some(target.expected.as_ref()?.len() as u64)).sum();
-        self.progress(Phase::Compile, done, total, item);
-    }
-
-    fn progress(&self, phase: Phase, done: u64, total: Option<u64>, item: String) {
-        self.reporter.report(Event::Progress { phase, done, total, item, bytes: None });
+        self.reporter.report(Event::progress(Phase::Compile, done, total, item));
     }
 
     fn link(&self, state: &mut ProgressState, index: usize, at: Instant) {
@@ -179,9 +177,8 @@ impl TargetProgress<'_> {
     /// Counts the packages to compile, if the build runs long enough. `flags` are those of the build.
     pub(super) async fn count(&self, go: &Toolchain, flags: &[String], directory: &Path) {
         loop {
-            tokio::select! {
-                () = self.compiled.cancelled() => return,
-                () = tokio::time::sleep(COUNT_DELAY) => {}
+            if self.compiled.run_until_cancelled(tokio::time::sleep(COUNT_DELAY)).await.is_none() {
+                return;
             }
             // Until a package is printed, it may be that only the linker runs.
             if self.all.state().targets.get(self.index).is_some_and(|target| !target.printed.is_empty()) {
@@ -250,8 +247,13 @@ mod tests {
 
     #[test]
     fn targets_that_are_compiled_at_the_same_time_are_counted_together() {
-        let (events, notify) = (Events::default(), Notify::new());
-        let all = CompileProgress { reporter: &events, compiled: &notify, state: Mutex::default() };
+        let (events, notify, cancel) = (Events::default(), Notify::new(), CancellationToken::new());
+        let all = CompileProgress {
+            reporter: &events,
+            compiled: &notify,
+            cancel: &cancel,
+            state: Mutex::default(),
+        };
         let variant =
             TargetVariant { target: GoTarget::host(), cgo: false, tags: Vec::new(), instruction_set: None };
         let (one, two) = (all.target("rr", &variant), all.target("rr", &variant));

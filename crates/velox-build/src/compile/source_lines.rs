@@ -10,7 +10,7 @@ use velox_manifest::{Manifest, Origin, Plugin, Project, Replacement};
 
 use crate::{
     context::BuildContext,
-    lock::{Lock, LockedReplacement, LockedTarget, replacement_of},
+    lock::{Lock, LockedReplacement, LockedTarget, source_of},
 };
 
 /// The places of source files in the compiler's messages.
@@ -49,12 +49,7 @@ impl SourceLines {
         let modules = locked
             .modules
             .iter()
-            .filter_map(|module| match replacement_of(replaces, module) {
-                None => Some(module.clone()),
-                Some(new) => {
-                    Some(ModuleVersion { path: new.new_path.clone(), version: new.new_version.clone()? })
-                }
-            })
+            .filter_map(|module| source_of(replaces, module))
             .filter_map(|module| {
                 let (path, version) =
                     (escape_path(&module.path).ok()?, escape_version(&module.version).ok()?);
@@ -154,7 +149,7 @@ mod tests {
     use super::*;
 
     fn lines() -> SourceLines {
-        let module = |path: &str, version: &str| ModuleVersion { path: path.into(), version: version.into() };
+        let module = |path: &str, version: &str| ModuleVersion::new(path, version);
         SourceLines {
             directories: vec![("replace/github.com_acme_broken/".into(), "../broken".into())],
             modules: vec![

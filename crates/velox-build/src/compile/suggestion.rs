@@ -17,9 +17,9 @@ const SAMPLE: [&str; 4] = ["00", "55", "aa", "ff"];
 
 /// Suggests the public cache of the RoadRunner release, once, if there is one and this build compiles everything.
 pub(crate) fn suggest_public_cache(context: &BuildContext<'_>, lock: &Lock, go: &Toolchain) {
-    let gocache = &go.settings().gocache;
+    let gocache = &go.settings.gocache;
     let location = suggested(context.request, &lock.roadrunner.version, gocache);
-    if let Some(location) = location.filter(|_| go.settings().gocacheprog.is_empty()) {
+    if let Some(location) = location.filter(|_| go.settings.gocacheprog.is_empty()) {
         context.note(format!(
             "this build compiles all packages; `--remote-cache {location}` downloads those of this RoadRunner release, which vx's project compiled and signed"
         ));

@@ -1,6 +1,6 @@
 //! Private keys that sign attestations.
 
-use std::{fmt, fs, io, path::Path, sync::Arc};
+use std::{fmt, fs, path::Path, sync::Arc};
 
 use data_encoding::BASE64;
 use poly1305::{Poly1305, universal_hash::KeyInit as _};
@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::{
     error::Error,
-    keys::verifying::{ED25519_PREFIX, MAX_KEY_FILE_BYTES, P256_PREFIX, VerifyingKey},
+    keys::verifying::{ED25519_PREFIX, P256_PREFIX, VerifyingKey, read_key},
 };
 
 /// The most memory that scrypt may use for a hostile key file, in bytes; cosign uses 64 MiB.
@@ -79,19 +79,9 @@ impl SigningKey {
     /// # Errors
     /// A file that others can read, another format, a wrong password, or an error of `password`.
     pub fn read(path: &Path, password: KeyPassword<'_>) -> Result<Self, Error> {
-        let name = path.display().to_string();
-        let failed = |error: io::Error| {
-            Error::configuration(format!("failed to read the key {name}: {error}")).help(KEY_FORMATS)
-        };
-        let data = fs::metadata(path).map_err(failed)?;
-        if !data.is_file() || data.len() > MAX_KEY_FILE_BYTES {
-            return Err(Error::configuration(format!("{name} is not a key file")).help(KEY_FORMATS));
-        }
+        let (name, data, text) = read_key(path).map_err(|error| error.help(KEY_FORMATS))?;
         check_access(&name, &data)?;
-        let text = fs::read_to_string(path).map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => not_pem(&name),
-            _ => failed(error),
-        })?;
+        let text = String::from_utf8(text).map_err(|_| not_pem(&name))?;
         Self::parse(&name, &SecretString::from(text), password)
     }
 

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::error::Error;
 
 /// Larger files are no keys.
-pub(crate) const MAX_KEY_FILE_BYTES: u64 = 64 << 10;
+const MAX_KEY_FILE_BYTES: u64 = 64 << 10;
 /// The DER of a SubjectPublicKeyInfo before the key (<https://www.rfc-editor.org/rfc/rfc5480>,
 /// <https://www.rfc-editor.org/rfc/rfc8410>).
 pub(crate) const P256_PREFIX: [u8; 26] = [
@@ -34,15 +34,8 @@ impl VerifyingKey {
     /// # Errors
     /// The file can't be read, or is no public key of a supported kind.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let name = path.display().to_string();
-        let failed = |error: io::Error| {
-            Error::configuration(format!("failed to read the key {name}: {error}")).help(PUBLIC_KEY_FORMATS)
-        };
-        let data = fs::metadata(path).map_err(failed)?;
-        if !data.is_file() || data.len() > MAX_KEY_FILE_BYTES {
-            return Err(Error::configuration(format!("{name} is not a key file")).help(PUBLIC_KEY_FORMATS));
-        }
-        Self::parse(&name, &fs::read(path).map_err(failed)?)
+        let (name, _, text) = read_key(path).map_err(|error| error.help(PUBLIC_KEY_FORMATS))?;
+        Self::parse(&name, &text)
     }
 
     /// Parses a key in PEM; `name` is for messages.
@@ -103,4 +96,16 @@ impl VerifyingKey {
         let p256 = key(&P256_PREFIX, 65).map(|key| (&ECDSA_P256_SHA256_ASN1 as _, key));
         p256.or_else(|| Some((&ED25519 as _, key(&ED25519_PREFIX, 32)?)))
     }
+}
+
+/// The path, the metadata and the content of a key file.
+pub(super) fn read_key(path: &Path) -> Result<(String, fs::Metadata, Vec<u8>), Error> {
+    let name = path.display().to_string();
+    let failed = |error: io::Error| Error::configuration(format!("failed to read the key {name}: {error}"));
+    let data = fs::metadata(path).map_err(failed)?;
+    if !data.is_file() || data.len() > MAX_KEY_FILE_BYTES {
+        return Err(Error::configuration(format!("{name} is not a key file")));
+    }
+    let text = fs::read(path).map_err(failed)?;
+    Ok((name, data, text))
 }

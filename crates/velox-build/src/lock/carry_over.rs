@@ -30,7 +30,7 @@ pub fn locked_versions(request: &BuildRequest) -> Result<LockedVersions, Error> 
         .plugins
         .into_iter()
         .filter(|plugin| plugin.from.is_some() && plugin.from.as_ref() == requested.plugins.get(&plugin.name))
-        .map(|plugin| (plugin.name, ModuleVersion { path: plugin.module, version: plugin.version }))
+        .map(|plugin| (plugin.name, ModuleVersion::new(plugin.module, plugin.version)))
         .collect();
     Ok(LockedVersions { roadrunner, plugins })
 }

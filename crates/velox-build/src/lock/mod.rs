@@ -17,7 +17,7 @@ pub use self::{
 };
 pub(crate) use self::{
     file::LockFile,
-    model::{is_commit, replacement_of},
+    model::{is_commit, replacement_of, source_of},
     release::ReleaseModules,
     requested::{RequestedVersions, go_setting},
 };

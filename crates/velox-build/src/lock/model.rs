@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The exact versions that a binary is compiled from, from the resolver or [`Lock::parse`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lock {
     /// The Go version (`go1.26.8`).
     pub go_version: String,
@@ -45,7 +45,7 @@ pub struct Lock {
 }
 
 /// RoadRunner in a [`Lock`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedRoadRunner {
     /// Its origin and the requested ref. Compared, never interpreted.
@@ -61,7 +61,7 @@ pub struct LockedRoadRunner {
 }
 
 /// A plugin in a [`Lock`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LockedPlugin {
     /// The user's name for it.
     pub name: String,
@@ -132,6 +132,17 @@ pub struct SelectedModule {
     pub replacement: Option<(String, Option<String>)>,
 }
 
+impl SelectedModule {
+    /// The module whose files are compiled for the module at `path`; `None` for a directory.
+    #[must_use]
+    pub fn source(&self, path: &str) -> Option<ModuleVersion> {
+        match &self.replacement {
+            None => Some(ModuleVersion::new(path, &self.version)),
+            Some((path, version)) => Some(ModuleVersion::new(path, version.as_ref()?)),
+        }
+    }
+}
+
 impl LockedPlugin {
     /// The row of the plugin in reports.
     #[must_use]
@@ -155,10 +166,8 @@ impl LockedPlugin {
     #[must_use]
     pub fn source(&self) -> Option<ModuleVersion> {
         match &self.replacement {
-            None => Some(ModuleVersion { path: self.module.clone(), version: self.version.clone() }),
-            Some(LockedReplacement::Module { path, version }) => {
-                Some(ModuleVersion { path: path.clone(), version: version.clone() })
-            }
+            None => Some(ModuleVersion::new(&self.module, &self.version)),
+            Some(LockedReplacement::Module { path, version }) => Some(ModuleVersion::new(path, version)),
             Some(LockedReplacement::Directory { .. }) => None,
         }
     }
@@ -191,7 +200,7 @@ impl Lock {
     /// RoadRunner's module.
     #[must_use]
     pub fn roadrunner(&self) -> ModuleVersion {
-        ModuleVersion { path: self.roadrunner.module.clone(), version: self.roadrunner.version.clone() }
+        ModuleVersion::new(&self.roadrunner.module, &self.roadrunner.version)
     }
 
     /// The expected sum of the Go toolchain for this machine, if known.
@@ -255,14 +264,8 @@ impl Lock {
     pub(crate) fn zips(&self, targets: &[&LockedTarget]) -> Vec<ModuleVersion> {
         let read: BTreeSet<&ModuleVersion> =
             targets.iter().flat_map(|target| target.modules.iter().chain(&target.looked_into)).collect();
-        let of_module = |module: &ModuleVersion| match replacement_of(&self.go_mod.replace, module) {
-            None => Some(module.clone()),
-            Some(Replace { new_path, new_version: Some(version), .. }) => {
-                Some(ModuleVersion { path: new_path.clone(), version: version.clone() })
-            }
-            Some(Replace { new_version: None, .. }) => None,
-        };
-        std::iter::once(self.roadrunner()).chain(read.into_iter().filter_map(of_module)).collect()
+        let sources = read.into_iter().filter_map(|module| source_of(&self.go_mod.replace, module));
+        std::iter::once(self.roadrunner()).chain(sources).collect()
     }
 
     /// Adds the targets of another lock with the same modules and plugins.
@@ -286,6 +289,11 @@ impl Lock {
 /// Whether this is a commit id.
 pub(crate) fn is_commit(text: &str) -> bool {
     (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The module whose files are compiled for `module`; `None` for a directory.
+pub(crate) fn source_of(replaces: &[Replace], module: &ModuleVersion) -> Option<ModuleVersion> {
+    replacement_of(replaces, module).map_or_else(|| Some(module.clone()), Replace::new_module)
 }
 
 /// A replace for this version wins over one for all versions (<https://go.dev/ref/mod#go-mod-file-replace>).

@@ -9,11 +9,11 @@ use std::{
 use velox_fetch::modcache::ModCache;
 use velox_gomod::{
     gosum::GoSum,
-    modfile::{GoMod, Require},
+    modfile::{GoMod, Replace, Require},
     module::{ModuleVersion, without_major},
     semver,
 };
-use velox_manifest::Manifest;
+use velox_manifest::{Manifest, ModuleDirective};
 
 use super::{model::Lock, required::RequiredModules};
 use crate::{
@@ -84,9 +84,7 @@ impl<'a> ReleaseComparison<'a> {
         let is_excluded = |module: &ModuleVersion| {
             release.exclude.contains(module)
                 || self.local.excludes.contains(module)
-                || self.manifest.excludes.iter().any(|exclude| {
-                    exclude.module.value == module.path && exclude.version.value == module.version
-                })
+                || self.manifest.excludes.iter().any(|exclude| exclude.is(module))
         };
         let excluded = self.lock.go_mod.exclude.iter().filter(|module| !is_excluded(module));
         found.extend(excluded.map(|module| format!("go.mod: only the lock excludes {module}")));
@@ -133,7 +131,7 @@ impl<'a> ReleaseComparison<'a> {
     }
 
     fn of_requirement(&self, line: &Require) -> Option<String> {
-        let (Require { path, version, .. }, module) = (line, module_version(line));
+        let (Require { path, version, .. }, module) = (line, line.module());
         let own = self.release.go_mod.require.iter().find(|own| own.path == *path);
         if own.is_some_and(|own| own.version == *version) || self.is_floor(&module) {
             return None;
@@ -207,12 +205,7 @@ impl<'a> ReleaseComparison<'a> {
 
     fn is_listed(&self, module: &ModuleVersion) -> bool {
         self.lock.roadrunner() == *module
-            || self
-                .lock
-                .go_mod
-                .require
-                .iter()
-                .any(|line| line.path == module.path && line.version == module.version)
+            || self.lock.go_mod.require.iter().any(|line| line.module() == *module)
             || self.replacements().any(|new| new == *module)
     }
 
@@ -231,12 +224,11 @@ impl<'a> ReleaseComparison<'a> {
     }
 
     fn is_excluded(&self, own: &Require) -> bool {
-        self.lock.go_mod.exclude.contains(&module_version(own))
+        self.lock.go_mod.exclude.contains(&own.module())
     }
 
     fn is_floor(&self, module: &ModuleVersion) -> bool {
-        let mut floors = self.manifest.requires.iter();
-        floors.any(|floor| floor.module.value == module.path && floor.version.value == module.version)
+        self.manifest.requires.iter().any(|floor| floor.is(module))
     }
 
     fn is_raised(&self, module: &str) -> bool {
@@ -249,9 +241,7 @@ impl<'a> ReleaseComparison<'a> {
     }
 
     fn replacements(&self) -> impl Iterator<Item = ModuleVersion> {
-        self.lock.go_mod.replace.iter().filter_map(|new| {
-            Some(ModuleVersion { path: new.new_path.clone(), version: new.new_version.clone()? })
-        })
+        self.lock.go_mod.replace.iter().filter_map(Replace::new_module)
     }
 
     fn required(&self) -> &RequiredModules<'a> {
@@ -263,7 +253,7 @@ impl<'a> ReleaseComparison<'a> {
                 let lines = self.lock.go_mod.require.iter().filter(|line| line.indirect);
                 let imported: Vec<ModuleVersion> = lines
                     .filter(|line| compiled.contains(line.path.as_str()) && !required.has_path(&line.path))
-                    .map(module_version)
+                    .map(Require::module)
                     .collect();
                 if imported.is_empty() {
                     return required;
@@ -275,16 +265,14 @@ impl<'a> ReleaseComparison<'a> {
 
     /// What RoadRunner and the configuration name.
     fn roots(&self) -> Vec<ModuleVersion> {
-        let version =
-            |path: &str, version: &str| ModuleVersion::new(path, version);
         let requested =
             self.lock.plugins.iter().filter(|it| it.from.is_some() && !self.is_raised(&it.module));
         let floors = self.manifest.requires.iter();
-        let release = self.release.go_mod.require.iter().map(module_version);
+        let release = self.release.go_mod.require.iter().map(Require::module);
         release
-            .chain(requested.map(|plugin| version(&plugin.module, &plugin.version)))
-            .chain(self.lock.raised.iter().map(|raised| version(&raised.module, &raised.asked)))
-            .chain(floors.map(|floor| version(&floor.module.value, &floor.version.value)))
+            .chain(requested.map(|plugin| ModuleVersion::new(&plugin.module, &plugin.version)))
+            .chain(self.lock.raised.iter().map(|it| ModuleVersion::new(&it.module, &it.asked)))
+            .chain(floors.map(ModuleDirective::module_version))
             .chain(self.replacements())
             .chain(self.local.requires.iter().cloned())
             .collect()
@@ -294,9 +282,5 @@ impl<'a> ReleaseComparison<'a> {
 /// The module of a line in go.sum.
 fn module_of_sum(line: &ModuleVersion) -> ModuleVersion {
     let version = line.version.strip_suffix("/go.mod").unwrap_or(&line.version);
-    ModuleVersion { path: line.path.clone(), version: version.to_owned() }
-}
-
-fn module_version(line: &Require) -> ModuleVersion {
-    ModuleVersion { path: line.path.clone(), version: line.version.clone() }
+    ModuleVersion::new(&line.path, version)
 }

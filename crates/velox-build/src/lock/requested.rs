@@ -17,7 +17,7 @@ use super::{
     release::{ReleaseComparison, ReleaseModules},
     unrequested,
 };
-use crate::{imports::imports_of, local_module::LocalDirectives, settings::BuildSettings};
+use crate::{digest, imports::imports_of, local_module::LocalDirectives, settings::BuildSettings};
 
 /// What the configuration requests, in the format of the lock.
 #[derive(Debug)]
@@ -82,14 +82,8 @@ impl RequestedVersions {
 
     /// A digest of what is requested.
     pub(crate) fn digest(&self) -> String {
-        let mut hash = Sha256::new();
         let plugins = self.plugins.iter().flat_map(|(name, source)| [name, source]);
-        for text in [&self.roadrunner].into_iter().chain(plugins).chain(&self.settings) {
-            // With its length, to separate the texts.
-            hash.update(text.len().to_le_bytes());
-            hash.update(text);
-        }
-        HEXLOWER.encode(&hash.finalize())
+        digest::of_texts([&self.roadrunner].into_iter().chain(plugins).chain(&self.settings))
     }
 
     /// How a lock differs, one sentence each.
@@ -104,32 +98,28 @@ impl RequestedVersions {
             return changed;
         }
         let mut found = unrequested::differences(lock, &self.manifest, &self.local, release);
-        found.extend(
-            self.compared(release, lock, |comparison| comparison.unused_sums()).into_iter().flatten(),
-        );
+        found.extend(self.comparison(lock, release).into_iter().flat_map(|it| it.unused_sums()));
         found
     }
 
     /// The modules whose go.mod is needed to compare a lock completely, and not in the cache.
     pub(crate) fn unread_go_mods(&self, lock: &Lock, release: Option<&ReleaseModules>) -> Vec<ModuleVersion> {
-        let unread = self.compared(release, lock, |comparison| {
-            comparison.differences();
-            comparison.unused_sums();
-            comparison.unread_go_mods().to_vec()
-        });
-        unread.unwrap_or_default()
+        let Some(comparison) = self.comparison(lock, release) else { return Vec::new() };
+        comparison.differences();
+        comparison.unused_sums();
+        comparison.unread_go_mods().to_vec()
     }
 
     /// The sums of a lock without those that nothing needs; `None` without its RoadRunner in the cache.
     pub(crate) fn used_sums(&self, cache: ModCache, lock: &Lock) -> Option<GoSum> {
         let release = ReleaseModules::cached(cache, lock);
-        self.compared(release.as_ref(), lock, |comparison| comparison.used_sums())
+        Some(self.comparison(lock, release.as_ref())?.used_sums())
     }
 
     /// As [`Self::used_sums`], of a lock that was just resolved with this cache.
     pub(crate) fn read_sums(&self, cache: ModCache, lock: &Lock) -> Option<GoSum> {
         let release = ReleaseModules::cached(cache, lock);
-        self.compared(release.as_ref(), lock, |comparison| comparison.read_sums())
+        Some(self.comparison(lock, release.as_ref())?.read_sums())
     }
 
     /// Whether the module cache has all that a lock is compared with.
@@ -152,13 +142,12 @@ impl RequestedVersions {
         ReleaseModules::cached(self.module_cache.clone()?, lock)
     }
 
-    fn compared<T>(
-        &self,
-        release: Option<&ReleaseModules>,
-        lock: &Lock,
-        compare: impl FnOnce(&ReleaseComparison<'_>) -> T,
-    ) -> Option<T> {
-        Some(compare(&ReleaseComparison::new(lock, &self.manifest, &self.local, release?)))
+    fn comparison<'a>(
+        &'a self,
+        lock: &'a Lock,
+        release: Option<&'a ReleaseModules>,
+    ) -> Option<ReleaseComparison<'a>> {
+        Some(ReleaseComparison::new(lock, &self.manifest, &self.local, release?))
     }
 
     /// The sums that a lock of this configuration lacks.

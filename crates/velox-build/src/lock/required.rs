@@ -3,7 +3,11 @@
 use std::collections::HashSet;
 
 use velox_fetch::modcache::{CacheFile, ModCache};
-use velox_gomod::{gosum::GoSum, modfile::GoMod, module::ModuleVersion};
+use velox_gomod::{
+    gosum::GoSum,
+    modfile::{GoMod, Require},
+    module::ModuleVersion,
+};
 
 /// What some modules require, directly or through each other, according to the go.mod files in the module cache.
 ///
@@ -36,12 +40,7 @@ impl<'a> RequiredModules<'a> {
             let go_mod = format!("{}/go.mod", module.version);
             if self.sums.get(&module.path, &go_mod).next().is_some() {
                 match self.go_mod(&module) {
-                    Some(go_mod) => modules.extend(
-                        go_mod
-                            .require
-                            .into_iter()
-                            .map(|line| ModuleVersion { path: line.path, version: line.version }),
-                    ),
+                    Some(go_mod) => modules.extend(go_mod.require.iter().map(Require::module)),
                     None => self.unread.push(module.clone()),
                 }
             }
@@ -81,10 +80,7 @@ mod tests {
     fn every_known_go_mod_counts() {
         let directory = tempfile::tempdir().unwrap();
         let cache = ModCache::new(directory.path());
-        let module = |path: &str, version: &str| ModuleVersion {
-            path: format!("a.b/{path}"),
-            version: version.to_owned(),
-        };
+        let module = |path: &str, version: &str| ModuleVersion::new(format!("a.b/{path}"), version);
         let mut sums = GoSum::default();
         for (name, version, go_mod) in [
             ("one", "v1.0.0", "require a.b/two v1.0.0"),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use velox_gomod::{
-    goversion::GoVersion,
+    goversion::{GoVersion, is_older},
     modfile::Replace,
     module::{ModuleVersion, without_major},
     semver,
@@ -238,13 +238,6 @@ fn is_requested(replace: &Replace, lock: &Lock, manifest: &Manifest, local: &Loc
             };
             *old == replace.old_path && *version == replace.old_version && is_new
         })
-}
-
-fn is_older(toolchain: &str, line: &str) -> bool {
-    match (GoVersion::from_toolchain_name(toolchain), line.parse::<GoVersion>()) {
-        (Some(toolchain), Ok(line)) => toolchain < line,
-        _ => false,
-    }
 }
 
 fn text(replace: &Replace) -> String {

@@ -41,10 +41,14 @@ pub(crate) struct CommandRunner {
 }
 
 /// The status and the redacted output of a finished child process.
-pub(crate) struct CommandOutput {
-    pub(crate) status: ExitStatus,
-    pub(crate) stdout: String,
-    pub(crate) stderr: Vec<String>,
+#[derive(Debug, Clone)]
+pub struct ProgramOutput {
+    /// The exit status.
+    pub status: ExitStatus,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error, line by line.
+    pub stderr: Vec<String>,
 }
 
 pub(crate) struct Invocation<'a> {
@@ -95,7 +99,7 @@ impl CommandRunner {
     pub(crate) fn run<'a>(
         &'a self,
         invocation: Invocation<'a>,
-    ) -> LocalBoxFuture<'a, Result<CommandOutput, Error>> {
+    ) -> LocalBoxFuture<'a, Result<ProgramOutput, Error>> {
         async move {
             let mut command = Command::new(invocation.program);
             command
@@ -165,16 +169,9 @@ impl CommandRunner {
                 Error::build(format!("failed to read the output of {}: {error}", invocation.name))
             })?;
             let stdout = self.redactor.redact(&String::from_utf8_lossy(&bytes));
-            Ok(CommandOutput { status, stdout, stderr })
+            Ok(ProgramOutput { status, stdout, stderr })
         }
         .boxed_local()
-    }
-
-    pub(crate) async fn until_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
-        tokio::select! {
-            done = work => Ok(done),
-            () = self.cancel.cancelled() => Err(Error::interrupted()),
-        }
     }
 
     async fn lines(
@@ -214,31 +211,21 @@ mod tests {
     use rustix::process::getpgrp;
 
     use super::*;
-    use crate::request::{BuildOptions, Goal};
-
-    struct NoReporter;
-
-    impl Reporter for NoReporter {
-        fn report(&self, _: Event) {}
-    }
+    use crate::event::SilentReporter;
 
     async fn run(
         one_group: bool,
         script: &str,
         max_silence: Option<Duration>,
-    ) -> Result<CommandOutput, Error> {
-        let request = BuildRequest {
-            manifest: velox_manifest::Manifest::without_a_file(),
-            source: None,
-            base: PathBuf::new(),
-            environment: [("PATH".to_owned(), std::env::var("PATH").unwrap())].into(),
-            options: BuildOptions { share_process_group: one_group, ..BuildOptions::default() },
-            goal: Goal::Plan,
-            lock: None,
-            updates_lock: true,
+    ) -> Result<ProgramOutput, Error> {
+        let children = CommandRunner {
+            inherited: Arc::new([("PATH".to_owned(), std::env::var("PATH").unwrap())].into()),
+            secrets: Arc::default(),
+            redactor: Arc::new(Redactor::new(Vec::new())),
+            reporter: Arc::new(SilentReporter),
+            cancel: CancellationToken::new(),
+            own_groups: !one_group,
         };
-        let reporter: Arc<dyn Reporter> = Arc::new(NoReporter);
-        let children = CommandRunner::new(&request, &reporter, &CancellationToken::new());
         let invocation = Invocation {
             name: "sh",
             program: Path::new("/bin/sh"),

@@ -9,35 +9,28 @@ use velox_gomod::{
 };
 use velox_manifest::Dependencies;
 
+use super::plugin::ResolvedPlugin;
 use crate::imports::provides;
 
-/// The requested module of a plugin.
-pub(crate) struct Requirement {
-    pub(crate) path: String,
-    pub(crate) version: String,
-    /// Its go.mod or that of its replacement; `None` for a plugin that RoadRunner requires at this version.
-    pub(crate) go_mod: Option<GoMod>,
-}
-
 /// The inputs of a composed go.mod.
-pub(crate) struct GoModComposition<'a> {
+pub(super) struct GoModComposition<'a> {
     /// RoadRunner's own go.mod.
-    pub(crate) release: &'a GoMod,
+    pub(super) release: &'a GoMod,
     /// The imports of the release's `container/plugins.go`: its plugins.
-    pub(crate) registered: &'a BTreeSet<String>,
+    pub(super) registered: &'a BTreeSet<String>,
     /// The imports of all other packages of the release.
-    pub(crate) imported: &'a BTreeSet<String>,
-    pub(crate) plugins: &'a [Requirement],
-    pub(crate) replaces: Vec<Replace>,
-    pub(crate) excludes: Vec<ModuleVersion>,
+    pub(super) imported: &'a BTreeSet<String>,
+    pub(super) plugins: &'a [ResolvedPlugin],
+    pub(super) replaces: Vec<Replace>,
+    pub(super) excludes: Vec<ModuleVersion>,
     /// The lowest versions that the configuration requires.
-    pub(crate) floors: Vec<ModuleVersion>,
+    pub(super) floors: Vec<ModuleVersion>,
     /// `None`: see [`Self::go_mod`].
-    pub(crate) dependencies: Option<Dependencies>,
+    pub(super) dependencies: Option<Dependencies>,
     /// The plugins whose dependencies are lowered, by module path.
-    pub(crate) lowered: &'a BTreeSet<String>,
+    pub(super) lowered: &'a BTreeSet<String>,
     /// The paths of the compiled modules; `None`: not known yet.
-    pub(crate) compiled: Option<&'a BTreeSet<String>>,
+    pub(super) compiled: Option<&'a BTreeSet<String>>,
 }
 
 impl GoModComposition<'_> {
@@ -49,11 +42,12 @@ impl GoModComposition<'_> {
     /// compile with them: the lines that such a plugin (`lowered`) requires are removed, so that minimal version
     /// selection decides. The lines of modules that are not compiled go with them: what those require must not
     /// raise a version.
-    pub(crate) fn go_mod(self) -> GoMod {
+    pub(super) fn go_mod(self) -> GoMod {
         let requested: BTreeMap<&str, &str> =
-            self.plugins.iter().map(|plugin| (plugin.path.as_str(), plugin.version.as_str())).collect();
-        let lowered = self.plugins.iter().filter(|plugin| self.lowered.contains(&plugin.path));
-        let unbound: BTreeSet<&str> = lowered.flat_map(Requirement::requires).map(|(path, _)| path).collect();
+            self.plugins.iter().map(|plugin| (plugin.module.as_str(), plugin.version.as_str())).collect();
+        let lowered = self.plugins.iter().filter(|plugin| self.lowered.contains(&plugin.module));
+        let unbound: BTreeSet<&str> =
+            lowered.flat_map(ResolvedPlugin::requires).map(|line| line.path.as_str()).collect();
         let mut require: Vec<Require> = self
             .release
             .require
@@ -111,7 +105,7 @@ impl GoModComposition<'_> {
 
     /// The plugins older than the release's version of them that require an older version of a module in an
     /// `// indirect` line, by module path.
-    pub(crate) fn held_back(&self) -> BTreeSet<&str> {
+    pub(super) fn held_back(&self) -> BTreeSet<&str> {
         if self.dependencies.is_some() {
             return BTreeSet::new();
         }
@@ -122,29 +116,22 @@ impl GoModComposition<'_> {
             .filter(|line| line.indirect)
             .map(|line| (line.path.as_str(), line.version.as_str()))
             .collect();
-        let is_older = |(path, version): (&str, &str)| {
-            tested.get(path).is_some_and(|tested| semver::compare(version, tested).is_lt())
+        let is_older = |line: &Require| {
+            let tested = tested.get(line.path.as_str());
+            tested.is_some_and(|tested| semver::compare(&line.version, tested).is_lt())
         };
         self.plugins
             .iter()
             .filter(|plugin| self.release.require.iter().any(|line| is_below(plugin, line)))
             .filter(|plugin| plugin.requires().any(is_older))
-            .map(|plugin| plugin.path.as_str())
+            .map(|plugin| plugin.module.as_str())
             .collect()
     }
 }
 
-impl Requirement {
-    /// The paths and versions that its go.mod requires.
-    fn requires(&self) -> impl Iterator<Item = (&str, &str)> {
-        let lines = self.go_mod.iter().flat_map(|go_mod| &go_mod.require);
-        lines.map(|line| (line.path.as_str(), line.version.as_str()))
-    }
-}
-
 /// Whether a plugin is older than the release's version of it; majors have different module paths.
-fn is_below(plugin: &Requirement, release: &Require) -> bool {
-    without_major(&plugin.path) == without_major(&release.path)
+fn is_below(plugin: &ResolvedPlugin, release: &Require) -> bool {
+    without_major(&plugin.module) == without_major(&release.path)
         && semver::compare(&plugin.version, &release.version).is_lt()
 }
 
@@ -179,26 +166,23 @@ replace github.com/x/y => github.com/z/y v1.0.0
     fn composed(
         plugins: &[(&str, &str, &str)],
         dependencies: Option<Dependencies>,
-        replaces: Vec<Replace>,
-        lowered: &[&str],
-    ) -> (GoMod, Vec<String>) {
-        with_floors(plugins, dependencies, replaces, lowered, &[])
-    }
-
-    fn with_floors(
-        plugins: &[(&str, &str, &str)],
-        dependencies: Option<Dependencies>,
-        replaces: Vec<Replace>,
         lowered: &[&str],
         floors: &[(&str, &str)],
     ) -> (GoMod, Vec<String>) {
+        let replace = Replace {
+            old_path: "github.com/x/y".to_owned(),
+            old_version: None,
+            new_path: "./replace/y".to_owned(),
+            new_version: None,
+        };
         let imports = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<BTreeSet<_>>();
-        let plugins: Vec<Requirement> = plugins
+        let plugins: Vec<ResolvedPlugin> = plugins
             .iter()
-            .map(|(path, version, requires)| Requirement {
-                path: (*path).to_owned(),
+            .map(|(path, version, requires)| ResolvedPlugin {
+                module: (*path).to_owned(),
                 version: (*version).to_owned(),
                 go_mod: Some(GoMod::parse_lax(&format!("module {path}\n{requires}")).unwrap()),
+                ..ResolvedPlugin::default()
             })
             .collect();
         let composition = GoModComposition {
@@ -215,15 +199,9 @@ replace github.com/x/y => github.com/z/y v1.0.0
                 "fmt",
             ]),
             plugins: &plugins,
-            replaces,
+            replaces: vec![replace],
             excludes: vec![ModuleVersion::new("github.com/a/b", "v1.0.0")],
-            floors: floors
-                .iter()
-                .map(|(path, version)| ModuleVersion {
-                    path: (*path).to_owned(),
-                    version: (*version).to_owned(),
-                })
-                .collect(),
+            floors: floors.iter().map(|(path, version)| ModuleVersion::new(*path, *version)).collect(),
             dependencies,
             lowered: &imports(lowered),
             compiled: None,
@@ -251,7 +229,7 @@ replace github.com/x/y => github.com/z/y v1.0.0
     #[test]
     fn the_users_plugins_take_the_place_of_the_releases() {
         let plugins = [(HTTP, "v5.3.0", "require go.uber.org/zap v1.27.1")];
-        let (go_mod, held_back) = composed(&plugins, None, Vec::new(), &[]);
+        let (go_mod, held_back) = composed(&plugins, None, &[], &[]);
         assert!(held_back.is_empty());
         // kv is dropped; rpc is kept, since other packages of RoadRunner import it.
         assert_eq!(
@@ -266,29 +244,31 @@ replace github.com/x/y => github.com/z/y v1.0.0
         );
         assert_eq!((go_mod.toolchain, go_mod.go.as_deref()), (None, Some("1.26.4")));
         assert_eq!(go_mod.exclude.len(), 2);
+        let replaced: Vec<&str> = go_mod.replace.iter().map(|replace| replace.new_path.as_str()).collect();
+        assert_eq!(replaced, ["./replace/y"], "the user's own wins");
     }
 
     #[test]
     fn what_a_lowered_plugin_requires_is_left_to_version_selection() {
         for (module, version) in [(HTTP, "v5.0.2"), ("github.com/roadrunner-server/http/v4", "v4.9.0")] {
             let plugins = [(module, version, "require go.uber.org/zap v1.27.1")];
-            let (kept, held_back) = composed(&plugins, None, Vec::new(), &[]);
+            let (kept, held_back) = composed(&plugins, None, &[], &[]);
             assert!(required(&kept).contains(&"go.uber.org/zap v1.28.0".to_owned()));
             assert_eq!(held_back, [module]);
-            let (lowered, _) = composed(&plugins, None, Vec::new(), &[module]);
+            let (lowered, _) = composed(&plugins, None, &[module], &[]);
             assert!(!required(&lowered).iter().any(|line| line.starts_with("go.uber.org/zap")));
             assert!(required(&lowered).contains(&"aws/smithy-go v1.27.2".to_owned()));
         }
         let same = [(HTTP, "v5.0.2", "require go.uber.org/zap v1.28.0")];
-        assert!(composed(&same, None, Vec::new(), &[]).1.is_empty(), "nothing to lower");
+        assert!(composed(&same, None, &[], &[]).1.is_empty(), "nothing to lower");
     }
 
     #[test]
     fn the_choice_can_be_forced() {
         let plugins = [(HTTP, "v5.0.2", "require go.uber.org/zap v1.27.1")];
-        let release = composed(&plugins, Some(Dependencies::Release), Vec::new(), &[]).0;
+        let release = composed(&plugins, Some(Dependencies::Release), &[], &[]).0;
         assert!(required(&release).contains(&"go.uber.org/zap v1.28.0".to_owned()));
-        let minimal = composed(&plugins, Some(Dependencies::Minimal), Vec::new(), &[]).0;
+        let minimal = composed(&plugins, Some(Dependencies::Minimal), &[], &[]).0;
         assert_eq!(minimal.require.iter().filter(|line| line.indirect).count(), 0);
     }
 
@@ -305,24 +285,12 @@ replace github.com/x/y => github.com/z/y v1.0.0
             let line = go_mod.require.iter().find(|line| line.path == path).unwrap();
             (line.version.clone(), line.indirect)
         };
-        let kept = with_floors(&plugins, None, Vec::new(), &[], &floors).0;
+        let kept = composed(&plugins, None, &[], &floors).0;
         assert_eq!(line(&kept, "go.uber.org/zap"), ("v1.28.0".to_owned(), true));
         assert_eq!(line(&kept, "github.com/aws/smithy-go"), ("v1.27.2".to_owned(), true));
         assert_eq!(line(&kept, "github.com/roadrunner-server/api/v4"), ("v4.25.0".to_owned(), false));
         assert_eq!(line(&kept, "example.com/floor"), ("v1.2.0".to_owned(), true));
-        let lowered = with_floors(&plugins, None, Vec::new(), &[HTTP], &floors).0;
+        let lowered = composed(&plugins, None, &[HTTP], &floors).0;
         assert_eq!(line(&lowered, "go.uber.org/zap"), ("v1.27.5".to_owned(), true));
-    }
-
-    #[test]
-    fn a_replace_of_the_users_wins() {
-        let replace = |new: &str| Replace {
-            old_path: "github.com/x/y".to_owned(),
-            old_version: None,
-            new_path: new.to_owned(),
-            new_version: None,
-        };
-        let (go_mod, _) = composed(&[], None, vec![replace("./replace/y")], &[]);
-        assert_eq!(go_mod.replace, [replace("./replace/y")]);
     }
 }

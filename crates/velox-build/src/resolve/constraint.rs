@@ -10,20 +10,21 @@ use velox_manifest::{VersionConstraint, catalogue::ROADRUNNER_MODULE};
 
 use super::{
     majors::number_of_suffix,
-    pin::{ModuleSources, UnresolvedModule, unresolved},
+    pin::{UnresolvedModule, unresolved},
     request::{ModuleRequest, RepositoryLocation},
+    resolver::Resolver,
     versions::{MajorSearch, Versions, list_tags, list_versions, proxy_versions},
 };
 use crate::{
     download_failure,
-    error::{Blame, Error},
+    error::{Blame, Error, until_cancelled},
     request::NetworkAccess,
 };
 
 /// The failed requests, by index.
 pub(super) type Failures = BTreeMap<usize, UnresolvedModule>;
 
-impl ModuleSources<'_> {
+impl Resolver<'_> {
     /// The requests, each version constraint replaced by the locked version, or else by the newest that it allows.
     pub(super) async fn select_versions(
         &self,
@@ -48,7 +49,7 @@ impl ModuleSources<'_> {
                 request.reference = Some(known.module.version.clone());
                 continue;
             }
-            if self.network == NetworkAccess::Offline {
+            if self.context.request.options.network == NetworkAccess::Offline {
                 let help = ["run it once without --offline: velox.lock then has an exact version".to_owned()];
                 let why = "`--offline` forbids listing the versions";
                 failed.insert(index, unresolved(request, Blame::Other, why, &help));
@@ -65,19 +66,7 @@ impl ModuleSources<'_> {
         if pending.is_empty() {
             return Ok((requests, failed));
         }
-        let listing = async {
-            tokio::join!(
-                list_versions(self.proxies.fetcher, Some(self.proxies.go), searches, requests.len()),
-                list_tags(self.forges, &repositories)
-            )
-        };
-        let (listed, tagged) = self.proxies.children.until_cancelled(listing).await?;
-        let mut listed = listed?;
-        for (index, versions) in tagged {
-            if let Some(slot) = listed.get_mut(index) {
-                *slot = versions;
-            }
-        }
+        let listed = self.versions(searches, &repositories, requests.len()).await?;
         for (index, constraint) in pending {
             let (Some(request), Some(versions)) = (requests.get_mut(index), listed.get(index)) else {
                 continue;
@@ -97,29 +86,49 @@ impl ModuleSources<'_> {
         Ok((requests, failed))
     }
 
+    /// The versions by subject: of modules, and of repositories by their tags.
+    pub(crate) async fn versions(
+        &self,
+        searches: Vec<MajorSearch>,
+        repositories: &[(usize, RepositoryLocation, String)],
+        subjects: usize,
+    ) -> Result<Vec<Versions>, Error> {
+        let listing = async {
+            tokio::join!(
+                list_versions(self.tools.fetcher.as_ref(), Some(self.go), searches, subjects),
+                list_tags(&self.tools.forges, repositories)
+            )
+        };
+        let (versions, tagged) = until_cancelled(&self.context.cancel, listing).await?;
+        let mut versions = versions?;
+        for (index, tagged) in tagged {
+            if let Some(slot) = versions.get_mut(index) {
+                *slot = tagged;
+            }
+        }
+        Ok(versions)
+    }
+
     /// The newest release of RoadRunner, if `latest` is requested and the module proxies list its versions: the query
     /// `@latest` of the go command is about one major.
     async fn newest_roadrunner(&self, request: &ModuleRequest) -> Result<Option<ModuleVersion>, Error> {
         let is_latest = request.reference.as_deref() == Some("latest")
             && request.root.as_deref() == Some(ROADRUNNER_MODULE)
             && request.known.is_none()
-            && self.network != NetworkAccess::Offline;
-        let Some(fetcher) = self.proxies.fetcher.filter(|_| is_latest) else { return Ok(None) };
-        let versions =
-            self.proxies.children.until_cancelled(proxy_versions(fetcher, ROADRUNNER_MODULE)).await?;
-        Ok(versions.newest_major().and_then(|major| {
-            let version = major.newest()?.to_owned();
-            Some(ModuleVersion { path: major.module.clone(), version })
-        }))
+            && self.context.request.options.network != NetworkAccess::Offline;
+        let Some(fetcher) = self.tools.fetcher.as_ref().filter(|_| is_latest) else { return Ok(None) };
+        let listing = proxy_versions(fetcher, ROADRUNNER_MODULE);
+        let versions = until_cancelled(&self.context.cancel, listing).await?;
+        Ok(versions.newest_major().and_then(|major| Some(ModuleVersion::new(&major.module, major.newest()?))))
     }
 }
 
 /// The newest version of all majors that a constraint allows.
 fn newest(versions: &Versions, constraint: &VersionConstraint) -> Option<ModuleVersion> {
-    let of_each = versions.majors.iter().filter_map(|major| {
-        let version = constraint.newest(&major.versions)?.to_owned();
-        Some(ModuleVersion { path: major.module.clone(), version })
-    });
+    let of_each = versions
+        .majors
+        .iter()
+        .filter_map(|major| Some(ModuleVersion::new(&major.module, constraint.newest(&major.versions)?)));
     of_each.max_by(|one, other| semver::compare(&one.version, &other.version))
 }
 

@@ -2,23 +2,24 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use serde::Deserialize;
 use velox_fetch::{
     download::{DownloadError, DownloadRequest, DownloadedModule, Fetcher, ProxyAttempt},
-    modcache::{CacheFile, ModCache},
+    modcache::CacheFile,
 };
 use velox_gomod::{module::ModuleVersion, semver};
 
+use super::resolver::Resolver;
 use crate::{
     download_failure::{of_go, unserved},
-    error::{Error, checksum_mismatch},
-    event::{Event, Phase},
-    process::CommandRunner,
-    toolchain::{ModuleMode, Toolchain},
+    error::{Error, checksum_mismatch, until_cancelled},
+    event::{Event, Phase, Reporter},
+    toolchain::ModuleMode,
 };
 
 /// The output of `go mod download -json` for a module (<https://go.dev/ref/mod#go-mod-download>).
@@ -42,27 +43,16 @@ pub(super) struct GoDownload {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct VcsOrigin {
-    pub(super) hash: String,
-}
-
-/// The module proxies and the go command.
-#[derive(Clone, Copy)]
-pub(crate) struct ModuleProxies<'a> {
-    pub(crate) go: &'a Toolchain,
-    pub(crate) children: &'a CommandRunner,
-    /// `None`: only the go command can download.
-    pub(crate) fetcher: Option<&'a Fetcher>,
+pub(crate) struct VcsOrigin {
+    #[serde(rename = "URL")]
+    pub(crate) url: Option<String>,
+    pub(crate) hash: String,
 }
 
 /// The failed attempts by module path.
 pub(super) type ProxyFailures = BTreeMap<String, Vec<ProxyAttempt>>;
 
-impl ModuleProxies<'_> {
-    pub(super) fn cache(&self) -> ModCache {
-        ModCache::new(&self.go.settings().gomodcache)
-    }
-
+impl Resolver<'_> {
     /// Downloads exact versions from the module proxies; queries and the rest with one go command. The result
     /// has an entry for each request. A checksum mismatch is an error: no other source is tried then.
     pub(super) async fn download(
@@ -82,7 +72,7 @@ impl ModuleProxies<'_> {
         requests: &[DownloadRequest],
     ) -> Result<(BTreeMap<ModuleVersion, GoDownload>, ProxyFailures), Error> {
         let (mut results, mut tried) = (BTreeMap::new(), ProxyFailures::new());
-        let Some(fetcher) = self.fetcher else { return Ok((results, tried)) };
+        let Some(fetcher) = &self.tools.fetcher else { return Ok((results, tried)) };
         let is_exact =
             |module: &ModuleVersion| semver::canonical(&module.version).as_deref() == Some(&module.version);
         let requests: Vec<DownloadRequest> = requests
@@ -90,8 +80,8 @@ impl ModuleProxies<'_> {
             .filter(|DownloadRequest { module, .. }| is_exact(module) && !fetcher.needs_go(&module.path))
             .cloned()
             .collect();
-        let cache = self.cache();
-        for (module, fetched) in self.fetch(fetcher, requests, Phase::Resolve).await? {
+        let cache = self.go.modules();
+        for (module, fetched) in self.fetch_from_proxies(fetcher, requests, Phase::Resolve).await? {
             let path_of = |part| cache.path(&module, part);
             let fetched = match fetched {
                 Ok(fetched) => fetched,
@@ -103,17 +93,15 @@ impl ModuleProxies<'_> {
             if let (Ok(info), Ok(go_mod), Ok(dir)) =
                 (path_of(CacheFile::Info), path_of(CacheFile::Mod), cache.dir(&module))
             {
-                let origin = std::fs::read_to_string(&info).ok();
-                let origin = origin.and_then(|text| serde_json::from_str::<VersionInfo>(&text).ok()?.origin);
                 let result = GoDownload {
                     path: module.path.clone(),
                     version: module.version.clone(),
+                    origin: VersionInfo::read(&info).and_then(|info| info.origin),
                     info,
                     go_mod,
                     dir,
                     sum: fetched.sums.zip,
                     go_mod_sum: fetched.sums.go_mod,
-                    origin,
                     ..GoDownload::default()
                 };
                 results.insert(module, result);
@@ -123,19 +111,18 @@ impl ModuleProxies<'_> {
     }
 
     /// Downloads from the proxies. Returns the failed attempts of modules that another source may have.
-    pub(super) async fn fetch(
+    pub(super) async fn fetch_from_proxies(
         &self,
         fetcher: &Fetcher,
         requests: Vec<DownloadRequest>,
         phase: Phase,
     ) -> Result<Vec<(ModuleVersion, Result<DownloadedModule, Vec<ProxyAttempt>>)>, Error> {
         let modules: Vec<ModuleVersion> = requests.iter().map(|request| request.module.clone()).collect();
-        let progress = DownloadProgress::new(self.children, phase, u64::try_from(requests.len()).ok());
+        let total = u64::try_from(requests.len()).ok();
+        let progress = DownloadProgress::new(&*self.context.reporter, phase, total);
         let on_download = |module: &ModuleVersion, bytes| progress.one(module, bytes);
-        let results = tokio::select! {
-            results = fetcher.fetch_all(requests, &on_download) => results,
-            () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
-        };
+        let work = fetcher.fetch_all(requests, &on_download);
+        let results = until_cancelled(&self.context.cancel, work).await?;
         let mut fetched = Vec::new();
         for (module, result) in modules.into_iter().zip(results) {
             let result = judge(&module, result)?;
@@ -164,14 +151,7 @@ impl ModuleProxies<'_> {
         let total = u64::try_from(modules.len()).ok();
         let on_line = |line: &str| {
             if let Some(item) = line.strip_prefix("go: downloading ") {
-                let event = Event::Progress {
-                    phase: Phase::Resolve,
-                    done: 0,
-                    total,
-                    item: item.to_owned(),
-                    bytes: None,
-                };
-                self.children.reporter.report(event);
+                self.context.reporter.report(Event::progress(Phase::Resolve, 0, total, item.to_owned()));
             }
         };
         let finished =
@@ -212,7 +192,7 @@ impl ModuleProxies<'_> {
 
 /// Reports the progress of downloads.
 pub(super) struct DownloadProgress<'a> {
-    children: &'a CommandRunner,
+    reporter: &'a dyn Reporter,
     phase: Phase,
     total: Option<u64>,
     done: AtomicU64,
@@ -220,8 +200,8 @@ pub(super) struct DownloadProgress<'a> {
 }
 
 impl<'a> DownloadProgress<'a> {
-    pub(super) fn new(children: &'a CommandRunner, phase: Phase, total: Option<u64>) -> Self {
-        Self { children, phase, total, done: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    pub(super) fn new(reporter: &'a dyn Reporter, phase: Phase, total: Option<u64>) -> Self {
+        Self { reporter, phase, total, done: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
     /// Reports a finished download; a cached module (0 bytes) is not reported.
@@ -233,7 +213,7 @@ impl<'a> DownloadProgress<'a> {
         let bytes = Some(self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes);
         let item = format!("{} {}", module.path, module.version);
         let (phase, total) = (self.phase, self.total);
-        self.children.reporter.report(Event::Progress { phase, done, total, item, bytes });
+        self.reporter.report(Event::Progress { phase, done, total, item, bytes });
     }
 }
 
@@ -248,12 +228,18 @@ pub(super) fn judge(
     )
 }
 
-/// An `.info` file.
+/// An `.info` file of a module proxy (<https://go.dev/ref/mod#goproxy-protocol>).
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct VersionInfo {
+pub(crate) struct VersionInfo {
     pub(super) time: Option<String>,
-    origin: Option<VcsOrigin>,
+    pub(crate) origin: Option<VcsOrigin>,
+}
+
+impl VersionInfo {
+    pub(crate) fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
 }
 
 fn is_security_error(text: &str) -> bool {

@@ -22,15 +22,15 @@ impl Resolver<'_> {
         modules: &'a [ModuleVersion],
     ) -> LocalBoxFuture<'a, Result<PathBuf, Error>> {
         async move {
-            let cache = ModCache::new(&self.go.settings().gomodcache);
+            let cache = self.go.modules();
             let sums = &lock.go_sum;
             let missing = missing(&cache, sums, modules)?;
             if !missing.is_empty() {
-                if self.request.options.is_offline() {
+                if self.context.request.options.is_offline() {
                     return Err(offline(&missing));
                 }
                 let work = self.download_missing(sums, missing);
-                phase(self.children.reporter.as_ref(), Phase::Fetch, work).await?;
+                phase(&*self.context.reporter, Phase::Fetch, work).await?;
             }
             cache.dir(&lock.roadrunner()).map_err(|error| Error::build(error.to_string()))
         }
@@ -38,11 +38,9 @@ impl Resolver<'_> {
     }
 
     async fn download_missing(&self, sums: &GoSum, mut missing: Vec<ModuleVersion>) -> Result<(), Error> {
-        let sources = self.sources();
-        let requests: Vec<ModuleRequest> =
-            self.asks(self.manifest)?.into_iter().map(|(_, request)| request).collect();
+        let requests: Vec<ModuleRequest> = self.asks()?.into_iter().map(|(_, request)| request).collect();
         let mut tried = ProxyFailures::new();
-        if let Some(fetcher) = self.fetcher {
+        if let Some(fetcher) = &self.tools.fetcher {
             // Modules that were resolved without a proxy may be private: their paths must not reach one.
             let private_modules: Vec<&ModuleVersion> = requests
                 .iter()
@@ -54,7 +52,7 @@ impl Resolver<'_> {
                 .filter(|module| !private_modules.contains(module) && !fetcher.needs_go(&module.path))
                 .map(|module| DownloadRequest::with_sums(sums, module.clone()))
                 .collect();
-            for (module, fetched) in sources.proxies.fetch(fetcher, downloads, Phase::Fetch).await? {
+            for (module, fetched) in self.fetch_from_proxies(fetcher, downloads, Phase::Fetch).await? {
                 match fetched {
                     Ok(_) => missing.retain(|other| *other != module),
                     Err(proxies) => drop(tried.insert(module.path, proxies)),
@@ -68,14 +66,14 @@ impl Resolver<'_> {
                 request.known.as_ref().is_some_and(|previous| missing.contains(&previous.module))
             })
             .collect();
-        for ResolvedModule { module, zip_sum, .. } in sources.pin(&forge_requests).await? {
+        for ResolvedModule { module, zip_sum, .. } in self.pin(&forge_requests).await? {
             if !sums.get(&module.path, &module.version).any(|sum| sum == zip_sum) {
                 let name = format!("{} {}", module.path, module.version);
                 return Err(checksum_mismatch(&name, &format!("found    {zip_sum}")));
             }
             missing.retain(|other| *other != module);
         }
-        let results = sources.proxies.by_go(&missing.iter().collect::<Vec<_>>(), &mut tried).await?;
+        let results = self.by_go(&missing.iter().collect::<Vec<_>>(), &mut tried).await?;
         let mut failed = Vec::new();
         for module in &missing {
             let name = format!("{} {}", module.path, module.version);

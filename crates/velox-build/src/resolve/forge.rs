@@ -1,9 +1,6 @@
 //! Resolves refs with forges: branches, projects given by id, and self-hosted forges.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use secrecy::SecretString;
 use velox_fetch::{
@@ -19,6 +16,7 @@ use velox_manifest::Project;
 
 use super::{
     majors::compare_roadrunner,
+    pin::ResolvedModule,
     request::{ModuleRequest, RepositoryHost, RepositoryLocation},
 };
 use crate::{
@@ -54,14 +52,6 @@ pub(super) struct LocatedModule {
     /// The path in the module cache: the same, unless it replaces another module.
     pub(super) path: String,
     pub(super) go_mod: String,
-}
-
-/// A module from a forge, stored in the module cache.
-pub(super) struct StoredModule {
-    pub(super) version: ModuleVersion,
-    pub(super) tree: PathBuf,
-    pub(super) zip_sum: String,
-    pub(super) mod_sum: String,
 }
 
 impl Forges {
@@ -211,13 +201,13 @@ impl LocatedModule {
     ///
     /// No checksum database can verify it: the first use is trusted and reported.
     pub(super) async fn store(
-        &self,
+        self,
         cache: &ModCache,
         scratch: &Path,
         reporter: &dyn Reporter,
-    ) -> Result<StoredModule, Error> {
+    ) -> Result<ResolvedModule, Error> {
         let version = self.version().await.map_err(|error| forge_error(&self.module, &error))?;
-        let version = ModuleVersion { path: self.path.clone(), version };
+        let version = ModuleVersion::new(&self.path, version);
         let tree = scratch.join(&self.commit.id);
         self.repository
             .tree(&self.commit.id, &tree)
@@ -248,7 +238,15 @@ impl LocatedModule {
             module: format!("{}@{}", version.path, version.version),
             sum: sums.zip.clone(),
         }));
-        Ok(StoredModule { version, tree: root, zip_sum: sums.zip, mod_sum: sums.go_mod })
+        Ok(ResolvedModule {
+            module: version,
+            commit: Some(self.commit.id),
+            time: Some(self.commit.time),
+            tree: root,
+            go_mod: self.go_mod,
+            zip_sum: sums.zip,
+            mod_sum: sums.go_mod,
+        })
     }
 }
 

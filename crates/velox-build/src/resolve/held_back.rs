@@ -4,25 +4,15 @@ use std::collections::BTreeSet;
 
 use velox_gomod::module::ModuleVersion;
 
-use super::plugin::ResolvedPlugin;
+use super::{plugin::ResolvedPlugin, resolver::Resolver};
 use crate::{
     error::Error,
     event::{Event, Phase},
     imports::module_of,
-    lock::{Lock, TargetVariant},
-    process::CommandRunner,
-    settings::BuildSettings,
-    toolchain::{ModuleMode, Toolchain},
+    lock::Lock,
+    toolchain::ModuleMode,
     workspace::Workspace,
 };
-
-/// Compiles packages of a workspace; the packages stay in GOCACHE for the build.
-pub(super) struct TrialCompile<'a> {
-    pub(super) go: &'a Toolchain,
-    pub(super) children: &'a CommandRunner,
-    pub(super) settings: &'a BuildSettings,
-    pub(super) workspace: &'a Workspace,
-}
 
 /// Which plugins get the versions of their own go.mod instead of RoadRunner's `// indirect` lines. All sets
 /// hold module paths.
@@ -78,7 +68,8 @@ impl HeldBackPlugins {
     /// gets lowered dependencies, and RoadRunner's again if it fails with them too.
     pub(super) async fn compile(
         &mut self,
-        trial: &TrialCompile<'_>,
+        resolver: &Resolver<'_>,
+        workspace: &Workspace,
         held_back: &[&ResolvedPlugin],
     ) -> Result<bool, Error> {
         let open: Vec<&ResolvedPlugin> =
@@ -86,7 +77,7 @@ impl HeldBackPlugins {
         if open.is_empty() {
             return Ok(false);
         }
-        let failed = trial.failed(&open).await?;
+        let failed = resolver.failed(workspace, &open).await?;
         for module in &failed {
             if self.lowered.remove(module) {
                 self.settled.insert(module.clone());
@@ -98,22 +89,25 @@ impl HeldBackPlugins {
     }
 }
 
-impl TrialCompile<'_> {
-    /// The module paths of the plugins that don't compile for one of the targets.
-    async fn failed(&self, plugins: &[&ResolvedPlugin]) -> Result<BTreeSet<String>, Error> {
-        let flags = self.settings.compile_arguments();
+impl Resolver<'_> {
+    /// The module paths of the plugins that don't compile for one of the targets. What compiles stays in GOCACHE for
+    /// the build.
+    async fn failed(
+        &self,
+        workspace: &Workspace,
+        plugins: &[&ResolvedPlugin],
+    ) -> Result<BTreeSet<String>, Error> {
+        let flags = self.context.settings.compile_arguments();
         let modules = plugins.iter().map(|plugin| plugin.module.as_str());
         let arguments: Vec<&str> =
             std::iter::once("build").chain(flags.iter().map(String::as_str)).chain(modules).collect();
         let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
         let mut failed = BTreeSet::new();
-        for target in &self.settings.targets {
+        for variant in &self.context.variants {
             let item = format!("compiling {}", names.join(", "));
-            let progress = Event::Progress { phase: Phase::Resolve, done: 0, total: None, item, bytes: None };
-            self.children.reporter.report(progress);
-            let variant = TargetVariant::new(target, self.settings);
-            let directory = self.workspace.directory();
-            let run = self.go.run(ModuleMode::ReadOnly, Some(&variant), &arguments, directory, None);
+            self.context.reporter.report(Event::progress(Phase::Resolve, 0, None, item));
+            let directory = workspace.directory();
+            let run = self.go.run(ModuleMode::ReadOnly, Some(variant), &arguments, directory, None);
             let finished = run.await?;
             if !finished.status.success() {
                 // Lines of the compiler follow a line `# PACKAGE`.
@@ -134,8 +128,7 @@ fn owners(packages: &[&str], plugins: &[&ResolvedPlugin]) -> BTreeSet<String> {
     };
     let importers = |package: &str| {
         let requires = |plugin: &&&ResolvedPlugin| {
-            let lines = plugin.go_mod.iter().flat_map(|go_mod| &go_mod.require);
-            module_of(package, lines.map(|line| line.path.as_str())).is_some()
+            module_of(package, plugin.requires().map(|line| line.path.as_str())).is_some()
         };
         plugins.iter().filter(requires).map(|plugin| plugin.module.clone()).collect()
     };

@@ -1,7 +1,7 @@
 //! From a manifest to a [`crate::Lock`]: refs are resolved to exact modules and composed into a go.mod, from
 //! which the go command selects versions.
 
-pub(crate) mod compose;
+mod compose;
 mod constraint;
 pub(crate) mod directives;
 pub(crate) mod download;

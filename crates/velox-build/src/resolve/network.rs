@@ -40,12 +40,6 @@ pub(crate) struct Network {
     pub(crate) fetcher: Option<Fetcher>,
 }
 
-/// The HTTP client and credentials for module proxies.
-pub(crate) struct Credentials {
-    pub(crate) client: reqwest::Client,
-    pub(crate) netrc: Netrc,
-}
-
 impl Network {
     pub(crate) async fn new(
         request: &BuildRequest,
@@ -101,7 +95,7 @@ fn fetcher(request: &BuildRequest, settings: &GoSettings) -> Result<Option<Fetch
     if request.options.is_offline() || own_credentials || !proxies.has_proxy() {
         return Ok(None);
     }
-    let Credentials { client, netrc } = Credentials::new(request, settings)?;
+    let (client, netrc) = credentials(request, settings)?;
     let first_path = std::env::split_paths(&settings.gopath).next().unwrap_or_default();
     Ok(Some(Fetcher::new(DownloadOptions {
         client,
@@ -117,14 +111,16 @@ fn fetcher(request: &BuildRequest, settings: &GoSettings) -> Result<Option<Fetch
     })))
 }
 
-impl Credentials {
-    pub(crate) fn new(request: &BuildRequest, settings: &GoSettings) -> Result<Self, Error> {
-        let netrc = match settings.goauth.as_str() {
-            "off" => Netrc::default(),
-            _ => Netrc::from_environment(&request.environment),
-        };
-        Ok(Self { client: client(&request.environment)?, netrc })
-    }
+/// The HTTP client and credentials for module proxies.
+pub(crate) fn credentials(
+    request: &BuildRequest,
+    settings: &GoSettings,
+) -> Result<(reqwest::Client, Netrc), Error> {
+    let netrc = match settings.goauth.as_str() {
+        "off" => Netrc::default(),
+        _ => Netrc::from_environment(&request.environment),
+    };
+    Ok((client(&request.environment)?, netrc))
 }
 
 /// A client without credentials that follows redirects.

@@ -16,16 +16,12 @@ use crate::{
     download_failure::fault,
     error::{Blame, Error},
     event::{Event, Phase},
+    imports::module_of,
     lock::{LockedTarget, TargetVariant},
     process::CommandRunner,
     toolchain::{ModuleMode, Toolchain},
     workspace::Workspace,
 };
-
-/// The packages and modules of a target.
-pub(crate) struct PackageList {
-    pub(crate) target: LockedTarget,
-}
 
 /// The used part of `go list -json` (<https://pkg.go.dev/cmd/go#hdr-List_packages_or_modules>).
 #[derive(Deserialize)]
@@ -54,70 +50,58 @@ struct PackageError {
     err: String,
 }
 
-impl PackageList {
-    /// Lists the packages of a target, and downloads their modules.
-    pub(crate) async fn of(
-        go: &Toolchain,
-        children: &CommandRunner,
-        variant: &TargetVariant,
-        mode: ModuleMode,
-        workspace: &Workspace,
-    ) -> Result<Self, Error> {
-        let tags = format!("-tags={}", variant.tags.join(","));
-        let arguments = ["list", "-deps", "-e", &tags, "-json=ImportPath,Standard,Module,Error", "./cmd/rr"];
-        let fetched = AtomicU64::new(0);
-        let on_line = |line: &str| {
-            if let Some(module) = line.strip_prefix("go: downloading ") {
-                let done = fetched.fetch_add(1, Ordering::Relaxed) + 1;
-                let event = Event::Progress {
-                    phase: Phase::Fetch,
-                    done,
-                    total: None,
-                    item: module.to_owned(),
-                    bytes: None,
-                };
-                children.reporter.report(event);
-            }
-        };
-        let finished = go.run(mode, Some(variant), &arguments, workspace.directory(), Some(&on_line)).await?;
-        if !finished.status.success() {
-            return Err(list_error(without_progress(finished.stderr)));
+/// Lists the packages of a target, and downloads their modules.
+pub(super) async fn list(
+    go: &Toolchain,
+    children: &CommandRunner,
+    variant: &TargetVariant,
+    workspace: &Workspace,
+) -> Result<LockedTarget, Error> {
+    let tags = format!("-tags={}", variant.tags.join(","));
+    let arguments = ["list", "-deps", "-e", &tags, "-json=ImportPath,Standard,Module,Error", "./cmd/rr"];
+    let fetched = AtomicU64::new(0);
+    let on_line = |line: &str| {
+        if let Some(module) = line.strip_prefix("go: downloading ") {
+            let done = fetched.fetch_add(1, Ordering::Relaxed) + 1;
+            children.reporter.report(Event::progress(Phase::Fetch, done, None, module.to_owned()));
         }
-        let mut target = LockedTarget::default();
-        let mut imports = Vec::new();
-        let mut errors = Vec::new();
-        for package in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<ListedPackage>() {
-            let ListedPackage { import_path, standard, module, error } = package.map_err(|error| {
-                Error::build(format!("failed to parse the output of `go list -json`: {error}"))
-            })?;
-            target.packages += 1;
-            if let Some(error) = error {
-                errors.push(format!("{import_path}: {}", error.err));
-            }
-            if !standard {
-                imports.push(import_path);
-            }
-            if let Some(module) = module.filter(|module| !module.main) {
-                target.modules.insert(ModuleVersion { path: module.path, version: module.version });
-            }
-        }
-        if !errors.is_empty() {
-            return Err(package_error(errors));
-        }
-        let go_mod = GoMod::parse(&workspace.read("go.mod")?).map_err(|error| {
-            Error::build(format!("failed to parse the go.mod that the go command completed: {error}"))
-        })?;
-        for Require { path, version, .. } in go_mod.require {
-            let inside = |import: &String| {
-                import.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            };
-            if imports.iter().any(inside) {
-                target.looked_into.insert(ModuleVersion { path, version });
-            }
-        }
-        target.looked_into.retain(|module| !target.modules.contains(module));
-        Ok(Self { target })
+    };
+    let directory = workspace.directory();
+    let finished = go.run(ModuleMode::Complete, Some(variant), &arguments, directory, Some(&on_line)).await?;
+    if !finished.status.success() {
+        return Err(list_error(without_progress(finished.stderr)));
     }
+    let mut target = LockedTarget::default();
+    let mut imports = Vec::new();
+    let mut errors = Vec::new();
+    for package in serde_json::Deserializer::from_str(&finished.stdout).into_iter::<ListedPackage>() {
+        let ListedPackage { import_path, standard, module, error } = package.map_err(|error| {
+            Error::build(format!("failed to parse the output of `go list -json`: {error}"))
+        })?;
+        target.packages += 1;
+        if let Some(error) = error {
+            errors.push(format!("{import_path}: {}", error.err));
+        }
+        if !standard {
+            imports.push(import_path);
+        }
+        if let Some(module) = module.filter(|module| !module.main) {
+            target.modules.insert(ModuleVersion { path: module.path, version: module.version });
+        }
+    }
+    if !errors.is_empty() {
+        return Err(package_error(errors));
+    }
+    let go_mod = GoMod::parse(&workspace.read("go.mod")?).map_err(|error| {
+        Error::build(format!("failed to parse the go.mod that the go command completed: {error}"))
+    })?;
+    for Require { path, version, .. } in go_mod.require {
+        if imports.iter().any(|import| module_of(import, std::iter::once(path.as_str())).is_some()) {
+            target.looked_into.insert(ModuleVersion { path, version });
+        }
+    }
+    target.looked_into.retain(|module| !target.modules.contains(module));
+    Ok(target)
 }
 
 /// The error of a `go list` that failed before it listed packages.
@@ -166,37 +150,30 @@ fn without_progress(lines: Vec<String>) -> Vec<String> {
 }
 
 /// The requirements between modules, as `go mod graph` prints them.
-pub(crate) struct GoModGraph {
-    lines: String,
-}
-
 pub(crate) fn graph<'a>(
     go: &'a Toolchain,
     workspace: &'a Workspace,
-) -> LocalBoxFuture<'a, Result<GoModGraph, Error>> {
+) -> LocalBoxFuture<'a, Result<String, Error>> {
     async move {
         let finished =
             go.run(ModuleMode::Complete, None, &["mod", "graph"], workspace.directory(), None).await?;
         if !finished.status.success() {
             return Err(Error::build("`go mod graph` failed").output(without_progress(finished.stderr)));
         }
-        Ok(GoModGraph { lines: finished.stdout })
+        Ok(finished.stdout)
     }
     .boxed_local()
 }
 
-impl GoModGraph {
-    /// The modules (`path@version`) whose go.mod requires `module` at `version`.
-    pub(super) fn demanding(&self, module: &str, version: &str) -> Vec<String> {
-        let wanted = format!("{module}@{version}");
-        let demanding: BTreeSet<&str> = self
-            .lines
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            // The main module, without a version, lists the selected versions; it does not require them.
-            .filter(|(from, to)| *to == wanted && from.contains('@'))
-            .map(|(from, _)| from)
-            .collect();
-        demanding.into_iter().map(str::to_owned).collect()
-    }
+/// The modules (`path@version`) whose go.mod requires `module` at `version`, in the output of `go mod graph`.
+pub(super) fn demanding(graph: &str, module: &str, version: &str) -> Vec<String> {
+    let wanted = format!("{module}@{version}");
+    let demanding: BTreeSet<&str> = graph
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        // The main module, without a version, lists the selected versions; it does not require them.
+        .filter(|(from, to)| *to == wanted && from.contains('@'))
+        .map(|(from, _)| from)
+        .collect();
+    demanding.into_iter().map(str::to_owned).collect()
 }

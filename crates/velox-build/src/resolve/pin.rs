@@ -1,9 +1,6 @@
 //! Resolves a [`ModuleRequest`] with the module cache, module proxies, the go command and forges.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use futures::{StreamExt, future::join_all, stream};
 use velox_fetch::{
@@ -23,14 +20,15 @@ use velox_manifest::{
 };
 
 use super::{
-    download::{GoDownload, ModuleProxies, VersionInfo},
-    forge::{self, Forges, LocatedModule},
+    download::{GoDownload, VersionInfo},
+    forge::{self, LocatedModule},
     request::{ModuleRequest, PreviousResolution, RepositoryHost, RepositoryLocation},
+    resolver::Resolver,
 };
 use crate::{
     download_failure,
-    error::{Blame, Error, ErrorKind, checksum_mismatch},
-    event::{Event, Note, Phase},
+    error::{Blame, Error, ErrorKind, checksum_mismatch, until_cancelled},
+    event::{Event, Phase},
     lock::is_commit,
     request::NetworkAccess,
     resolve::versions::{candidate_paths, proxy_versions},
@@ -59,14 +57,6 @@ pub(crate) struct ResolvedModule {
     /// The `h1:` sums of its zip and of its go.mod.
     pub(crate) zip_sum: String,
     pub(crate) mod_sum: String,
-}
-
-/// The sources of modules.
-pub(crate) struct ModuleSources<'a> {
-    pub(super) proxies: ModuleProxies<'a>,
-    pub(super) forges: &'a Forges,
-    pub(crate) scratch: &'a Path,
-    pub(super) network: NetworkAccess,
 }
 
 impl ResolvedModule {
@@ -161,9 +151,9 @@ fn other_module_path(request: &ModuleRequest, named: &ModuleVersion, declared: &
     unresolved(request, Blame::Request, &format!("its go.mod declares module {declared}"), &help)
 }
 
-impl ModuleSources<'_> {
+impl Resolver<'_> {
     /// Resolves all requests, in the same order; the error has a diagnostic for each one that failed.
-    pub(crate) async fn pin(&self, requests: &[ModuleRequest]) -> Result<Vec<ResolvedModule>, Error> {
+    pub(super) async fn pin(&self, requests: &[ModuleRequest]) -> Result<Vec<ResolvedModule>, Error> {
         let (requests, mut without_version) = self.select_versions(requests).await?;
         let requests = requests.as_slice();
         let mut states: Vec<ResolutionState> = requests
@@ -178,7 +168,7 @@ impl ModuleSources<'_> {
                 let may_be_branch = previous.is_none()
                     && request.version_prefix().is_some()
                     && request.place.is_some()
-                    && self.network == NetworkAccess::Full;
+                    && self.context.request.options.network == NetworkAccess::Full;
                 match (self.previous_module(request), module) {
                     (Some(resolved), _) => ResolutionState::Done(Box::new(resolved)),
                     (None, Some(_)) if may_be_branch => ResolutionState::QueryForge { why: None },
@@ -233,7 +223,7 @@ impl ModuleSources<'_> {
     /// The module of the previous lock, if the module cache has it with the same sums.
     fn previous_module(&self, request: &ModuleRequest) -> Option<ResolvedModule> {
         let PreviousResolution { module, commit, time, zip_sum, mod_sum } = request.known.clone()?;
-        let cache = self.proxies.cache();
+        let cache = self.go.modules();
         let (zip_sum, mod_sum) = (zip_sum?, mod_sum?);
         if !cache.is_unpacked(&module, &zip_sum) {
             return None;
@@ -267,7 +257,7 @@ impl ModuleSources<'_> {
                 _ => None,
             })
             .collect();
-        let results = self.proxies.download(&downloads).await?;
+        let results = self.download(&downloads).await?;
         let total = u64::try_from(requests.len()).ok();
         for (done, (request, state)) in requests.iter().zip(states.iter_mut()).enumerate() {
             let ResolutionState::QueryGo { module, located, named } = state else { continue };
@@ -296,15 +286,9 @@ impl ModuleSources<'_> {
                     ResolutionState::Failed(unresolved(request, fault, &why, &help))
                 }
             };
-            let item = request.subject.clone();
             let done = u64::try_from(done).unwrap_or_default();
-            self.proxies.children.reporter.report(Event::Progress {
-                phase: Phase::Resolve,
-                done,
-                total,
-                item,
-                bytes: None,
-            });
+            let progress = Event::progress(Phase::Resolve, done, total, request.subject.clone());
+            self.context.reporter.report(progress);
         }
         Ok(())
     }
@@ -312,9 +296,10 @@ impl ModuleSources<'_> {
     /// Reports which version a prefix selected.
     fn report_prefix(&self, request: &ModuleRequest, version: &str) {
         let Some(prefix) = request.version_prefix() else { return };
-        let text =
-            format!("{}: {prefix} is a version prefix; the newest version is {version}", request.subject);
-        self.proxies.children.reporter.report(Event::Note(Note::Text { text }));
+        self.context.note(format!(
+            "{}: {prefix} is a version prefix; the newest version is {version}",
+            request.subject
+        ));
     }
 
     /// Checks the module path in go.mod. A replacement may declare the path of the replaced module, and a fork
@@ -337,7 +322,7 @@ impl ModuleSources<'_> {
             }
             DeclaredOwner::Other => ResolutionState::Done(Box::new(resolved)),
             DeclaredOwner::Unknown => ResolutionState::QueryGo {
-                module: ModuleVersion { path: declared, version: resolved.module.version.clone() },
+                module: ModuleVersion::new(declared, &resolved.module.version),
                 located: None,
                 named: Some(Box::new(resolved)),
             },
@@ -355,13 +340,11 @@ impl ModuleSources<'_> {
         }
         let go_mod = fs::read_to_string(&result.go_mod)
             .map_err(|error| format!("{}: {error}", result.go_mod.display()))?;
-        let info = fs::read_to_string(&result.info).ok();
-        let time = info
-            .and_then(|info| serde_json::from_str::<VersionInfo>(&info).ok())
-            .and_then(|info| info.time?.parse::<jiff::Timestamp>().ok());
+        let time =
+            VersionInfo::read(&result.info).and_then(|info| info.time?.parse::<jiff::Timestamp>().ok());
         let origin = result.origin.as_ref().map(|origin| origin.hash.clone()).filter(|hash| is_commit(hash));
         Ok(ResolvedModule {
-            module: ModuleVersion { path: result.path.clone(), version: result.version.clone() },
+            module: ModuleVersion::new(&result.path, &result.version),
             commit: located.map(|located| located.commit.id.clone()).or(origin),
             time: time.map(|time| time.as_second()),
             tree: result.dir.clone(),
@@ -392,11 +375,7 @@ impl ModuleSources<'_> {
             .map(async |(index, request, place, why)| (index, self.query_forge(request, place, why).await))
             .buffer_unordered(MAX_CONCURRENT_FORGE_REQUESTS)
             .collect::<Vec<_>>();
-        let results = tokio::select! {
-            results = results => results,
-            () = self.proxies.children.cancel.cancelled() => return Err(Error::interrupted()),
-        };
-        for (index, state) in results {
+        for (index, state) in until_cancelled(&self.context.cancel, results).await? {
             if let Some(slot) = states.get_mut(index) {
                 *slot = state;
             }
@@ -411,7 +390,7 @@ impl ModuleSources<'_> {
         place: &RepositoryLocation,
         proxy_error: Option<String>,
     ) -> ResolutionState {
-        if self.network == NetworkAccess::Offline {
+        if self.context.request.options.network == NetworkAccess::Offline {
             let why = proxy_error.unwrap_or_else(|| "not cached".to_owned());
             let help = ["run it once without --offline, or run `vx fetch` first".to_owned()];
             let why = format!("{why} (offline)");
@@ -421,7 +400,9 @@ impl ModuleSources<'_> {
             ("", RepositoryHost::GitHub { owner, repository }) => format!("github.com/{owner}/{repository}"),
             (path, _) => path.to_owned(),
         };
-        if self.network == NetworkAccess::ProxiesOnly && !self.proxies.go.settings().is_private(&path) {
+        if self.context.request.options.network == NetworkAccess::ProxiesOnly
+            && !self.go.settings.is_private(&path)
+        {
             if request.path.is_empty()
                 && proxy_error.is_none()
                 && let Ok(state) = self.query_majors(request).await
@@ -440,7 +421,7 @@ impl ModuleSources<'_> {
         let commit = request.known.as_ref().and_then(|previous| previous.commit.clone());
         let request =
             &ModuleRequest { reference: commit.or_else(|| request.reference.clone()), ..request.clone() };
-        let repository = self.forges.repository(place);
+        let repository = self.tools.forges.repository(place);
         let error = match forge::locate(repository.clone(), place, request).await {
             Ok(located) => return self.choose_source(request, place, located).await,
             Err(error) => error,
@@ -454,7 +435,7 @@ impl ModuleSources<'_> {
                     | ForgeError::Network { .. }
             );
         if may_need_git
-            && let Some(git) = self.forges.by_git(place)
+            && let Some(git) = self.tools.forges.by_git(place)
             && let Ok(located) = forge::locate(git, place, request).await
         {
             return self.choose_source(request, place, located).await;
@@ -476,9 +457,9 @@ impl ModuleSources<'_> {
     async fn without_forge(&self, request: &ModuleRequest, error: &ForgeError) -> Option<ResolutionState> {
         if let (Some(prefix), Some(module)) = (request.version_prefix(), &request.module) {
             if !matches!(error, ForgeError::NotFound { .. }) {
-                let error = self.proxies.children.redactor.redact(&error.to_string());
-                let text = format!("{}: failed to look for a branch {prefix}: {error}", request.subject);
-                self.proxies.children.reporter.report(Event::Note(Note::Text { text }));
+                let error = self.tools.commands.redactor.redact(&error.to_string());
+                self.context
+                    .note(format!("{}: failed to look for a branch {prefix}: {error}", request.subject));
             }
             return Some(ResolutionState::query_go(module.clone()));
         }
@@ -496,7 +477,7 @@ impl ModuleSources<'_> {
     /// Queries the module proxies for a branch or a commit at all module paths that it may have. The newest
     /// commit is the branch: a proxy may still have an older answer for a previous major.
     async fn query_majors(&self, request: &ModuleRequest) -> Result<ResolutionState, Error> {
-        let (Some(root), Some(fetcher)) = (&request.root, self.proxies.fetcher) else {
+        let (Some(root), Some(fetcher)) = (&request.root, &self.tools.fetcher) else {
             return Ok(ResolutionState::QueryForge { why: None });
         };
         let reference = request.reference.as_deref().unwrap_or(DEFAULT_BRANCH);
@@ -506,7 +487,7 @@ impl ModuleSources<'_> {
         let paths = candidate_paths(root);
         let answers = join_all(paths.iter().map(|path| fetcher.query(path, reference)));
         let (mut found, mut failure) = (Vec::new(), None);
-        for answer in self.proxies.children.until_cancelled(answers).await? {
+        for answer in until_cancelled(&self.context.cancel, answers).await? {
             match answer {
                 Ok(answer) => found.extend(answer),
                 Err(error) => failure = failure.or(Some(error)),
@@ -533,9 +514,7 @@ impl ModuleSources<'_> {
             && !request.replacement
             && request.module.as_ref().is_some_and(|module| module.path != located.module)
         {
-            let path = request.path.clone();
-            let version = request.reference.clone().unwrap_or_default();
-            let named = ModuleVersion { path, version };
+            let named = ModuleVersion::new(&request.path, request.reference.clone().unwrap_or_default());
             return ResolutionState::Failed(other_module_path(request, &named, &located.module));
         }
         // A fork keeps the module line of the original; a replacement needs its own path with that major.
@@ -547,36 +526,24 @@ impl ModuleSources<'_> {
         {
             located.path = with_suffix_of(identity, &located.module);
         }
-        let private = self.proxies.go.settings().is_private(&located.path);
+        let private = self.go.settings.is_private(&located.path);
         let public = !place.own && (private || located.repository.is_public().await.unwrap_or(false));
         if !public {
             return ResolutionState::UseForge(Box::new(located));
         }
-        let module = ModuleVersion { path: located.path.clone(), version: located.commit.id.clone() };
+        let module = ModuleVersion::new(&located.path, &located.commit.id);
         ResolutionState::QueryGo { module, located: Some(Box::new(located)), named: None }
     }
 
     async fn download_from_forge(&self, located: LocatedModule) -> Result<ResolvedModule, Error> {
-        let (cache, children) = (self.proxies.cache(), self.proxies.children);
-        let stored = located.store(&cache, self.scratch, children.reporter.as_ref());
-        let stored = tokio::select! {
-            stored = stored => stored?,
-            () = children.cancel.cancelled() => return Err(Error::interrupted()),
-        };
-        Ok(ResolvedModule {
-            module: stored.version,
-            commit: Some(located.commit.id),
-            time: Some(located.commit.time),
-            tree: stored.tree,
-            go_mod: located.go_mod,
-            zip_sum: stored.zip_sum,
-            mod_sum: stored.mod_sum,
-        })
+        let cache = self.go.modules();
+        let stored = located.store(&cache, self.tools.scratch.path(), &*self.context.reporter);
+        until_cancelled(&self.context.cancel, stored).await?
     }
 
     /// Suggests a similar version or module if the proxies don't have this one.
     async fn suggestion(&self, request: &ModuleRequest, why: &str) -> Option<String> {
-        let (Some(module), Some(fetcher)) = (&request.module, self.proxies.fetcher) else { return None };
+        let (Some(module), Some(fetcher)) = (&request.module, &self.tools.fetcher) else { return None };
         if !download_failure::may_be_missing(why) || fetcher.needs_go(&module.path) {
             return None;
         }
@@ -584,10 +551,8 @@ impl ModuleSources<'_> {
         if with_v(&module.version).is_some() {
             return None;
         }
-        let versions = tokio::select! {
-            versions = proxy_versions(fetcher, &module.path) => versions,
-            () = self.proxies.children.cancel.cancelled() => return None,
-        };
+        let listing = proxy_versions(fetcher, &module.path);
+        let versions = until_cancelled(&self.context.cancel, listing).await.ok()?;
         let exists = versions.majors.iter().any(|major| major.versions.contains(&module.version));
         match versions.nearest(&module.version).as_slice() {
             [] => suggested_module(&module.path).map(|similar| format!("did you mean `{similar}`?")),
@@ -617,7 +582,7 @@ impl ModuleSources<'_> {
         };
         let is_definite = matches!(error, ForgeError::NotFound { .. } | ForgeError::Unauthorized { .. });
         let help = error.help();
-        let error = self.proxies.children.redactor.redact(&error.to_string());
+        let error = self.tools.commands.redactor.redact(&error.to_string());
         let cause = proxy_error.clone().filter(|_| !is_definite);
         let (why, help): (String, Vec<String>) = match proxy_error {
             // The proxy error comes first, except for "not found", which is expected of private modules.

@@ -22,6 +22,7 @@ use crate::{
 };
 
 /// A resolved plugin, before version selection.
+#[derive(Default)]
 pub(super) struct ResolvedPlugin {
     pub(super) name: String,
     pub(super) span: Option<Range<usize>>,
@@ -29,6 +30,7 @@ pub(super) struct ResolvedPlugin {
     pub(super) module: String,
     pub(super) version: String,
     pub(super) commit: Option<String>,
+    /// Or that of its replacement; `None` for a plugin that RoadRunner requires at this version.
     pub(super) go_mod: Option<GoMod>,
     pub(super) replacement: Option<LockedReplacement>,
     pub(super) added: bool,
@@ -36,11 +38,11 @@ pub(super) struct ResolvedPlugin {
     pub(super) built_in: bool,
 }
 
-/// A plugin that every binary has, at the import path of RoadRunner's own code.
-struct BuiltInPlugin<'a> {
-    require: &'a Require,
-    /// Whether code registers it; otherwise the generated `container/plugins.go` has to.
-    in_code: bool,
+impl ResolvedPlugin {
+    /// The lines of its go.mod.
+    pub(super) fn requires(&self) -> impl Iterator<Item = &Require> {
+        self.go_mod.iter().flat_map(|go_mod| &go_mod.require)
+    }
 }
 
 pub(super) fn remote_plugin(
@@ -72,8 +74,7 @@ pub(super) fn remote_plugin(
         commit: resolved.commit.clone(),
         go_mod,
         replacement,
-        added: false,
-        built_in: false,
+        ..ResolvedPlugin::default()
     }
 }
 
@@ -134,11 +135,9 @@ pub(super) fn local_plugin(
         asked: plugin.reference.value.clone(),
         version: placeholder_version(&declared, &plugin.reference.value),
         module: declared,
-        commit: None,
         go_mod: Some(go_mod),
         replacement: Some(LockedReplacement::Directory { path }),
-        added: false,
-        built_in: false,
+        ..ResolvedPlugin::default()
     })
 }
 
@@ -235,7 +234,7 @@ pub(super) fn add_built_in(
     roadrunner: &ModuleVersion,
 ) -> Result<Vec<String>, Error> {
     let (mut notes, mut errors) = (Vec::new(), Vec::new());
-    for BuiltInPlugin { require, in_code } in built_in(tree, release)? {
+    for (require, in_code) in built_in(tree, release)? {
         let base = without_major(&require.path);
         let name = base.rsplit('/').next().unwrap_or_default();
         match plugins.iter_mut().find(|plugin| without_major(&plugin.module) == base) {
@@ -261,15 +260,11 @@ pub(super) fn add_built_in(
             None if in_code => {}
             None => plugins.push(ResolvedPlugin {
                 name: name.to_owned(),
-                span: None,
                 asked: require.version.clone(),
                 module: require.path.clone(),
                 version: require.version.clone(),
-                commit: None,
-                go_mod: None,
-                replacement: None,
                 added: true,
-                built_in: false,
+                ..ResolvedPlugin::default()
             }),
         }
     }
@@ -277,8 +272,8 @@ pub(super) fn add_built_in(
 }
 
 /// The plugins of [`ALWAYS_INCLUDED`] in `container/plugins.go`, and those that other code of RoadRunner registers
-/// (config). Their import paths decide the major: go.mod may name several.
-fn built_in<'a>(tree: &Path, release: &'a GoMod) -> Result<Vec<BuiltInPlugin<'a>>, Error> {
+/// (config), with whether code does. Their import paths decide the major: go.mod may name several.
+fn built_in<'a>(tree: &Path, release: &'a GoMod) -> Result<Vec<(&'a Require, bool)>, Error> {
     let failed = |error| Error::file("read", tree, &error);
     let listed = imports_of(tree, &|path| path == PLUGINS_GO).map_err(failed)?;
     let in_code = created_plugins(tree, &|path| path != PLUGINS_GO).map_err(failed)?;
@@ -288,7 +283,6 @@ fn built_in<'a>(tree: &Path, release: &'a GoMod) -> Result<Vec<BuiltInPlugin<'a>
     };
     let added =
         listed.iter().filter_map(require).filter(|line| ALWAYS_INCLUDED.contains(&without_major(&line.path)));
-    let added = added.map(|require| BuiltInPlugin { require, in_code: false });
-    let in_code = in_code.iter().filter_map(require).map(|require| BuiltInPlugin { require, in_code: true });
-    Ok(added.chain(in_code).collect())
+    let in_code = in_code.iter().filter_map(require).map(|require| (require, true));
+    Ok(added.map(|require| (require, false)).chain(in_code).collect())
 }

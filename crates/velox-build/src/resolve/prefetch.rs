@@ -19,18 +19,19 @@ use velox_gomod::{
     module::ModuleVersion,
     semver,
 };
-use velox_manifest::{GoTarget, Manifest};
 
 use super::{
-    download::{self, DownloadProgress, ModuleProxies},
+    download::{self, DownloadProgress},
     plugin::ResolvedPlugin,
     request::own_place_of_module,
+    resolver::Resolver,
 };
 use crate::{
-    error::Error,
+    context::BuildContext,
+    error::{Error, until_cancelled},
     event::{Phase, phase},
     imports::{imports_of_package, module_of},
-    lock::replacement_of,
+    lock::{replacement_of, source_of},
     workspace::Workspace,
 };
 
@@ -52,50 +53,56 @@ struct Prefetch<'a> {
     versions: BTreeMap<&'a str, &'a str>,
     sums: &'a GoSum,
     workspace: &'a Workspace,
-    targets: &'a [GoTarget],
-    /// Its self-hosted forges have modules that public proxies must not be queried for.
-    manifest: &'a Manifest,
+    context: &'a BuildContext<'a>,
     /// By module path before replacement.
     files: BTreeMap<String, ModuleFiles>,
 }
 
-/// Downloads the modules of the workspace's packages that its go.mod or a plugin's go.mod names, and the
-/// go.mod of every required module.
-pub(super) async fn prefetch(
-    proxies: ModuleProxies<'_>,
-    manifest: &Manifest,
-    targets: &[GoTarget],
-    workspace: &Workspace,
-    go_mod: &GoMod,
-    plugins: &[ResolvedPlugin],
-    sums: &GoSum,
-) -> Result<(), Error> {
-    let (Some(fetcher), Some(main)) = (proxies.fetcher, &go_mod.module) else { return Ok(()) };
-    let (cache, versions) = (&proxies.cache(), versions(go_mod, plugins));
-    let (replaces, files) = (&go_mod.replace, BTreeMap::new());
-    let mut prefetch =
-        Prefetch { fetcher, cache, main, replaces, versions, sums, workspace, targets, manifest, files };
-    let progress = DownloadProgress::new(proxies.children, Phase::Fetch, None);
-    let work = async {
-        prefetch.follow_imports(&progress).await?;
-        // The go command may never read modules that only a plugin's go.mod names.
-        let required = go_mod.require.iter().flat_map(|line| {
-            let path = line.path.as_str();
-            [Some(&*line.version), prefetch.versions.get(path).copied()].map(|version| (path, version))
-        });
-        let requests = required
-            .filter_map(|(path, version)| Some((path, version?)))
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .filter_map(|(path, version)| prefetch.source_of(path, version))
-            .filter(|module| prefetch.may_query(module) && !cache.has_go_mod(module))
-            .map(|module| DownloadRequest::with_sums(sums, module))
-            .collect();
-        fetcher.fetch_go_mods(requests).await;
-        Ok(())
-    };
-    let work = proxies.children.until_cancelled(work);
-    phase(proxies.children.reporter.as_ref(), Phase::Fetch, async { work.await? }).await
+impl Resolver<'_> {
+    /// Downloads the modules of the workspace's packages that its go.mod or a plugin's go.mod names, and the
+    /// go.mod of every required module.
+    pub(super) async fn prefetch(
+        &self,
+        workspace: &Workspace,
+        go_mod: &GoMod,
+        plugins: &[ResolvedPlugin],
+        sums: &GoSum,
+    ) -> Result<(), Error> {
+        let (Some(fetcher), Some(main)) = (&self.tools.fetcher, &go_mod.module) else { return Ok(()) };
+        let cache = &self.go.modules();
+        let mut prefetch = Prefetch {
+            fetcher,
+            cache,
+            main,
+            replaces: &go_mod.replace,
+            versions: versions(go_mod, plugins),
+            sums,
+            workspace,
+            context: self.context,
+            files: BTreeMap::new(),
+        };
+        let progress = DownloadProgress::new(&*self.context.reporter, Phase::Fetch, None);
+        let work = async {
+            prefetch.follow_imports(&progress).await?;
+            // The go command may never read modules that only a plugin's go.mod names.
+            let required = go_mod.require.iter().flat_map(|line| {
+                let path = line.path.as_str();
+                [Some(&*line.version), prefetch.versions.get(path).copied()].map(|version| (path, version))
+            });
+            let requests = required
+                .filter_map(|(path, version)| Some((path, version?)))
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .filter_map(|(path, version)| prefetch.source_of(path, version))
+                .filter(|module| prefetch.may_query(module) && !cache.has_go_mod(module))
+                .map(|module| DownloadRequest::with_sums(sums, module))
+                .collect();
+            fetcher.fetch_go_mods(requests).await;
+            Ok(())
+        };
+        let work = until_cancelled(&self.context.cancel, work);
+        phase(&*self.context.reporter, Phase::Fetch, async { work.await? }).await
+    }
 }
 
 impl Prefetch<'_> {
@@ -123,7 +130,10 @@ impl Prefetch<'_> {
                 match self.files.get_mut(&module) {
                     Some(ModuleFiles::Present(directory)) => {
                         let inside = package.get(module.len()..).unwrap_or_default().trim_start_matches('/');
-                        pending.extend(imports_of_package(&directory.join(inside), self.targets));
+                        pending.extend(imports_of_package(
+                            &directory.join(inside),
+                            &self.context.settings.targets,
+                        ));
                     }
                     Some(ModuleFiles::Downloading(waiting)) => waiting.push(package.clone()),
                     Some(ModuleFiles::Unavailable) | None => {}
@@ -162,13 +172,13 @@ impl Prefetch<'_> {
         }
     }
 
+    /// Public proxies must not be queried for the modules of self-hosted forges.
     fn may_query(&self, ModuleVersion { path, .. }: &ModuleVersion) -> bool {
-        !self.fetcher.needs_go(path) && own_place_of_module(path, self.manifest).is_none()
+        !self.fetcher.needs_go(path) && own_place_of_module(path, &self.context.manifest).is_none()
     }
 
     fn replaced(&self, module: &str) -> Option<&Replace> {
-        let version = (*self.versions.get(module)?).to_owned();
-        replacement_of(self.replaces, &ModuleVersion { path: module.to_owned(), version })
+        replacement_of(self.replaces, &ModuleVersion::new(module, *self.versions.get(module)?))
     }
 
     /// The module version that provides `module` after replacement; `None`: a directory.
@@ -177,13 +187,7 @@ impl Prefetch<'_> {
     }
 
     fn source_of(&self, path: &str, version: &str) -> Option<ModuleVersion> {
-        let module = ModuleVersion::new(path, version);
-        match replacement_of(self.replaces, &module) {
-            None => Some(module),
-            Some(Replace { new_path, new_version, .. }) => {
-                Some(ModuleVersion { path: new_path.clone(), version: new_version.clone()? })
-            }
-        }
+        source_of(self.replaces, &ModuleVersion::new(path, version))
     }
 }
 

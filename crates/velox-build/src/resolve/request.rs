@@ -203,7 +203,7 @@ impl PluginSource {
         let reference = &plugin.reference.value;
         let (module, root, place) = match &plugin.origin {
             Origin::Module(path) => {
-                let module = ModuleVersion { path: path.value.clone(), version: reference.clone() };
+                let module = ModuleVersion::new(&path.value, reference);
                 (Some(module), None, place_of(&path.value, manifest))
             }
             Origin::GitHub { owner, repository, folder } => {
@@ -273,7 +273,7 @@ fn module_at_tag(root: &str, reference: &str) -> Option<ModuleVersion> {
     }
     let major = semver::major(reference)?;
     let path = if matches!(major, "v0" | "v1") { root.to_owned() } else { format!("{root}/{major}") };
-    Some(ModuleVersion { path, version: reference.to_owned() })
+    Some(ModuleVersion::new(path, reference))
 }
 
 /// RoadRunner's repository on the self-hosted forge; `None`: it is the public one.

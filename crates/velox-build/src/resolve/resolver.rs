@@ -7,7 +7,6 @@ use std::{
 };
 
 use futures::{FutureExt, future::LocalBoxFuture};
-use velox_fetch::{download::Fetcher, modcache::ModCache};
 use velox_gomod::{
     gosum::GoSum,
     goversion::GoVersion,
@@ -15,49 +14,40 @@ use velox_gomod::{
     module::ModuleVersion,
     semver,
 };
-use velox_manifest::{Diagnostic, GoSelection, GoTarget, Manifest, Plugin, Replacement, VersionConstraint};
+use velox_manifest::{
+    Diagnostic, GoSelection, GoTarget, Manifest, ModuleDirective, Plugin, Replacement, VersionConstraint,
+};
 
 use super::{
-    compose::{GoModComposition, Requirement},
+    compose::GoModComposition,
     directives,
-    download::ModuleProxies,
-    forge::Forges,
-    held_back::{HeldBackPlugins, TrialCompile},
-    packages::{self, PackageList},
-    pin::{ModuleSources, ResolvedModule},
+    held_back::HeldBackPlugins,
+    packages,
+    pin::ResolvedModule,
     plugin::{ResolvedPlugin, add_built_in, local_go_mod, local_plugin, remote_plugin, same_modules},
-    prefetch,
     request::{ModuleRequest, PluginSource, PreviousResolution},
 };
 use crate::{
+    context::{BuildContext, BuildTools},
     error::{Error, ErrorKind},
-    event::{Event, LoweredModule, Note, RaisedPlugin},
+    event::{LoweredModule, RaisedPlugin},
     imports::{PLUGINS_GO, imports_of, registered_plugins},
     local_module::LocalDirectives,
-    lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, RequestedVersions, TargetVariant},
-    process::CommandRunner,
-    request::{BuildRequest, Goal},
-    settings::BuildSettings,
-    toolchain::{ModuleMode, Toolchain, Toolchains},
+    lock::{Lock, LockedPlugin, LockedReplacement, LockedRoadRunner},
+    request::Goal,
+    toolchain::Toolchain,
     workspace::{Workspace, plugins_go},
 };
 
 /// Resolves the refs of a manifest.
 #[derive(Clone, Copy)]
 pub(crate) struct Resolver<'a> {
-    pub(crate) request: &'a BuildRequest,
-    /// With each `[[replaces]]` of a plugin moved to that plugin.
-    pub(crate) manifest: &'a Manifest,
-    pub(crate) asked: &'a RequestedVersions,
+    pub(crate) context: &'a BuildContext<'a>,
+    pub(crate) tools: &'a BuildTools,
+    /// Newer than that of `tools` if a resolved module requires it.
+    pub(crate) go: &'a Toolchain,
     /// The previous lock: its versions are kept where the requested refs are unchanged.
     pub(crate) previous: Option<&'a Lock>,
-    pub(crate) settings: &'a BuildSettings,
-    pub(crate) go: &'a Toolchain,
-    pub(crate) toolchains: &'a Toolchains,
-    pub(crate) children: &'a CommandRunner,
-    pub(crate) forges: &'a Forges,
-    pub(crate) fetcher: Option<&'a Fetcher>,
-    pub(crate) scratch: &'a Path,
 }
 
 /// A RoadRunner release.
@@ -84,18 +74,16 @@ type ResolvedByOwner = BTreeMap<ModuleOwner, ResolvedModule>;
 impl Resolver<'_> {
     /// Resolves the manifest. The workspace used for it is returned for the next stage.
     pub(crate) async fn resolve(&self) -> Result<(Lock, Workspace), Error> {
-        let manifest = self.manifest;
-        let (owners, requests): (Vec<ModuleOwner>, Vec<ModuleRequest>) =
-            self.asks(manifest)?.into_iter().unzip();
-        let sources = self.sources();
-        let resolved: ResolvedByOwner = owners.into_iter().zip(sources.pin(&requests).await?).collect();
+        let manifest = &self.context.manifest;
+        let (owners, requests): (Vec<ModuleOwner>, Vec<ModuleRequest>) = self.asks()?.into_iter().unzip();
+        let resolved: ResolvedByOwner = owners.into_iter().zip(self.pin(&requests).await?).collect();
         let roadrunner = resolved
             .get(&ModuleOwner::RoadRunner)
             .ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
         let release = release(roadrunner)?;
-        let mut plugins = self.plugins(manifest, &resolved)?;
+        let mut plugins = self.plugins(&resolved)?;
         for text in add_built_in(&mut plugins, &roadrunner.tree, &release, &roadrunner.module)? {
-            self.children.reporter.report(Event::Note(Note::Text { text }));
+            self.context.note(text);
         }
         plugins.sort_by(|a, b| a.name.cmp(&b.name));
         directives::check(manifest, &roadrunner.module, &plugins)?;
@@ -103,13 +91,13 @@ impl Resolver<'_> {
         let (line, module) = newest_go_line(&release, roadrunner, &plugins);
         let named = match &manifest.go {
             Some(go) if go.value == GoSelection::Release => {
-                let selected = self.toolchains.selected(&go.value, Some(&release)).await;
+                let selected = self.tools.toolchains.selected(&go.value, Some(&release)).await;
                 Some(selected.map_err(|error| error.at(&go.span))?)
             }
             _ => None,
         };
         let go = named.as_ref().unwrap_or(self.go);
-        let newer = self.toolchains.newer(go, line, module, manifest).await?;
+        let newer = self.tools.toolchains.newer(go, line, module, manifest).await?;
         let go = newer.as_ref().unwrap_or(go);
         Resolver { go, ..*self }.complete(&release, roadrunner, &resolved, plugins).await
     }
@@ -122,8 +110,8 @@ impl Resolver<'_> {
         resolved: &ResolvedByOwner,
         plugins: Vec<ResolvedPlugin>,
     ) -> Result<(Lock, Workspace), Error> {
-        let manifest = self.manifest;
-        let workspace = Workspace::create(&roadrunner.tree, self.scratch.join("src"))?;
+        let manifest = &self.context.manifest;
+        let workspace = Workspace::create(&roadrunner.tree, self.tools.scratch.path().join("src"))?;
         let sums = self.sums(&workspace, resolved.values())?;
         let imports = |counts: &dyn Fn(&str) -> bool| {
             imports_of(workspace.directory(), counts)
@@ -131,35 +119,15 @@ impl Resolver<'_> {
         };
         let registered = &imports(&|path| path == PLUGINS_GO)?;
         let imported = &imports(&|path| path != PLUGINS_GO)?;
-        let mut replaces = self.replaces(manifest, &plugins, resolved, &workspace)?;
-        let mut excludes: Vec<ModuleVersion> = manifest
-            .excludes
-            .iter()
-            .map(|exclude| ModuleVersion {
-                path: exclude.module.value.clone(),
-                version: exclude.version.value.clone(),
-            })
-            .collect();
-        let floors: Vec<ModuleVersion> = manifest
-            .requires
-            .iter()
-            .map(|require| ModuleVersion {
-                path: require.module.value.clone(),
-                version: require.version.value.clone(),
-            })
-            .collect();
-        self.local_directives(manifest, &plugins, &mut replaces, &mut excludes, &workspace)?;
+        let mut replaces = self.replaces(&plugins, resolved, &workspace)?;
+        let versions =
+            |lines: &[ModuleDirective]| lines.iter().map(ModuleDirective::module_version).collect();
+        let mut excludes: Vec<ModuleVersion> = versions(&manifest.excludes);
+        let floors: Vec<ModuleVersion> = versions(&manifest.requires);
+        self.local_directives(&plugins, &mut replaces, &mut excludes, &workspace)?;
         let in_list = plugins.iter().filter(|plugin| !plugin.built_in);
         let modules: Vec<&str> = in_list.map(|plugin| plugin.module.as_str()).collect();
         workspace.write(PLUGINS_GO, &plugins_go::plugins_go(&modules))?;
-        let requirements: Vec<Requirement> = plugins
-            .iter()
-            .map(|plugin| Requirement {
-                path: plugin.module.clone(),
-                version: plugin.version.clone(),
-                go_mod: plugin.go_mod.clone(),
-            })
-            .collect();
         let mut decisions = HeldBackPlugins::new(self.previous, &roadrunner.module, &plugins);
         // The first round lists the modules with RoadRunner's versions. Each later one lowers the dependencies of
         // another plugin, or raises them again for good.
@@ -169,11 +137,11 @@ impl Resolver<'_> {
                 release,
                 registered,
                 imported,
-                plugins: &requirements,
+                plugins: &plugins,
                 replaces: replaces.clone(),
                 excludes: excludes.clone(),
                 floors: floors.clone(),
-                dependencies: self.settings.dependencies,
+                dependencies: self.context.settings.dependencies,
                 lowered: if is_first { &nothing } else { &decisions.lowered },
                 compiled: compiled.as_ref(),
             };
@@ -183,16 +151,7 @@ impl Resolver<'_> {
             let composed = composition.go_mod();
             workspace.write("go.mod", &composed.to_string())?;
             workspace.write("go.sum", &sums.to_string())?;
-            prefetch::prefetch(
-                self.proxies(),
-                self.manifest,
-                &self.settings.targets,
-                &workspace,
-                &composed,
-                &plugins,
-                &sums,
-            )
-            .await?;
+            self.prefetch(&workspace, &composed, &plugins, &sums).await?;
             let listed = self.lock(roadrunner, &plugins, &workspace).await;
             let applies_decisions = std::mem::take(&mut is_first) && !decisions.lowered.is_empty();
             let mut lock = match listed {
@@ -204,14 +163,8 @@ impl Resolver<'_> {
             if applies_decisions {
                 continue;
             }
-            let trial = TrialCompile {
-                go: self.go,
-                children: self.children,
-                settings: self.settings,
-                workspace: &workspace,
-            };
-            let writes_lock = matches!(self.request.goal, Goal::Build(_) | Goal::Lock | Goal::Fetch);
-            if writes_lock && decisions.compile(&trial, &held_back).await? {
+            let writes_lock = matches!(self.context.request.goal, Goal::Build(_) | Goal::Lock | Goal::Fetch);
+            if writes_lock && decisions.compile(self, &workspace, &held_back).await? {
                 continue;
             }
             lock.lowered = lowered(&lock, release, &plugins, &decisions.lowered);
@@ -222,9 +175,9 @@ impl Resolver<'_> {
     /// The RoadRunner release, with the plugins it contains.
     pub(crate) fn release<'a>(&'a self) -> LocalBoxFuture<'a, Result<RoadRunnerRelease, Error>> {
         async move {
-            let mut request = ModuleRequest::roadrunner(self.manifest);
+            let mut request = ModuleRequest::roadrunner(&self.context.manifest);
             request.known = self.known_roadrunner();
-            let resolved = self.sources().pin(std::slice::from_ref(&request)).await?;
+            let resolved = self.pin(std::slice::from_ref(&request)).await?;
             let roadrunner = resolved
                 .first()
                 .ok_or_else(|| Error::build("internal error: RoadRunner was not resolved"))?;
@@ -242,15 +195,14 @@ impl Resolver<'_> {
         plugin: &'a Plugin,
     ) -> LocalBoxFuture<'a, Result<(ModuleVersion, GoMod), Error>> {
         async move {
-            match PluginSource::new(plugin, self.manifest) {
+            match PluginSource::new(plugin, &self.context.manifest) {
                 PluginSource::Directory(path) => {
                     let span = plugin.replace.as_ref().and_then(|replace| replace.span.clone());
-                    let (path, go_mod) = local_go_mod(&self.request.base.join(path), &span)
-                        .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
-                    Ok((ModuleVersion { path, version: String::new() }, go_mod))
+                    let (path, go_mod) = local_go_mod(&self.context.request.base.join(path), &span)?;
+                    Ok((ModuleVersion::new(path, ""), go_mod))
                 }
                 PluginSource::Remote(request) => {
-                    let resolved = self.sources().pin(std::slice::from_ref(&*request)).await?;
+                    let resolved = self.pin(std::slice::from_ref(&*request)).await?;
                     let resolved = resolved
                         .into_iter()
                         .next()
@@ -263,21 +215,9 @@ impl Resolver<'_> {
         .boxed_local()
     }
 
-    fn proxies(&self) -> ModuleProxies<'_> {
-        ModuleProxies { go: self.go, children: self.children, fetcher: self.fetcher }
-    }
-
-    pub(super) fn sources(&self) -> ModuleSources<'_> {
-        ModuleSources {
-            proxies: self.proxies(),
-            forges: self.forges,
-            scratch: self.scratch,
-            network: self.request.options.network,
-        }
-    }
-
     /// The modules to resolve. Local directories are not among them.
-    pub(super) fn asks(&self, manifest: &Manifest) -> Result<Vec<(ModuleOwner, ModuleRequest)>, Error> {
+    pub(super) fn asks(&self) -> Result<Vec<(ModuleOwner, ModuleRequest)>, Error> {
+        let manifest = &self.context.manifest;
         let mut roadrunner = ModuleRequest::roadrunner(manifest);
         roadrunner.known = self.known_roadrunner();
         let mut requests = vec![(ModuleOwner::RoadRunner, roadrunner)];
@@ -319,8 +259,8 @@ impl Resolver<'_> {
     /// RoadRunner in the previous lock, if the requested ref is unchanged.
     fn known_roadrunner(&self) -> Option<PreviousResolution> {
         let is_unchanged = |lock: &&Lock| {
-            lock.roadrunner.from == self.asked.roadrunner
-                && !self.request.options.versions.upgrade.includes("roadrunner")
+            lock.roadrunner.from == self.context.requested.roadrunner
+                && !self.context.request.options.versions.upgrade.includes("roadrunner")
         };
         let lock = self.previous.filter(is_unchanged)?;
         let LockedRoadRunner { commit, time, .. } = &lock.roadrunner;
@@ -329,37 +269,40 @@ impl Resolver<'_> {
 
     /// A plugin in the previous lock, if the requested ref is unchanged. Its name may differ.
     fn known_plugin(&self, name: &str) -> Option<PreviousResolution> {
-        let lock = self.previous.filter(|_| !self.request.options.versions.upgrade.includes(name))?;
-        let from = self.asked.plugins.get(name);
+        let lock = self.previous.filter(|_| !self.context.request.options.versions.upgrade.includes(name))?;
+        let from = self.context.requested.plugins.get(name);
         let locked = lock.plugins.iter().find(|plugin| plugin.from.is_some() && plugin.from.as_ref() == from);
         // A raised plugin is resolved at its requested version again: it may no longer be raised.
         let raised = |module: &str| lock.raised.iter().find(|raised| raised.module == module);
         let (module, commit) = locked.and_then(|plugin| match raised(&plugin.module) {
             None => Some((plugin.source()?, plugin.commit.clone())),
-            Some(RaisedPlugin { module, asked, .. }) => VersionConstraint::of(&plugin.asked)
-                .map(|_| (ModuleVersion { path: module.clone(), version: asked.clone() }, None)),
+            Some(RaisedPlugin { module, asked, .. }) => {
+                VersionConstraint::of(&plugin.asked).map(|_| (ModuleVersion::new(module, asked), None))
+            }
         })?;
         Some(PreviousResolution::new(lock, module, commit, None))
     }
 
     /// The resolved plugins of the manifest, or the errors of all of them.
-    fn plugins(&self, manifest: &Manifest, resolved: &ResolvedByOwner) -> Result<Vec<ResolvedPlugin>, Error> {
+    fn plugins(&self, resolved: &ResolvedByOwner) -> Result<Vec<ResolvedPlugin>, Error> {
+        let manifest = &self.context.manifest;
         let mut plugins = Vec::new();
         let mut errors = Vec::new();
         for (index, plugin) in manifest.plugins.iter().enumerate() {
             let result =
                 match (PluginSource::new(plugin, manifest), resolved.get(&ModuleOwner::Plugin(index))) {
-                    (PluginSource::Directory(path), _) => local_plugin(plugin, path, &self.request.base),
+                    (PluginSource::Directory(path), _) => {
+                        local_plugin(plugin, path, &self.context.request.base)
+                    }
                     (PluginSource::Remote(_), Some(resolved)) => {
                         let resolved = remote_plugin(plugin, manifest, resolved);
                         if let (None, Some(LockedReplacement::Module { path, .. })) =
                             (&plugin.replace, &resolved.replacement)
                         {
-                            let text = format!(
+                            self.context.note(format!(
                                 "plugin {}: {path} is a fork of {}, and replaces it",
                                 resolved.name, resolved.module
-                            );
-                            self.children.reporter.report(Event::Note(Note::Text { text }));
+                            ));
                         }
                         Ok(resolved)
                     }
@@ -377,7 +320,6 @@ impl Resolver<'_> {
     /// The replacements of the plugins and of the manifest. Directories are copied into the workspace.
     fn replaces(
         &self,
-        manifest: &Manifest,
         plugins: &[ResolvedPlugin],
         resolved: &ResolvedByOwner,
         workspace: &Workspace,
@@ -387,7 +329,7 @@ impl Resolver<'_> {
             let (new_path, new_version) = match &plugin.replacement {
                 Some(LockedReplacement::Module { path, version }) => (path.clone(), Some(version.clone())),
                 Some(LockedReplacement::Directory { path }) => {
-                    (workspace.add_replacement(&plugin.module, &self.request.base.join(path))?, None)
+                    (workspace.add_replacement(&plugin.module, &self.context.request.base.join(path))?, None)
                 }
                 None => continue,
             };
@@ -398,14 +340,13 @@ impl Resolver<'_> {
                 new_version,
             });
         }
-        for (index, replace) in manifest.replaces.iter().enumerate() {
+        for (index, replace) in self.context.manifest.replaces.iter().enumerate() {
             let (old_path, old_version) = replace.old.value.clone();
             let (new_path, new_version) =
                 match (&replace.new.value, resolved.get(&ModuleOwner::Replace(index))) {
                     (Replacement::Directory(directory), _) => {
-                        let directory = self.request.base.join(directory);
-                        local_go_mod(&directory, &replace.new.span)
-                            .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
+                        let directory = self.context.request.base.join(directory);
+                        local_go_mod(&directory, &replace.new.span)?;
                         (workspace.add_replacement(&old_path, &directory)?, None)
                     }
                     (Replacement::Module { .. }, Some(resolved)) => {
@@ -422,7 +363,6 @@ impl Resolver<'_> {
     /// itself wins.
     fn local_directives(
         &self,
-        manifest: &Manifest,
         plugins: &[ResolvedPlugin],
         replaces: &mut Vec<Replace>,
         excludes: &mut Vec<ModuleVersion>,
@@ -432,15 +372,16 @@ impl Resolver<'_> {
             Some(LockedReplacement::Directory { path }) => Some((path.clone(), plugin.span.clone())),
             _ => None,
         });
-        let of_replaces = manifest.replaces.iter().filter_map(|replace| match &replace.new.value {
-            Replacement::Directory(path) => Some((PathBuf::from(path), replace.new.span.clone())),
-            Replacement::Module { .. } => None,
-        });
-        let note = |text: String| self.children.reporter.report(Event::Note(Note::Text { text }));
+        let of_replaces =
+            self.context.manifest.replaces.iter().filter_map(|replace| match &replace.new.value {
+                Replacement::Directory(path) => Some((PathBuf::from(path), replace.new.span.clone())),
+                Replacement::Module { .. } => None,
+            });
+        let note = |text| self.context.note(text);
         let local: Vec<_> = of_plugins.chain(of_replaces).collect();
         for (path, span) in local {
             let go_mod = path.join("go.mod");
-            let local = LocalDirectives::read(&self.request.base.join(&path));
+            let local = LocalDirectives::read(&self.context.request.base.join(&path));
             for mut replace in local.replaces {
                 let (old, new) = (replace.old_path.clone(), replace.new_path.clone());
                 let is_requested = plugins.iter().any(|plugin| !plugin.added && plugin.module == old)
@@ -454,8 +395,7 @@ impl Resolver<'_> {
                 }
                 if replace.new_version.is_none() {
                     let directory = Path::new(&new);
-                    local_go_mod(directory, &span)
-                        .map_err(|diagnostic| Error::many(ErrorKind::Configuration, vec![diagnostic]))?;
+                    local_go_mod(directory, &span)?;
                     replace.new_path = workspace.add_replacement(&old, directory)?;
                 }
                 note(format!("{}: `replace {old}` applies: {new} is compiled", go_mod.display()));
@@ -484,21 +424,19 @@ impl Resolver<'_> {
     ) -> Result<Lock, Error> {
         let mut targets = BTreeMap::new();
         let mut selected = BTreeMap::new();
-        for target in &self.settings.targets {
-            let variant = TargetVariant::new(target, self.settings);
-            let listing =
-                PackageList::of(self.go, self.children, &variant, ModuleMode::Complete, workspace).await;
-            let listing = listing.map_err(|error| self.with_span(error, plugins))?;
-            selected.extend(listing.target.modules.iter().map(|m| (m.path.clone(), m.version.clone())));
-            targets.insert(variant, listing.target);
+        for variant in &self.context.variants {
+            let listed = packages::list(self.go, &self.tools.commands, variant, workspace).await;
+            let listed = listed.map_err(|error| self.with_span(error, plugins))?;
+            selected.extend(listed.modules.iter().map(|m| (m.path.clone(), m.version.clone())));
+            targets.insert(variant.clone(), listed);
         }
         let raised = self.raised(plugins, &selected, workspace).await?;
         let go_version = self.go.version_in(workspace.directory()).await?;
-        let go_version = self.toolchains.patched(self.go, go_version).await?;
+        let go_version = self.tools.toolchains.patched(self.go, go_version).await?;
         let locked = plugins
             .iter()
             .map(|plugin| LockedPlugin {
-                from: self.asked.plugins.get(&plugin.name).filter(|_| !plugin.added).cloned(),
+                from: self.context.requested.plugins.get(&plugin.name).filter(|_| !plugin.added).cloned(),
                 version: selected.get(&plugin.module).unwrap_or(&plugin.version).clone(),
                 name: plugin.name.clone(),
                 module: plugin.module.clone(),
@@ -510,14 +448,14 @@ impl Resolver<'_> {
             .collect();
         let mut lock = Lock {
             roadrunner: LockedRoadRunner {
-                from: self.asked.roadrunner.clone(),
+                from: self.context.requested.roadrunner.clone(),
                 module: roadrunner.module.path.clone(),
                 version: roadrunner.module.version.clone(),
                 commit: roadrunner.commit.clone(),
                 time: roadrunner.time.unwrap_or_default(),
             },
             plugins: locked,
-            settings: self.asked.settings.clone(),
+            settings: self.context.requested.settings.clone(),
             raised,
             lowered: Vec::new(),
             targets,
@@ -527,21 +465,17 @@ impl Resolver<'_> {
             go_version,
         };
         // Those of earlier versions stay out of the lock.
-        if let Some(sums) = self.asked.read_sums(self.modules(), &lock) {
+        if let Some(sums) = self.context.requested.read_sums(self.go.modules(), &lock) {
             lock.go_sum = sums;
         }
         Ok(lock)
-    }
-
-    fn modules(&self) -> ModCache {
-        ModCache::new(&self.go.settings().gomodcache)
     }
 
     /// The sums of a Go toolchain by host platform, from the previous lock and the module cache.
     fn toolchain_sums(&self, go_version: &str) -> BTreeMap<String, String> {
         let previous = self.previous.filter(|lock| lock.go_version == go_version);
         let mut sums = previous.map(|lock| lock.toolchain.clone()).unwrap_or_default();
-        if let Some(sum) = self.toolchains.sum_of(go_version) {
+        if let Some(sum) = self.tools.toolchains.sum_of(go_version) {
             sums.entry(GoTarget::host().to_string()).or_insert(sum);
         }
         sums
@@ -559,7 +493,7 @@ impl Resolver<'_> {
         let mut sums = parse_go_sum(&text)?;
         if let Some(previous) = self.previous {
             // Others were added by hand, for a module that is required later.
-            let used = self.asked.used_sums(self.modules(), previous);
+            let used = self.context.requested.used_sums(self.go.modules(), previous);
             sums.merge(used.unwrap_or_else(|| previous.go_sum.clone()));
         }
         for ResolvedModule { module, zip_sum, mod_sum, .. } in resolved {
@@ -596,7 +530,7 @@ impl Resolver<'_> {
         }
         let graph = packages::graph(self.go, workspace).await?;
         for raised in &mut raised {
-            raised.demanded_by = graph.demanding(&raised.module, &raised.selected);
+            raised.demanded_by = packages::demanding(&graph, &raised.module, &raised.selected);
         }
         Ok(raised)
     }
@@ -604,7 +538,7 @@ impl Resolver<'_> {
     /// Sets the span of a go command error to the plugin or the requirement whose module it names.
     fn with_span(&self, mut error: Error, plugins: &[ResolvedPlugin]) -> Error {
         let text = error.output.join("\n");
-        let floors = self.manifest.requires.iter().map(|it| (&it.module.value, &it.module.span));
+        let floors = self.context.manifest.requires.iter().map(|it| (&it.module.value, &it.module.span));
         let named = plugins
             .iter()
             .map(|plugin| (&plugin.module, &plugin.span))
@@ -637,8 +571,7 @@ fn lowered(
     let selected = |path: &str| lock.go_mod.require.iter().find(|line| line.path == path);
     let mut modules = Vec::new();
     for plugin in plugins.iter().filter(|plugin| lowered.contains(&plugin.module)) {
-        let required: BTreeSet<&str> =
-            plugin.go_mod.iter().flat_map(|go_mod| &go_mod.require).map(|line| line.path.as_str()).collect();
+        let required: BTreeSet<&str> = plugin.requires().map(|line| line.path.as_str()).collect();
         let tested =
             release.require.iter().filter(|line| line.indirect && required.contains(line.path.as_str()));
         modules.extend(tested.filter_map(|tested| {

@@ -5,11 +5,14 @@
 mod cyclonedx;
 mod spdx;
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use data_encoding::{BASE64, HEXLOWER};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use velox_fetch::modcache::{CacheFile, ModCache};
@@ -22,12 +25,15 @@ use velox_manifest::GoTarget;
 
 use crate::{
     compile::go_build::build_flags,
+    context::BuildContext,
     error::Error,
     licenses::{LicenseFinder, ModuleLicense},
     lock::{Lock, LockedPlugin, TargetVariant},
+    resolve::download::{VcsOrigin, VersionInfo},
     sbom_format::SbomFormat,
     settings::BuildSettings,
     stamp::Stamp,
+    toolchain::Toolchain,
     workspace::tree,
 };
 
@@ -53,7 +59,7 @@ pub struct Sbom {
 }
 
 /// A module in a [`Sbom`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SbomModule {
     /// The module path by which it is imported.
     pub path: String,
@@ -78,31 +84,40 @@ pub struct SbomModule {
 }
 
 /// What a bill of materials is made from.
-pub(crate) struct SbomSource {
-    pub(crate) lock: Lock,
-    pub(crate) variant: TargetVariant,
-    pub(crate) settings: BuildSettings,
-    pub(crate) stamp: Stamp,
-    pub(crate) module_cache: PathBuf,
+struct SbomSource {
+    lock: Lock,
+    variant: TargetVariant,
+    settings: BuildSettings,
+    stamp: Stamp,
+    module_cache: ModCache,
     /// The directory with RoadRunner's source.
-    pub(crate) roadrunner: PathBuf,
+    roadrunner: PathBuf,
     /// The directories of local replacements, each with the path of the replaced module.
-    pub(crate) directories: Vec<(String, PathBuf)>,
+    directories: Vec<(String, PathBuf)>,
 }
 
-/// `.info` of a module proxy: <https://go.dev/ref/mod#goproxy-protocol>.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ModuleInfo {
-    origin: Option<ModuleOrigin>,
-}
-
-#[derive(Deserialize)]
-struct ModuleOrigin {
-    #[serde(rename = "URL")]
-    url: Option<String>,
-    #[serde(rename = "Hash")]
-    hash: Option<String>,
+/// Collects the bill of materials of a target on another thread. `roadrunner` is the directory with its source,
+/// `directories` has those of local replacements, each with the path of the replaced module.
+pub(crate) async fn collect(
+    context: &BuildContext<'_>,
+    go: &Toolchain,
+    lock: &Lock,
+    variant: &TargetVariant,
+    roadrunner: &Path,
+    directories: &[(String, PathBuf)],
+) -> Result<Sbom, Error> {
+    let source = SbomSource {
+        lock: lock.clone(),
+        variant: variant.clone(),
+        settings: context.settings.clone(),
+        stamp: context.stamp(lock),
+        module_cache: go.modules(),
+        roadrunner: roadrunner.to_owned(),
+        directories: directories.to_vec(),
+    };
+    let collecting = tokio::task::spawn_blocking(move || Sbom::collect(&source));
+    let failed = |error| Error::build(format!("internal error: collecting the modules failed: {error}"));
+    collecting.await.map_err(failed)?
 }
 
 impl Sbom {
@@ -119,7 +134,7 @@ impl Sbom {
                 path,
                 version: selected.version,
                 replacement: selected.replacement,
-                ..SbomModule::empty()
+                ..SbomModule::default()
             };
             let (module, required) = source.complete(module, &mut finder)?;
             modules.push(module);
@@ -129,7 +144,7 @@ impl Sbom {
             path: lock.roadrunner.module.clone(),
             version: lock.roadrunner.version.clone(),
             license: finder.find(&source.roadrunner)?,
-            ..SbomModule::empty()
+            ..SbomModule::default()
         };
         source.locate(&lock.roadrunner(), lock.roadrunner.commit.as_ref(), &mut roadrunner)?;
         let index: BTreeMap<String, usize> =
@@ -159,7 +174,7 @@ impl Sbom {
             version: lock.go_version.trim_start_matches("go").to_owned(),
             license: ModuleLicense::of_go(),
             repository: Some("https://go.googlesource.com/go".to_owned()),
-            ..SbomModule::empty()
+            ..SbomModule::default()
         });
         Ok(Self {
             target: variant.target.clone(),
@@ -194,21 +209,6 @@ impl Sbom {
 }
 
 impl SbomModule {
-    fn empty() -> Self {
-        Self {
-            path: String::new(),
-            version: String::new(),
-            replacement: None,
-            plugin: None,
-            license: ModuleLicense::default(),
-            sum: None,
-            directory_digest: None,
-            repository: None,
-            commit: None,
-            requires: Vec::new(),
-        }
-    }
-
     fn is_stdlib(&self) -> bool {
         self.path == "stdlib"
     }
@@ -241,20 +241,13 @@ impl SbomModule {
 }
 
 impl SbomSource {
-    /// Collects the bill of materials on another thread.
-    pub(crate) async fn collect(self) -> Result<Sbom, Error> {
-        let collecting = tokio::task::spawn_blocking(move || Sbom::collect(&self));
-        let failed = |error| Error::build(format!("internal error: collecting the modules failed: {error}"));
-        collecting.await.map_err(failed)?
-    }
-
     /// Adds the sum, the repository and the license to a module. Also returns its requirements.
     fn complete(
         &self,
         mut module: SbomModule,
         finder: &mut LicenseFinder,
     ) -> Result<(SbomModule, Vec<Require>), Error> {
-        let cache = ModCache::new(&self.module_cache);
+        let cache = &self.module_cache;
         let failed = |error: velox_fetch::modcache::ModCacheError| Error::build(error.to_string());
         let (directory, go_mod) = match module.source() {
             (path, Some(version)) => {
@@ -291,15 +284,12 @@ impl SbomSource {
         module: &mut SbomModule,
     ) -> Result<(), Error> {
         module.sum = self.lock.go_sum.get(&source.path, &source.version).next().map(str::to_owned);
-        let info = ModCache::new(&self.module_cache)
-            .path(source, CacheFile::Info)
-            .ok()
-            .and_then(|path| fs::read(path).ok())
-            .and_then(|text| serde_json::from_slice::<ModuleInfo>(&text).ok());
-        let origin = info.and_then(|info| info.origin);
-        let (url, hash) = origin.map_or((None, None), |origin| (origin.url, origin.hash));
+        let info =
+            self.module_cache.path(source, CacheFile::Info).ok().and_then(|path| VersionInfo::read(&path));
+        let VcsOrigin { url, hash } = info.and_then(|info| info.origin).unwrap_or_default();
         module.repository = url.and_then(|url| public_url(&url)).or_else(|| repository_of(&source.path));
-        module.commit = hash
+        module.commit = Some(hash)
+            .filter(|hash| !hash.is_empty())
             .or_else(|| commit.cloned())
             .or_else(|| pseudo::revision(&source.version).map(str::to_owned))
             .filter(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -382,7 +372,7 @@ mod tests {
             path: path.to_owned(),
             version: "v2.0.0+incompatible".to_owned(),
             replacement: replacement.map(|(path, version)| (path.to_owned(), version.map(str::to_owned))),
-            ..SbomModule::empty()
+            ..SbomModule::default()
         };
         let purl = |path: &str, replacement| module(path, replacement).purl();
         assert_eq!(purl("github.com/Acme/a_b", None), "pkg:golang/github.com/Acme/a_b@v2.0.0%2Bincompatible");

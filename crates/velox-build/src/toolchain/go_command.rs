@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
+use velox_fetch::modcache::ModCache;
 use velox_gomod::goversion;
 use velox_manifest::GoTarget;
 
@@ -16,7 +17,7 @@ use crate::{
     event::Reporter,
     go_variables::{self, InstructionSet},
     lock::TargetVariant,
-    process::{CommandOutput, CommandRunner, Invocation},
+    process::{CommandRunner, Invocation, ProgramOutput},
 };
 
 /// How long a command that downloads may print nothing: the go command itself waits for ever for a server.
@@ -26,15 +27,16 @@ const MAX_DOWNLOAD_SILENCE: Duration = Duration::from_secs(10 * 60);
 pub(crate) struct Toolchain {
     pub(super) program: PathBuf,
     /// `go1.26.8`
-    pub(super) version: String,
+    pub(crate) version: String,
     /// Its GOROOT, if it is in the module cache.
     pub(super) root: Option<PathBuf>,
     /// Whether it must not switch to a newer version.
     pub(super) fixed: bool,
     pub(super) others: ToolchainSwitching,
-    pub(super) trusted: bool,
+    /// Whether it was just downloaded without verification, so that its sum belongs in the lock.
+    pub(crate) trusted: bool,
     pub(super) children: CommandRunner,
-    pub(super) settings: GoSettings,
+    pub(crate) settings: GoSettings,
 }
 
 /// GOFLAGS, in place of the user's own: those could change the bytes of the binary.
@@ -47,18 +49,8 @@ pub(crate) enum ModuleMode {
 }
 
 impl Toolchain {
-    /// `go1.26.8`
-    pub(crate) fn version(&self) -> &str {
-        &self.version
-    }
-
-    pub(crate) fn settings(&self) -> &GoSettings {
-        &self.settings
-    }
-
-    /// Whether it was just downloaded without verification, so that its sum belongs in the lock.
-    pub(crate) fn is_trusted(&self) -> bool {
-        self.trusted
+    pub(crate) fn modules(&self) -> ModCache {
+        ModCache::new(&self.settings.gomodcache)
     }
 
     /// A copy that adds these environment variables.
@@ -71,19 +63,9 @@ impl Toolchain {
         Self { children: CommandRunner { reporter, ..self.children.clone() }, ..self.clone() }
     }
 
-    /// A copy whose commands end when `stop` or the build is cancelled.
+    /// A copy whose commands end when `stop`, a child of the build's token, is cancelled.
     pub(crate) fn until(&self, stop: &CancellationToken) -> Self {
-        let cancel = stop.clone();
-        let build_cancel = self.children.cancel.clone();
-        let forward = cancel.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = build_cancel.cancelled() => forward.cancel(),
-                () = forward.cancelled() => {}
-            }
-        });
-        let children = CommandRunner { cancel, ..self.children.clone() };
-        Self { children, ..self.clone() }
+        Self { children: CommandRunner { cancel: stop.clone(), ..self.children.clone() }, ..self.clone() }
     }
 
     /// Runs `go ARGUMENTS` in `directory`; without a variant, for the host.
@@ -97,7 +79,7 @@ impl Toolchain {
         arguments: &[&str],
         directory: &Path,
         on_line: Option<&(dyn Fn(&str) + Sync)>,
-    ) -> Result<CommandOutput, Error> {
+    ) -> Result<ProgramOutput, Error> {
         self.children
             .run(Invocation {
                 name: "go",
@@ -120,7 +102,7 @@ impl Toolchain {
         variant: &TargetVariant,
         arguments: &[&str],
         directory: &Path,
-    ) -> Result<CommandOutput, Error> {
+    ) -> Result<ProgramOutput, Error> {
         let found = self.run(ModuleMode::ReadOnly, None, &["env", "GOROOT"], directory, None).await?;
         let own = Path::new(found.stdout.trim()).join("bin");
         let inherited = self.children.inherited.get("PATH").map(String::as_str).unwrap_or_default();
@@ -128,28 +110,18 @@ impl Toolchain {
             .map_err(|error| Error::build(format!("failed to set PATH: {error}")))?;
         let mut environment = self.environment(ModuleMode::ReadOnly, Some(variant));
         environment.push(("PATH", path.to_string_lossy().into_owned()));
-        self.run_with(name, program, arguments, directory, environment).await
+        self.run_program(name, program, arguments, directory, environment).await
     }
 
-    /// Runs a program that reads files.
+    /// Runs a program with these variables in addition to the inherited environment.
     pub(crate) async fn run_program(
         &self,
         name: &'static str,
         program: &Path,
         arguments: &[&str],
         directory: &Path,
-    ) -> Result<CommandOutput, Error> {
-        self.run_with(name, program, arguments, directory, Vec::new()).await
-    }
-
-    async fn run_with(
-        &self,
-        name: &'static str,
-        program: &Path,
-        arguments: &[&str],
-        directory: &Path,
         environment: Vec<(&'static str, String)>,
-    ) -> Result<CommandOutput, Error> {
+    ) -> Result<ProgramOutput, Error> {
         self.children
             .run(Invocation {
                 name,

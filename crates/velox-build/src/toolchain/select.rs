@@ -7,7 +7,11 @@ use velox_fetch::{
     modcache::{CacheFile, ModCache},
     toolchain::{self, InstalledToolchain},
 };
-use velox_gomod::{goversion::GoVersion, modfile::GoMod, module::ModuleVersion};
+use velox_gomod::{
+    goversion::{GoVersion, is_older},
+    modfile::GoMod,
+    module::ModuleVersion,
+};
 use velox_manifest::{Diagnostic, GoSelection, GoTarget, Manifest};
 
 use super::{
@@ -17,7 +21,7 @@ use super::{
 };
 use crate::{
     download_failure::{advice, unserved},
-    error::{Blame, Error, ErrorKind, checksum_mismatch},
+    error::{Blame, Error, ErrorKind, checksum_mismatch, until_cancelled},
     event::{Event, Note, Phase, phase},
     process::{CommandRunner, Invocation},
 };
@@ -209,15 +213,15 @@ impl Toolchains {
         }
         let counts = |version: &GoVersion| version.is_same_minor(&floor) && *version >= floor;
         let listed = match &self.fetcher {
-            Some(fetcher) if !fetcher.needs_go(toolchain::TOOLCHAIN_MODULE) => tokio::select! {
-                versions = fetcher.versions(toolchain::TOOLCHAIN_MODULE) => versions.map_err(|error| {
+            Some(fetcher) if !fetcher.needs_go(toolchain::TOOLCHAIN_MODULE) => {
+                let listing = fetcher.versions(toolchain::TOOLCHAIN_MODULE);
+                until_cancelled(&self.children.cancel, listing).await?.map_err(|error| {
                     match unserved("the list of Go releases", error) {
                         Ok(tried) => ProxyAttempt::join(&tried),
-                        Err(error) => error.diagnostics.first().map(|it| it.message.clone()).unwrap_or_default(),
+                        Err(error) => error.to_string(),
                     }
-                }),
-                () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
-            },
+                })
+            }
             _ if self.offline => Err("`--offline` forbids downloading one".to_owned()),
             _ => Err("GOPROXY has no module proxy".to_owned()),
         };
@@ -238,7 +242,7 @@ impl Toolchains {
         let text = format!(
             "using {chosen}, which may not be the newest patch release: no list of Go releases ({why})"
         );
-        self.children.reporter.report(Event::Note(Note::Text { text }));
+        self.children.reporter.report(Event::note(text));
         Ok(chosen)
     }
 
@@ -359,23 +363,14 @@ impl Toolchains {
         sum: Option<&str>,
     ) -> Result<Toolchain, Error> {
         let progress = |done| {
-            let (total, item) = (Some(1), display_name(version));
-            self.children.reporter.report(Event::Progress {
-                phase: Phase::Fetch,
-                done,
-                total,
-                item,
-                bytes: None,
-            });
+            let event = Event::progress(Phase::Fetch, done, Some(1), display_name(version));
+            self.children.reporter.report(event);
         };
         progress(0);
         let fetched = match &self.fetcher {
             Some(fetcher) if !fetcher.needs_go(&module.path) => {
                 let sums = sum.map(str::to_owned).into_iter().collect();
-                tokio::select! {
-                    fetched = fetcher.toolchain(&module, sums) => fetched,
-                    () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
-                }
+                until_cancelled(&self.children.cancel, fetcher.toolchain(&module, sums)).await?
             }
             _ => Err(DownloadError::NeedsGo { module: version.to_owned(), tried: Vec::new() }),
         };
@@ -391,7 +386,7 @@ impl Toolchains {
         go.trusted = verified == Verification::Unverified;
         let size = if bytes > 0 { format!(", {} MiB", bytes.div_ceil(1 << 20)) } else { String::new() };
         let text = format!("{}{size}, from {}", display_name(version), toolchain::TOOLCHAIN_MODULE);
-        self.children.reporter.report(Event::Note(Note::Text { text }));
+        self.children.reporter.report(Event::note(text));
         if go.trusted {
             let name = format!("{}@{}", module.path, module.version);
             self.children
@@ -447,10 +442,10 @@ impl Toolchains {
             .and_then(|path| std::fs::read_to_string(path).ok());
         let text = match (cached, &self.fetcher) {
             (Some(text), _) => text,
-            (None, Some(fetcher)) => tokio::select! {
-                text = fetcher.unverified_go_mod(release) => text.ok()?,
-                () = self.children.cancel.cancelled() => return None,
-            },
+            (None, Some(fetcher)) => {
+                let reading = fetcher.unverified_go_mod(release);
+                until_cancelled(&self.children.cancel, reading).await.ok()?.ok()?
+            }
             (None, None) => return None,
         };
         let go_mod = GoMod::parse(&text).ok()?;
@@ -462,12 +457,11 @@ impl Toolchains {
     async fn newest(&self) -> Result<String, Error> {
         let GoTarget { os, arch } = GoTarget::host();
         let versions = match &self.fetcher {
-            Some(fetcher) => tokio::select! {
-                versions = fetcher.versions(toolchain::TOOLCHAIN_MODULE) => {
-                    versions.map_err(|error| download_error("Go", error))?
-                }
-                () = self.children.cancel.cancelled() => return Err(Error::interrupted()),
-            },
+            Some(fetcher) => {
+                let listing = fetcher.versions(toolchain::TOOLCHAIN_MODULE);
+                let listed = until_cancelled(&self.children.cancel, listing).await?;
+                listed.map_err(|error| download_error("Go", error))?
+            }
             None => self.cached(),
         };
         let reason = match (&self.fetcher, self.offline) {
@@ -527,37 +521,10 @@ fn download_error(what: &str, error: DownloadError) -> Error {
         .help("install that Go from https://go.dev/dl/, or name a proxy in GOPROXY that has it")
 }
 
-/// Whether an installed Go is older than a go line; a development version (`devel …`) never is.
-fn is_older(installed: &str, line: &str) -> bool {
-    match (GoVersion::from_toolchain_name(installed), line.parse::<GoVersion>()) {
-        (Some(installed), Ok(line)) => installed < line,
-        _ => false,
-    }
-}
-
 /// Whether a toolchain is a release of a minor version (`1.26`).
 fn is_of_minor(toolchain: &str, minor: &str) -> bool {
     match (GoVersion::from_toolchain_name(toolchain), minor.parse::<GoVersion>()) {
         (Some(toolchain), Ok(minor)) => toolchain.is_release() && toolchain.is_same_minor(&minor),
         _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_older;
-
-    #[test]
-    fn go_lines_are_compared_with_toolchains_as_go_does() {
-        for (installed, line) in
-            [("go1.22", "1.22.1"), ("go1.22.9", "1.26.4"), ("go1.9.7", "1.10"), ("go1.27rc1", "1.27.0")]
-        {
-            assert!(is_older(installed, line), "{installed} {line}");
-        }
-        for (installed, line) in
-            [("go1.26.8", "1.26.4"), ("go1.26.4", "1.26.4"), ("go1.22.0", "1.22"), ("devel +abc", "1.26")]
-        {
-            assert!(!is_older(installed, line), "{installed} {line}");
-        }
     }
 }

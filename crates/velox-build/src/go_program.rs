@@ -5,13 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use data_encoding::HEXLOWER;
-use sha2::{Digest, Sha256};
 use velox_manifest::GoTarget;
 
 use crate::{
     cache_directory::cache_directory,
     context::BuildContext,
+    digest,
     error::Error,
     toolchain::{ModuleMode, Toolchain},
     workspace::Workspace,
@@ -24,7 +23,7 @@ const FLAGS: [&str; 4] = ["-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=f
 ///
 /// ```text
 /// CACHE/go-tools-v0/
-///   3f9a…/govulncheck     by the Go version and the files
+///   3f9a…/govulncheck     by the Go version, the flags, the package and the files
 /// ```
 pub(crate) struct GoProgram<'a> {
     pub(crate) name: &'a str,
@@ -37,15 +36,11 @@ pub(crate) struct GoProgram<'a> {
 impl GoProgram<'_> {
     /// The program of a Go version in the cache, which may lack it.
     pub(crate) fn path(&self, context: &BuildContext<'_>, go: &Toolchain) -> PathBuf {
-        let mut hash = Sha256::new();
-        let files = self.files.iter().map(|(_, content)| *content);
-        for part in [&go.version, &GoTarget::host().to_string()].into_iter().chain(files) {
-            hash.update(part);
-            hash.update("\n");
-        }
+        let host = GoTarget::host().to_string();
+        let files = self.files.iter().flat_map(|(name, content)| [*name, *content]);
+        let key = [&*go.version, &*host, self.package].into_iter().chain(FLAGS).chain(files);
         let folder = cache_directory(&context.request.environment).join("go-tools-v0");
-        let folder = folder.join(HEXLOWER.encode(&hash.finalize()));
-        folder.join(format!("{}{}", self.name, std::env::consts::EXE_SUFFIX))
+        folder.join(digest::of_texts(key)).join(format!("{}{}", self.name, std::env::consts::EXE_SUFFIX))
     }
 
     /// The program, compiled if the cache lacks it.

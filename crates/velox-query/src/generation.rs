@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use velox_build::{BuildRequest, Error, QuerySession, Reporter, RoadRunnerRelease};
 use velox_gomod::{module::major_suffix, semver};
-use velox_manifest::{Spanned, catalogue};
+use velox_manifest::catalogue;
 
 /// The major version of RoadRunner's own plugins among `plugins`, module paths with versions.
 #[must_use]
@@ -29,7 +29,7 @@ pub(crate) async fn release_at(
     cancel: &CancellationToken,
 ) -> Result<RoadRunnerRelease, Error> {
     let mut request = request.clone();
-    request.manifest.roadrunner.reference = Some(Spanned { value: reference.to_owned(), span: None });
+    request.manifest.roadrunner.reference = Some(reference.to_owned().into());
     QuerySession::new(&request, Arc::clone(reporter), cancel.clone())?.release().await
 }
 

@@ -78,7 +78,7 @@ impl ModuleGraph {
     /// The direct requirements of a module that are compiled in, or `all` in its go.mod, sorted by path.
     #[must_use]
     pub fn requirements(&self, module: &GraphModule, all: bool) -> Vec<GraphModule> {
-        let version = ModuleVersion { path: module.path.clone(), version: module.version.clone() };
+        let version = ModuleVersion::new(&module.path, &module.version);
         self.select(self.resolved.graph.requirements(&version), all)
     }
 

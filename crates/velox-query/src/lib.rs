@@ -43,8 +43,8 @@ mod why;
 
 pub use audit::{
     AuditReport, CallFrame, PUBLIC_VULNERABILITY_DATABASE, Reach, SecurityChange, SecurityPlan,
-    UnfixedVulnerability, VersionAudit, VersionVulnerability, Vulnerability, VulnerabilityDiff,
-    module_display_name,
+    SecuritySubject, UnfixedVulnerability, VersionAudit, VersionVulnerability, Vulnerability,
+    VulnerabilityDiff, module_display_name,
 };
 pub use bisect::{Bisection, SearchResult, StepOutcome, search_changes};
 pub use check::{CheckReport, CheckRule, Finding, build, check, check_known_plugins, check_majors};

@@ -1,6 +1,6 @@
 //! Available versions of the plugins and of RoadRunner.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use velox_build::{
@@ -23,7 +23,7 @@ use crate::{
 pub const ROADRUNNER: &str = "roadrunner";
 
 /// The available versions of a plugin or of RoadRunner.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct AvailableVersions {
     /// The name in the configuration, or [`ROADRUNNER`].
     pub name: String,
@@ -80,28 +80,21 @@ pub async fn available_versions(
                 module: locked.roadrunner.as_ref().map(|locked| locked.path.clone()).unwrap_or_default(),
                 requested: reference.map_or("(default branch)", |reference| &reference.value).to_owned(),
                 locked: locked.roadrunner.as_ref().map(|locked| locked.version.clone()),
-                has_module: false,
-                is_replaced: false,
-                plugin_major: None,
-                versions: Versions::default(),
                 prereleases,
-                newer_generation: None,
+                ..AvailableVersions::default()
             });
         };
         let locked = locked.plugins.get(name);
         let module = locked.map(|locked| locked.path.clone());
         Some(AvailableVersions {
             name: name.clone(),
-            is_roadrunner: false,
             module: module.or_else(|| plugin.module_path(manifest)).unwrap_or_default(),
             requested: plugin.reference.value.clone(),
             locked: locked.map(|locked| locked.version.clone()),
             has_module: matches!(plugin.origin, Origin::Module(_)),
             is_replaced: plugin.replace.is_some(),
-            plugin_major: None,
-            versions: Versions::default(),
             prereleases,
-            newer_generation: None,
+            ..AvailableVersions::default()
         })
     };
     let mut rows: Vec<AvailableVersions> = names.iter().filter_map(row).collect();
@@ -143,18 +136,14 @@ pub async fn available_versions(
                 Err(error) if error.kind == ErrorKind::Interrupted => return Err(error),
                 release => release.ok(),
             };
-            match newer
-                .as_ref()
-                .and_then(plugin_major_of)
-                .map(|plugin_major| (plugin_major, plugin_major.cmp(&own)))
-            {
-                Some((plugin_major, Ordering::Greater)) => {
+            match newer.as_ref().and_then(plugin_major_of) {
+                Some(plugin_major) if plugin_major > own => {
                     let newer = NewerGeneration { roadrunner: version, plugin_major };
                     row.newer_generation.get_or_insert(newer);
                     row.versions.majors.retain(|major| major.module != module);
                 }
                 // No proxy lists this RoadRunner: all others are older.
-                Some((_, Ordering::Less)) => row.versions.majors.clear(),
+                Some(plugin_major) if plugin_major < own => row.versions.majors.clear(),
                 _ => break,
             }
         }
@@ -230,12 +219,9 @@ impl AvailableVersions {
         }
         let is_tag = semver::is_valid(&self.requested);
         let version = self.locked.as_ref().filter(|_| !is_tag).unwrap_or(&self.requested);
-        fn suffix(module: &str) -> &str {
-            major_suffix(module)
-        }
-        let is_same = |major: &&MajorVersions| match suffix(&self.module) {
+        let is_same = |major: &&MajorVersions| match major_suffix(&self.module) {
             "" => major.module == self.module,
-            own => suffix(&major.module) == own,
+            own => major_suffix(&major.module) == own,
         };
         let number = |version: &str| semver::major(version).map(|major| major.replace("v0", "v1"));
         let has_number = |major: &&MajorVersions| {

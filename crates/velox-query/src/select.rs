@@ -1,5 +1,6 @@
 //! Plugin selectors: `http`, `acme/http@main`, `github.com/acme/http/v2@v2.1.0`.
 
+use tokio::sync::OnceCell;
 use velox_build::{Error, MajorVersions, QuerySession, RoadRunnerRelease, VersionSubject, Versions};
 use velox_gomod::{
     module::{major_suffix, with_major},
@@ -34,7 +35,7 @@ pub struct SelectedPlugin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct PluginSelector {
     name: String,
-    /// The module path, with a major version if the user specified one.
+    /// The module path, with a major version if the user specified one; empty for a name that the catalogue lacks.
     path: String,
     known: Option<&'static KnownPlugin>,
     reference: Option<String>,
@@ -50,20 +51,22 @@ pub async fn select_plugins(
     github_host: &str,
     prereleases: bool,
 ) -> Result<Vec<SelectedPlugin>, Error> {
-    let mut release = Release { session, release: None };
+    let release = OnceCell::new();
+    // Resolved on first use.
+    let release = async || release.get_or_try_init(|| session.release()).await;
     let mut selected: Vec<(usize, SelectedPlugin)> = Vec::new();
     let mut unresolved = Vec::new();
     for (index, text) in selectors.iter().enumerate() {
-        let plugin = match PluginSelector::parse(text, github_host) {
-            Ok(plugin) => plugin,
-            Err(unknown) => unknown.find_in(release.get().await?)?,
-        };
+        let mut plugin = PluginSelector::parse(text, github_host);
+        if plugin.path.is_empty() {
+            plugin.find_in(release().await?)?;
+        }
         let has_module = |reference: &&String| {
             plugin.has_major() || semver::is_valid(reference) || major_of_constraint(reference).is_some()
         };
         let Some(reference) = plugin.reference.as_ref().filter(has_module) else {
             let takes_newest = prereleases && plugin.reference.is_none();
-            match plugin.released(release.get().await?)?.filter(|_| !takes_newest) {
+            match plugin.released(release().await?)?.filter(|_| !takes_newest) {
                 Some(plugin) => selected.push((index, plugin)),
                 None => unresolved.push((index, plugin)),
             }
@@ -76,7 +79,7 @@ pub async fn select_plugins(
         selected.push((index, plugin.select(module, reference)));
     }
     if !unresolved.is_empty() {
-        let release = release.get().await?;
+        let release = release().await?;
         let start = |plugin: &PluginSelector| VersionSubject::Module(plugin.start(release));
         let subjects: Vec<VersionSubject> = unresolved.iter().map(|(_, plugin)| start(plugin)).collect();
         let versions = session.versions(&subjects).await?;
@@ -88,24 +91,8 @@ pub async fn select_plugins(
     Ok(selected.into_iter().map(|(_, plugin)| plugin).collect())
 }
 
-/// The RoadRunner release, resolved on first use.
-struct Release<'a> {
-    session: &'a QuerySession<'a>,
-    release: Option<RoadRunnerRelease>,
-}
-
-impl Release<'_> {
-    async fn get(&mut self) -> Result<&RoadRunnerRelease, Error> {
-        let release = match self.release.take() {
-            Some(release) => release,
-            None => self.session.release().await?,
-        };
-        Ok(self.release.insert(release))
-    }
-}
-
 impl PluginSelector {
-    fn parse(text: &str, github_host: &str) -> Result<Self, UnknownPlugin> {
+    fn parse(text: &str, github_host: &str) -> Self {
         let text = text.trim().trim_start_matches("https://");
         let (path, reference) = match text.rsplit_once('@') {
             Some((path, reference)) => (path, Some(reference.to_owned()).filter(|it| !it.is_empty())),
@@ -116,13 +103,39 @@ impl PluginSelector {
         let (name, path) = match (known, path.split_once('/')) {
             (Some(known), None) => (path.to_owned(), known.module.clone()),
             (Some(known), Some(_)) => (known.name.clone(), path.to_owned()),
-            (None, None) => return Err(UnknownPlugin { name: path.to_owned(), reference }),
+            (None, None) => (path.to_owned(), String::new()),
             (None, Some((owner, repository))) if !owner.contains('.') && !repository.contains('/') => {
                 (repository.to_owned(), format!("{github_host}/{path}"))
             }
             (None, Some(_)) => (last_part(path).to_owned(), path.to_owned()),
         };
-        Ok(Self { name, path, known, reference })
+        Self { name, path, known, reference }
+    }
+
+    /// Finds the module path of an unknown name in the release.
+    fn find_in(&mut self, release: &RoadRunnerRelease) -> Result<(), Error> {
+        let mut modules = release.plugins.iter().map(|plugin| &plugin.path);
+        let Some(module) = modules.find(|module| last_part(module) == self.name) else {
+            return Err(self.unknown(release).into());
+        };
+        without_major(module).clone_into(&mut self.path);
+        Ok(())
+    }
+
+    fn unknown(&self, release: &RoadRunnerRelease) -> Diagnostic {
+        let mut diagnostic = Diagnostic::error(format!("unknown plugin `{}`", self.name));
+        let nearest = catalogue::nearest(&self.name);
+        if !nearest.is_empty() {
+            let names: Vec<&str> = nearest.iter().map(|plugin| plugin.name.as_str()).collect();
+            diagnostic = diagnostic.help(format!("did you mean `{}`?", names.join("`, `")));
+        }
+        diagnostic = diagnostic.help(
+            "use a module path (github.com/acme/plugin), a GitHub OWNER/REPOSITORY or a directory (./my-plugin)",
+        );
+        if release.plugins.is_empty() {
+            diagnostic = diagnostic.help(format!("{} contains no plugins", release.module));
+        }
+        diagnostic
     }
 
     fn has_major(&self) -> bool {
@@ -258,43 +271,6 @@ impl PluginSelector {
     }
 }
 
-struct UnknownPlugin {
-    name: String,
-    reference: Option<String>,
-}
-
-impl UnknownPlugin {
-    /// Finds the plugin in the release.
-    fn find_in(self, release: &RoadRunnerRelease) -> Result<PluginSelector, Error> {
-        let mut modules = release.plugins.iter().map(|plugin| &plugin.path);
-        let Some(module) = modules.find(|module| last_part(module) == self.name) else {
-            return Err(Error::many(velox_build::ErrorKind::Configuration, vec![self.diagnostic(release)]));
-        };
-        Ok(PluginSelector {
-            path: without_major(module).to_owned(),
-            known: None,
-            name: self.name,
-            reference: self.reference,
-        })
-    }
-
-    fn diagnostic(&self, release: &RoadRunnerRelease) -> Diagnostic {
-        let mut diagnostic = Diagnostic::error(format!("unknown plugin `{}`", self.name));
-        let nearest = catalogue::nearest(&self.name);
-        if !nearest.is_empty() {
-            let names: Vec<&str> = nearest.iter().map(|plugin| plugin.name.as_str()).collect();
-            diagnostic = diagnostic.help(format!("did you mean `{}`?", names.join("`, `")));
-        }
-        diagnostic = diagnostic.help(
-            "use a module path (github.com/acme/plugin), a GitHub OWNER/REPOSITORY or a directory (./my-plugin)",
-        );
-        if release.plugins.is_empty() {
-            diagnostic = diagnostic.help(format!("{} contains no plugins", release.module));
-        }
-        diagnostic
-    }
-}
-
 /// The only major version of a constraint.
 fn major_of_constraint(reference: &str) -> Option<u64> {
     VersionConstraint::of(reference)?.major()
@@ -312,8 +288,6 @@ fn with_major_of(path: &str, version: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]
@@ -327,11 +301,11 @@ mod tests {
             ("example.com/a/b/v3@latest", "b", "example.com/a/b/v3", Some("latest")),
             ("roadrunner-server/http/v5", "http", "roadrunner-server/http/v5", None),
         ] {
-            let plugin = PluginSelector::parse(text, "github.com").ok().unwrap();
+            let plugin = PluginSelector::parse(text, "github.com");
             let parsed = (plugin.name.as_str(), plugin.path.as_str(), plugin.reference.as_deref());
             assert_eq!(parsed, (name, path, reference), "{text}");
         }
-        assert_eq!(PluginSelector::parse("appLogger@main", "github.com").ok().unwrap().name, "appLogger");
-        assert!(PluginSelector::parse("no-such-plugin", "github.com").is_err());
+        assert_eq!(PluginSelector::parse("appLogger@main", "github.com").name, "appLogger");
+        assert_eq!(PluginSelector::parse("no-such-plugin", "github.com").path, "");
     }
 }

@@ -15,7 +15,7 @@ use velox_gomod::{
     semver,
 };
 use velox_manifest::{
-    Level, Origin, Plugin, Spanned, VersionConstraint,
+    Level, Origin, Plugin, VersionConstraint,
     catalogue::{self, ROADRUNNER_MODULE},
 };
 
@@ -149,11 +149,10 @@ async fn used_interfaces(
 
 /// A plugin at an exact version.
 fn plugin_at(module: &ModuleVersion) -> Plugin {
-    let spanned = |value: &str| Spanned { value: value.to_owned(), span: None };
     Plugin {
-        name: spanned(&module.path),
-        origin: Origin::Module(spanned(&module.path)),
-        reference: spanned(&module.version),
+        name: module.path.clone().into(),
+        origin: Origin::Module(module.path.clone().into()),
+        reference: module.version.clone().into(),
         replace: None,
     }
 }
@@ -223,7 +222,7 @@ impl Planner<'_> {
             };
         match is_current {
             true => UpgradeStep::Unchanged,
-            false => UpgradeStep::Update(ModuleVersion { path, version: version.to_owned() }),
+            false => UpgradeStep::Update(ModuleVersion::new(path, version)),
         }
     }
 
@@ -246,8 +245,7 @@ impl Planner<'_> {
             }
             match self.reasons(&candidate).await? {
                 Ok(found) if found.is_empty() => {
-                    let (path, version) = (major.module.clone(), version.to_owned());
-                    return Ok(UpgradeStep::Update(ModuleVersion { path, version }));
+                    return Ok(UpgradeStep::Update(ModuleVersion::new(&major.module, version)));
                 }
                 Ok(found) if index == 0 => {
                     reasons = found;

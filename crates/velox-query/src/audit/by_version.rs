@@ -69,15 +69,11 @@ impl VersionAudit {
         lock: &Lock,
     ) -> Result<Self, Error> {
         let go = format!("v{}", number(&lock.go_version));
-        let go = ModuleVersion { path: STANDARD_LIBRARY.to_owned(), version: go };
+        let go = ModuleVersion::new(STANDARD_LIBRARY, go);
         let mut modules = BTreeSet::from([lock.roadrunner(), go]);
         for target in lock.targets.values() {
-            modules.extend(lock.selected(target).into_iter().filter_map(|(path, selected)| {
-                match selected.replacement {
-                    None => Some(ModuleVersion { path, version: selected.version }),
-                    Some((path, version)) => Some(ModuleVersion { path, version: version? }),
-                }
-            }));
+            let selected = lock.selected(target);
+            modules.extend(selected.iter().filter_map(|(path, selected)| selected.source(path)));
         }
         let VulnerabilityDiff { database, database_modified, opened, .. } =
             VulnerabilityDiff::load(database, environment, &BTreeSet::new(), &modules).await?;

@@ -19,13 +19,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use velox_build::{BuildRequest, Error, Lock, QuerySession, Reporter, http_client};
+use velox_build::{BuildRequest, Error, Lock, QuerySession, Reporter, http_client, until_cancelled};
 use velox_gomod::module::ModuleVersion;
 
 pub use self::{
     by_version::{VersionAudit, VersionVulnerability, VulnerabilityDiff},
     database::PUBLIC_VULNERABILITY_DATABASE,
-    remedy::{SecurityChange, SecurityPlan, UnfixedVulnerability},
+    remedy::{SecurityChange, SecurityPlan, SecuritySubject, UnfixedVulnerability},
 };
 use self::{
     database::VulnerabilityDatabase,
@@ -67,7 +67,7 @@ pub struct AuditReport {
 }
 
 /// A known vulnerability of a module in the binary.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Vulnerability {
     /// The id in the database (`GO-2024-2687`).
     pub id: String,
@@ -101,10 +101,11 @@ pub struct Vulnerability {
 }
 
 /// How much of a vulnerability a binary uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reach {
     /// A module is required, but no vulnerable package is compiled.
+    #[default]
     Required,
     /// A vulnerable package is compiled, but no vulnerable function is called.
     Imported,
@@ -152,16 +153,11 @@ impl AuditReport {
     ) -> Result<Self, Error> {
         let client = http_client(&request.environment)?;
         let database = VulnerabilityDatabase::open(database, client, request.options.is_offline())?;
-        let modified = tokio::select! {
-            modified = database.modified() => modified?,
-            () = cancel.cancelled() => return Err(Error::interrupted()),
-        };
+        let modified = until_cancelled(&cancel, database.modified()).await??;
         let graph = ModuleGraph::load(request, Arc::clone(&reporter), cancel.clone()).await?;
         let roadrunner = graph.lock().roadrunner();
-        let of_roadrunner = tokio::select! {
-            entries = main_module(&database, &graph, &roadrunner) => entries?,
-            () = cancel.cancelled() => return Err(Error::interrupted()),
-        };
+        let reading = main_module(&database, &graph, &roadrunner);
+        let of_roadrunner = until_cancelled(&cancel, reading).await??;
         let url = database.argument();
         let session = QuerySession::new(request, reporter, cancel)?;
         let arguments = ["-format", "json", "-scan", "symbol", "-db", &url];
@@ -333,7 +329,6 @@ fn vulnerability(
     }
     let line = |module: &crate::GraphModule| format!("{} {}", module.path, module.version);
     Vulnerability {
-        fixed: entry.fixed(module, version),
         reach,
         targets,
         symbols: unique(called.iter().map(|frame| frame.symbol()).collect()),
@@ -357,11 +352,7 @@ fn vulnerability(
 
 /// Everything in the main module is the program itself: its vulnerabilities count as called.
 fn of_main_module(entry: &OsvEntry, roadrunner: &ModuleVersion) -> Vulnerability {
-    Vulnerability {
-        fixed: entry.fixed(&roadrunner.path, &roadrunner.version),
-        reach: Reach::Called,
-        ..described(entry, &roadrunner.path, &roadrunner.version)
-    }
+    Vulnerability { reach: Reach::Called, ..described(entry, &roadrunner.path, &roadrunner.version) }
 }
 
 fn described(entry: &OsvEntry, module: &str, version: &str) -> Vulnerability {
@@ -372,14 +363,8 @@ fn described(entry: &OsvEntry, module: &str, version: &str) -> Vulnerability {
         url: format!("https://pkg.go.dev/vuln/{}", entry.id),
         module: module.to_owned(),
         version: version.to_owned(),
-        fixed: None,
-        reach: Reach::Required,
-        targets: Vec::new(),
-        symbols: Vec::new(),
-        packages: Vec::new(),
-        plugins: Vec::new(),
-        calls: Vec::new(),
-        required_by: Vec::new(),
+        fixed: entry.fixed(module, version),
+        ..Vulnerability::default()
     }
 }
 

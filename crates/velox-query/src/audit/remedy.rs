@@ -19,88 +19,38 @@ pub struct SecurityPlan {
     pub unfixed: Vec<UnfixedVulnerability>,
 }
 
-/// A change that removes vulnerabilities. Versions are those of the lock.
+/// A change that removes vulnerabilities.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SecurityChange {
+    /// What changes.
+    #[serde(flatten)]
+    pub subject: SecuritySubject,
+    /// The version in the lock.
+    pub from: String,
+    /// The new version.
+    pub to: String,
+}
+
+/// What a [`SecurityChange`] changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
-pub enum SecurityChange {
-    /// Another patch release of Go.
-    Go {
-        /// The version (`1.26.8`).
-        from: String,
-        /// The new version.
-        to: String,
-    },
-    /// Another release of RoadRunner.
-    Roadrunner {
-        /// The version.
-        from: String,
-        /// The new version.
-        to: String,
-    },
-    /// Another version of a plugin.
+pub enum SecuritySubject {
+    /// The patch release of Go.
+    Go,
+    /// The release of RoadRunner.
+    Roadrunner,
+    /// The version of a plugin.
     Plugin {
         /// The name in the configuration.
         name: String,
         /// The module path.
         module: String,
-        /// The version.
-        from: String,
-        /// The new version.
-        to: String,
     },
     /// The lowest version of another module, in `[[requires]]`.
     Requires {
         /// The module path.
         module: String,
-        /// The version.
-        from: String,
-        /// The new version.
-        to: String,
     },
-}
-
-impl SecurityChange {
-    /// The version.
-    #[must_use]
-    pub fn from(&self) -> &str {
-        let (Self::Go { from, .. }
-        | Self::Roadrunner { from, .. }
-        | Self::Plugin { from, .. }
-        | Self::Requires { from, .. }) = self;
-        from
-    }
-
-    /// The new version.
-    #[must_use]
-    pub fn to(&self) -> &str {
-        let (Self::Go { to, .. }
-        | Self::Roadrunner { to, .. }
-        | Self::Plugin { to, .. }
-        | Self::Requires { to, .. }) = self;
-        to
-    }
-
-    /// Whether another change is about the same thing.
-    #[must_use]
-    pub fn is_same_subject(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Go { .. }, Self::Go { .. }) | (Self::Roadrunner { .. }, Self::Roadrunner { .. }) => true,
-            (Self::Plugin { name, .. }, Self::Plugin { name: other, .. }) => name == other,
-            (Self::Requires { module, .. }, Self::Requires { module: other, .. }) => module == other,
-            _ => false,
-        }
-    }
-
-    /// The same change, to another version.
-    #[must_use]
-    pub fn with_target(mut self, version: &str) -> Self {
-        let (Self::Go { to, .. }
-        | Self::Roadrunner { to, .. }
-        | Self::Plugin { to, .. }
-        | Self::Requires { to, .. }) = &mut self;
-        version.clone_into(to);
-        self
-    }
 }
 
 /// A vulnerability that stays.
@@ -174,14 +124,14 @@ fn change(
         let is_patch = |(from, to): (GoVersion, GoVersion)| from.is_same_minor(&to);
         let versions = from.parse().ok().zip(to.parse().ok());
         return match versions.is_some_and(is_patch) {
-            true => Ok(SecurityChange::Go { from, to }),
+            true => Ok(SecurityChange { subject: SecuritySubject::Go, from, to }),
             false => Err(format!("it is fixed in Go {to}, another minor version: set version in [go]")),
         };
     }
     if module == lock.roadrunner.module {
         let requested = manifest.roadrunner.reference.as_ref().map_or("", |reference| &reference.value);
         return match semver::is_valid(requested) {
-            true => Ok(SecurityChange::Roadrunner { from, to }),
+            true => Ok(SecurityChange { subject: SecuritySubject::Roadrunner, from, to }),
             false => {
                 Err(format!("it is fixed in {to}, but the ref of RoadRunner is no exact version: change it"))
             }
@@ -194,25 +144,27 @@ fn change(
         return Err(format!("it is fixed in {to}, but it replaces another module: change the replacement"));
     }
     let plugin = lock.plugins.iter().find(|plugin| plugin.module == module && plugin.from.is_some());
-    let Some(plugin) = plugin else {
-        return Ok(SecurityChange::Requires { module: module.to_owned(), from, to });
+    let module = module.to_owned();
+    let subject = match plugin {
+        None => SecuritySubject::Requires { module },
+        Some(plugin) if semver::is_valid(&plugin.asked) => {
+            SecuritySubject::Plugin { name: plugin.name.clone(), module }
+        }
+        Some(plugin) => {
+            return Err(format!(
+                "it is fixed in {to}, but the ref of plugin {} is no exact version: change it",
+                plugin.name
+            ));
+        }
     };
-    match semver::is_valid(&plugin.asked) {
-        true => Ok(SecurityChange::Plugin { name: plugin.name.clone(), module: module.to_owned(), from, to }),
-        false => Err(format!(
-            "it is fixed in {to}, but the ref of plugin {} is no exact version: change it",
-            plugin.name
-        )),
-    }
+    Ok(SecurityChange { subject, from, to })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use jiff::Timestamp;
     use velox_build::{LockedReplacement, LockedRoadRunner};
-    use velox_gomod::{gosum::GoSum, modfile::GoModFile, module::ModuleVersion};
+    use velox_gomod::module::ModuleVersion;
     use velox_manifest::SourceFile;
 
     use super::*;
@@ -244,20 +196,15 @@ mod tests {
             module: module.to_owned(),
             asked: asked.to_owned(),
             version: "v5.1.0".to_owned(),
-            commit: None,
-            replacement: None,
-            built_in: false,
+            ..LockedPlugin::default()
         };
         let other = LockedReplacement::Module { path: "example.com/other".into(), version: "v1.0.0".into() };
         Lock {
             go_version: "go1.26.8".to_owned(),
-            toolchain: BTreeMap::new(),
             roadrunner: LockedRoadRunner {
-                from: String::new(),
                 module: "github.com/roadrunner-server/roadrunner/v2025".to_owned(),
                 version: "v2025.1.15".to_owned(),
-                commit: None,
-                time: 0,
+                ..LockedRoadRunner::default()
             },
             plugins: vec![
                 plugin("http", "example.com/http/v5", "v5.1.0", true),
@@ -268,12 +215,7 @@ mod tests {
                 },
                 plugin("informer", "example.com/informer", "v5.1.0", false),
             ],
-            settings: Vec::new(),
-            raised: Vec::new(),
-            lowered: Vec::new(),
-            targets: BTreeMap::new(),
-            go_mod: GoModFile::default(),
-            go_sum: GoSum::default(),
+            ..Lock::default()
         }
     }
 
@@ -281,23 +223,14 @@ mod tests {
     fn plan(known: &[(&str, Option<&str>)]) -> SecurityPlan {
         let vulnerability = |(at, (module, fixed)): (usize, &(&str, Option<&str>))| Vulnerability {
             id: format!("GO-{at}"),
-            aliases: Vec::new(),
-            summary: String::new(),
-            url: String::new(),
             module: (*module).to_owned(),
             version: "v1.0.0".to_owned(),
             fixed: fixed.map(str::to_owned),
-            reach: Reach::Called,
-            targets: Vec::new(),
-            symbols: Vec::new(),
-            packages: Vec::new(),
-            plugins: Vec::new(),
-            calls: Vec::new(),
-            required_by: Vec::new(),
+            ..Vulnerability::default()
         };
         let lock = lock();
         AuditReport {
-            roadrunner: ModuleVersion { path: lock.roadrunner.module.clone(), version: "v2025.1.15".into() },
+            roadrunner: ModuleVersion::new(&lock.roadrunner.module, "v2025.1.15"),
             go_version: lock.go_version.clone(),
             lock,
             database: String::new(),
@@ -325,19 +258,19 @@ mod tests {
             ("example.com/lib", None),
             ("example.com/informer", Some("v5.1.3")),
         ]);
-        let shown: Vec<String> = plan.changes.iter().map(|it| format!("{} {}", it.from(), it.to())).collect();
+        let shown: Vec<String> = plan.changes.iter().map(|it| format!("{} {}", it.from, it.to)).collect();
         assert_eq!(
             shown,
             ["v1.0.0 v5.1.3", "v1.0.0 v5.1.3", "v1.0.0 v1.0.10", "v1.0.0 v2025.1.16", "1.26.8 1.26.11"],
             "the newest fix of a module removes all of its vulnerabilities"
         );
-        assert!(matches!(&plan.changes[0], SecurityChange::Plugin { name, .. } if name == "http"));
+        assert!(matches!(&plan.changes[0].subject, SecuritySubject::Plugin { name, .. } if name == "http"));
         // The user didn't request informer, so that there is no ref to change.
         assert!(
-            matches!(&plan.changes[1], SecurityChange::Requires { module, .. } if module.ends_with("informer"))
+            matches!(&plan.changes[1].subject, SecuritySubject::Requires { module } if module.ends_with("informer"))
         );
-        assert!(matches!(&plan.changes[3], SecurityChange::Roadrunner { .. }));
-        assert!(matches!(&plan.changes[4], SecurityChange::Go { .. }));
+        assert_eq!(plan.changes[3].subject, SecuritySubject::Roadrunner);
+        assert_eq!(plan.changes[4].subject, SecuritySubject::Go);
         let unfixed: Vec<_> = plan.unfixed.iter().map(|it| (it.id.as_str(), it.why.as_str())).collect();
         let another_minor = "it is fixed in Go 1.27.1, another minor version: set version in [go]";
         assert_eq!(unfixed, [("GO-7", "no fix is available"), ("GO-2", another_minor)]);

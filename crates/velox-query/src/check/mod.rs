@@ -94,14 +94,15 @@ pub async fn check(
     };
     let mut plugin_graph = None;
     let mut findings = rules::of_configuration(&request.manifest, graph.as_ref().ok());
-    let mut checked = match &graph {
+    let modules: Vec<(String, String)> = match &graph {
         Ok(graph) => {
             let newest =
                 newest_versions(request, rules::misplaced(graph), Arc::clone(&reporter), cancel.clone())
                     .await;
             findings.extend(rules::of_graph(request, graph, &newest));
-            let quiet = Arc::new(WithoutRaised(reporter));
-            match PluginGraph::load_if_built(&lenient, quiet, cancel.clone()).await {
+            let session = QuerySession::new(&lenient, Arc::new(WithoutRaised(reporter)), cancel)?;
+            let read = session.read_built_packages(PLUGIN_GRAPH_READER).await;
+            match read.and_then(|read| read.map(PluginGraph::parse).transpose()) {
                 Ok(Some(loaded)) => {
                     findings.extend(of_plugin_graph(&request.manifest, &loaded));
                     plugin_graph = Some(loaded.graph);
@@ -111,33 +112,26 @@ pub async fn check(
                     findings.extend(known::of_lock(&request.manifest, graph.lock()).unwrap_or_default());
                 }
             }
-            let roadrunner = Some(graph.lock().roadrunner.version.clone());
-            CheckReport { findings, rr_configs: Vec::new(), roadrunner }
-        }
-        Err(error) => {
-            findings.extend(rules::of_failure(error));
-            CheckReport { findings, rr_configs: Vec::new(), roadrunner: None }
-        }
-    };
-    let modules: Vec<(String, String)> = match &graph {
-        Ok(graph) => {
             let locked = graph.lock().plugins.iter();
             locked.map(|plugin| (plugin.name.clone(), plugin.module.clone())).collect()
         }
-        Err(_) => {
+        Err(error) => {
+            findings.extend(rules::of_failure(error));
             let manifest = &request.manifest;
             let plugins = manifest.plugins.iter();
             plugins.map(|plugin| (plugin.name.value.clone(), plugin.identity(manifest))).collect()
         }
     };
     let compiled = plugin_graph.as_ref().map_or(CompiledPlugins::Modules(&modules), CompiledPlugins::Graph);
-    let major = graph.as_ref().ok().and_then(|graph| plugin_major_of(&graph.resolved.release));
-    checked.rr_configs = rr_configs.iter().map(|config| config.check(compiled, major)).collect();
-    checked.findings.sort_by_key(|finding| {
+    let graph = graph.as_ref().ok();
+    let major = graph.and_then(|graph| plugin_major_of(&graph.resolved.release));
+    findings.sort_by_key(|finding| {
         let place = finding.diagnostic.span.as_ref().map_or(usize::MAX, |span| span.start);
         (place, finding.rule)
     });
-    Ok(checked)
+    let rr_configs = rr_configs.iter().map(|config| config.check(compiled, major)).collect();
+    let roadrunner = graph.map(|graph| graph.lock().roadrunner.version.clone());
+    Ok(CheckReport { findings, rr_configs, roadrunner })
 }
 
 /// Findings about the connections between the plugins.

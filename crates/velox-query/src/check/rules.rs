@@ -290,7 +290,7 @@ fn used_interfaces(graph: &ModuleGraph) -> UsedInterfaces {
 }
 
 fn requirements<'a>(locked: &LockedPlugin, graph: &'a ModuleGraph) -> &'a [Require] {
-    let module = ModuleVersion { path: locked.module.clone(), version: locked.version.clone() };
+    let module = ModuleVersion::new(&locked.module, &locked.version);
     graph.resolved.graph.requirements(&module)
 }
 

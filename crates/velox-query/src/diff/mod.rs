@@ -16,7 +16,7 @@ use std::{
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use velox_build::{CachedModules, Error, ModuleLicense, SelectedModule};
+use velox_build::{CachedModules, Error, ModuleLicense, SelectedModule, until_cancelled};
 use velox_gomod::module::ModuleVersion;
 
 use self::origin::Requirements;
@@ -165,19 +165,14 @@ impl BuildDiff {
     ) -> Result<(), Error> {
         let sources = |versions: &BuildVersions, other| -> BTreeSet<ModuleVersion> {
             let modules = versions.compiled(other);
-            let sources = modules.iter().filter_map(|(path, selected)| source(path, selected));
-            let go = ModuleVersion {
-                path: crate::audit::STANDARD_LIBRARY.to_owned(),
-                version: format!("v{}", versions.go.trim_start_matches("go")),
-            };
+            let sources = modules.iter().filter_map(|(path, selected)| selected.source(path));
+            let version = format!("v{}", versions.go.trim_start_matches("go"));
+            let go = ModuleVersion::new(crate::audit::STANDARD_LIBRARY, version);
             sources.chain([versions.roadrunner.clone(), go]).collect()
         };
         let (before, after) = (sources(before, after), sources(after, before));
         let loading = VulnerabilityDiff::load(database, environment, &before, &after);
-        self.vulnerabilities = Some(tokio::select! {
-            loaded = loading => loaded?,
-            () = cancel.cancelled() => return Err(Error::interrupted()),
-        });
+        self.vulnerabilities = Some(until_cancelled(cancel, loading).await??);
         Ok(())
     }
 
@@ -195,11 +190,11 @@ impl BuildDiff {
                 LockChangeKind::RoadRunner => {
                     Some(versions.roadrunner.clone()).filter(|module| !module.version.is_empty())
                 }
-                LockChangeKind::Module => source(&change.name, modules.get(&change.name)?),
+                LockChangeKind::Module => modules.get(&change.name)?.source(&change.name),
                 LockChangeKind::Plugin => {
                     let is_it = |name: &str| name == change.name;
                     let plugin = versions.plugins.iter().find(|plugin| is_it(&plugin.name))?;
-                    source(&plugin.module, &plugin.selected)
+                    plugin.selected.source(&plugin.module)
                 }
                 LockChangeKind::Go | LockChangeKind::Setting => None,
             }
@@ -228,15 +223,6 @@ impl BuildDiff {
         }
         None
     }
-}
-
-/// The module whose files are compiled; `None` for a directory.
-fn source(path: &str, selected: &SelectedModule) -> Option<ModuleVersion> {
-    let (path, version) = match &selected.replacement {
-        None => (path, &selected.version),
-        Some((path, version)) => (path.as_str(), version.as_ref()?),
-    };
-    Some(ModuleVersion { path: path.to_owned(), version: version.clone() })
 }
 
 fn sizes(before: &RecordedSizes, after: &RecordedSizes) -> Vec<SizeChange> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use velox_build::{CachedModules, SelectedModule};
 use velox_gomod::modfile::Require;
 
-use super::{BuildVersions, source};
+use super::BuildVersions;
 use crate::{ROADRUNNER, graph::shortest_path};
 
 /// The requirements of the compiled modules of a build.
@@ -27,7 +27,7 @@ impl Requirements {
         cache: &CachedModules,
     ) -> Self {
         let required = |(path, selected): (&String, &SelectedModule)| {
-            Some((path.clone(), cache.requirements(&source(path, selected)?)))
+            Some((path.clone(), cache.requirements(&selected.source(path)?)))
         };
         let plugins = versions.plugins.iter();
         Self {

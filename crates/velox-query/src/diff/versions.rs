@@ -182,10 +182,10 @@ impl BuildVersions {
         let modules = all.map(|module| (module.module.clone(), selected(module))).collect();
         Self {
             go: inspection.go_version.clone(),
-            roadrunner: ModuleVersion {
-                path: inspection.roadrunner.clone(),
-                version: inspection.roadrunner_version().unwrap_or_default(),
-            },
+            roadrunner: ModuleVersion::new(
+                &inspection.roadrunner,
+                inspection.roadrunner_version().unwrap_or_default(),
+            ),
             plugins: inspection.plugins.iter().map(plugin).collect(),
             modules: [(inspection.target.clone().unwrap_or_default(), modules)].into(),
             settings: None,

@@ -9,7 +9,7 @@ use std::{
 use velox_build::{
     ArtifactStore, BuildRequest, GoInstallation, cache_directory, locked_go_version, render::human_size,
 };
-use velox_gomod::goversion::GoVersion;
+use velox_gomod::goversion::is_older;
 
 use super::{Diagnosis, DoctorContext, cache_directories};
 
@@ -40,11 +40,7 @@ pub(super) fn go(request: &BuildRequest, go: &GoInstallation) -> Diagnosis {
         let remedy = format!("install {locked}, or allow the download with GOTOOLCHAIN=auto");
         return Diagnosis::error("go", message, remedy);
     }
-    let is_old = match (GoVersion::from_toolchain_name(installed), MIN_GO_VERSION.parse::<GoVersion>()) {
-        (Some(installed), Ok(min)) => installed < min,
-        _ => false,
-    };
-    if is_old {
+    if is_older(installed, MIN_GO_VERSION) {
         let message =
             format!("{found}: too old for current RoadRunner releases, and {policy} forbids other versions");
         let remedy =

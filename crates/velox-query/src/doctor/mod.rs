@@ -12,7 +12,9 @@ use std::{
 use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use velox_build::{BuildEnvironment, BuildRequest, Error, GoInstallation, Reporter, cache_directory};
+use velox_build::{
+    BuildEnvironment, BuildRequest, Error, GoInstallation, Reporter, cache_directory, until_cancelled,
+};
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -120,11 +122,7 @@ pub async fn diagnose(
     });
     let mut diagnoses = stream::iter(with_timeout).buffered(concurrency);
     loop {
-        let next = tokio::select! {
-            next = diagnoses.next() => next,
-            () = cancel.cancelled() => return Err(Error::interrupted()),
-        };
-        match next {
+        match until_cancelled(&cancel, diagnoses.next()).await? {
             Some(diagnoses) => diagnoses.into_iter().for_each(&mut report),
             None => return Ok(()),
         }

@@ -76,7 +76,7 @@ impl RrConfig {
                 Err(error) => root.findings.push(error.help(format!("{ENV_FILE_VARIABLE} names this file"))),
             }
         }
-        if let Some(file) = find(&root.root, "envfile").and_then(|entry| text(&entry.node))
+        if let Some(file) = text_at(&root.root, "envfile")
             && let Ok(text) = read(&directory.join(file.trim_start_matches('/')))
         {
             variables::load(&text, &mut variables);
@@ -96,7 +96,7 @@ impl RrConfig {
         read: &dyn Fn(&Path) -> Result<String, Diagnostic>,
     ) {
         let Some(root) = self.files.first_mut() else { return };
-        let version = find(&root.root, "version").and_then(|entry| text(&entry.node));
+        let version = text_at(&root.root, "version");
         let names = find(&root.root, "include").map(|entry| list_items(&entry.node)).unwrap_or_default();
         let mut included = Vec::new();
         for (file, span) in names.into_iter().filter(|(file, _)| !is_variable(file)) {
@@ -298,6 +298,16 @@ fn find<'a>(node: &'a ConfigNode, path: &str) -> Option<&'a ConfigEntry> {
         Some(rest) => find(&entry.node, rest),
         None => Some(entry),
     }
+}
+
+/// The entries of the table at a dotted path.
+fn entries_at<'a>(node: &'a ConfigNode, path: &str) -> &'a [ConfigEntry] {
+    find(node, path).map(|entry| entries(&entry.node)).unwrap_or_default()
+}
+
+/// The text of the scalar at a dotted path.
+fn text_at(node: &ConfigNode, path: &str) -> Option<String> {
+    text(&find(node, path)?.node)
 }
 
 fn is_null(node: &ConfigNode) -> bool {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use velox_manifest::{ConfigEntry, ConfigNode, ConfigValue, Diagnostic};
 
-use super::{entries, find, is_variable, list_items, lower_text, text};
+use super::{entries, entries_at, find, is_variable, list_items, lower_text, text, text_at};
 use crate::without_major;
 
 /// The keys of a `file_logger_options` section that rotate log files.
@@ -94,12 +94,16 @@ impl ChangeCheck<'_> {
         self.storages(root);
         self.file_server(root);
         if let Some(include) = find(root, "include") {
-            self.warn(&include.span, "included files are not checked", "not read")
-                .help("check each of them with `--rr-config FILE`");
+            self.warn(
+                &include.span,
+                "included files are not checked",
+                "not read",
+                "check each of them with `--rr-config FILE`",
+            );
         }
         for (path, message, label, help) in NOTICES {
             if let Some(entry) = find(root, path) {
-                self.warn(&entry.span, message, label).help(help);
+                self.warn(&entry.span, message, label, help);
             }
         }
     }
@@ -110,15 +114,15 @@ impl ChangeCheck<'_> {
             Some(version) if version == "3" => {}
             Some(version) => {
                 let message = format!("the configuration has version {version}");
-                self.warn(&entry.node.span, message, "expected \"3\"").help("set version: \"3\"");
+                self.warn(&entry.node.span, message, "expected \"3\"", "set version: \"3\"");
             }
             None => {
                 self.error(
                     &entry.node.span,
                     "the version of the configuration is not a string",
                     "expected a string",
-                )
-                .help("set version: \"3\"");
+                    "set version: \"3\"",
+                );
             }
         }
     }
@@ -133,15 +137,15 @@ impl ChangeCheck<'_> {
                 &entry.node.span,
                 format!("the environment file `{name}` is always loaded"),
                 "older releases load it in experimental mode only",
-            )
-            .help("check that its variables are meant for this server");
+                "check that its variables are meant for this server",
+            );
         } else {
             self.error(
                 &entry.node.span,
                 format!("the environment file `{name}` does not exist"),
                 "RoadRunner 3 does not start without it",
-            )
-            .help("create the file beside the configuration, or remove `envfile`");
+                "create the file beside the configuration, or remove `envfile`",
+            );
         }
     }
 
@@ -157,34 +161,31 @@ impl ChangeCheck<'_> {
             &entry.span,
             "the order of the HTTP middleware is reversed",
             "requests pass the list from left to right",
-        )
-        .help(format!("to keep the order, write middleware: [{}]", quoted.join(", ")));
+            format!("to keep the order, write middleware: [{}]", quoted.join(", ")),
+        );
     }
 
     fn logs(&mut self, root: &ConfigNode) {
         let Some(logs) = find(root, "logs") else { return };
         self.logger(&logs.node);
-        let channels = find(&logs.node, "channels").map(|channels| entries(&channels.node));
-        for channel in channels.unwrap_or_default() {
+        for channel in entries_at(&logs.node, "channels") {
             self.logger(&channel.node);
         }
     }
 
     fn logger(&mut self, logger: &ConfigNode) {
         if let Some(options) = find(logger, "file_logger_options") {
-            let file = find(&options.node, "log_output").and_then(|output| text(&output.node));
-            let file = file.unwrap_or_else(|| "FILE".to_owned());
+            let file = text_at(&options.node, "log_output").unwrap_or_else(|| "FILE".to_owned());
             let rotates = ROTATION_KEYS.iter().any(|key| find(&options.node, key).is_some());
-            let mut finding = self.error(
+            let help = format!("write output: [\"{file}\"] in its place");
+            self.error(
                 &options.span,
                 "`file_logger_options` was removed",
                 "ignored: the log is written to stderr",
+                help,
             );
-            finding.help(format!("write output: [\"{file}\"] in its place"));
-            if rotates {
-                finding.help(
-                    "RoadRunner 3 does not rotate log files: use logrotate with `copytruncate`, or write the log to stderr",
-                );
+            if let Some(finding) = self.findings.last_mut().filter(|_| rotates) {
+                finding.help.push("RoadRunner 3 does not rotate log files: use logrotate with `copytruncate`, or write the log to stderr".to_owned());
             }
         }
         if let Some(mode) = find(logger, "mode")
@@ -194,15 +195,19 @@ impl ChangeCheck<'_> {
                 &mode.node.span,
                 "the JSON log has other fields",
                 "`ts` is now `time`, and levels are in upper case",
-            )
-            .help("adapt what parses the log");
+                "adapt what parses the log",
+            );
         }
         if let Some(level) = find(logger, "level")
             && let Some(value) = lower_text(&level.node)
             && matches!(value.as_str(), "panic" | "dpanic" | "fatal")
         {
-            self.warn(&level.node.span, format!("unknown log level `{value}`"), "counts as debug")
-                .help("use error, warn, info or debug");
+            self.warn(
+                &level.node.span,
+                format!("unknown log level `{value}`"),
+                "counts as debug",
+                "use error, warn, info or debug",
+            );
         }
     }
 
@@ -215,9 +220,7 @@ impl ChangeCheck<'_> {
         let title = if name == "zipkin" { "Zipkin" } else { "Jaeger" };
         self.error(&exporter.node.span,
             format!("the {title} exporter of OpenTelemetry was removed"),
-            "use \"otlp\"",
-        )
-        .help(format!(
+            "use \"otlp\"", format!(
             "set exporter: otlp and endpoint: HOST:4318 of an OpenTelemetry Collector, which can send to {title}"
         ));
     }
@@ -237,16 +240,16 @@ impl ChangeCheck<'_> {
             if is_old {
                 self.error(&entry.span,
                     format!("AMQP connections have names: `amqp.{key}` was removed"),
-                    format!("move it to `amqp.NAME.{key}`"),
-                )
-                .help("write amqp: { default: { addr: … } }, and connection: default in `config` of each AMQP pipeline");
+                    format!("move it to `amqp.NAME.{key}`"), "write amqp: { default: { addr: … } }, and connection: default in `config` of each AMQP pipeline");
                 continue;
             }
-            if find(&entry.node, "addr")
-                .is_none_or(|addr| text(&addr.node).is_none_or(|text| text.is_empty()))
-            {
-                self.error(&entry.span, format!("the AMQP connection `{key}` has no address"), "no `addr`")
-                    .help(format!("set addr in amqp.{key}; there is no default"));
+            if text_at(&entry.node, "addr").is_none_or(|address| address.is_empty()) {
+                self.error(
+                    &entry.span,
+                    format!("the AMQP connection `{key}` has no address"),
+                    "no `addr`",
+                    format!("set addr in amqp.{key}; there is no default"),
+                );
             }
             names.insert(key.to_lowercase());
         }
@@ -254,11 +257,10 @@ impl ChangeCheck<'_> {
     }
 
     fn amqp_pipelines(&mut self, root: &ConfigNode, connections: &Option<BTreeSet<String>>) {
-        let pipelines = find(root, "jobs.pipelines").map(|pipelines| entries(&pipelines.node));
-        for pipeline in pipelines.unwrap_or_default() {
+        for pipeline in entries_at(root, "jobs.pipelines") {
             let name = &pipeline.key;
-            let driver = find(&pipeline.node, "driver").and_then(|driver| lower_text(&driver.node));
-            if driver.as_deref() != Some("amqp") {
+            if find(&pipeline.node, "driver").is_none_or(|it| lower_text(&it.node).as_deref() != Some("amqp"))
+            {
                 continue;
             }
             let config = find(&pipeline.node, "config");
@@ -270,8 +272,8 @@ impl ChangeCheck<'_> {
                         place,
                         format!("the AMQP pipeline `{name}` has no connection"),
                         "no `config.connection`",
-                    )
-                    .help("set connection to the NAME of amqp.NAME.addr");
+                        "set connection to the NAME of amqp.NAME.addr",
+                    );
                 }
                 Some((connection, value)) => {
                     let is_known = value.contains('$')
@@ -281,8 +283,8 @@ impl ChangeCheck<'_> {
                             &connection.node.span,
                             format!("the AMQP connection `{value}` of pipeline `{name}` does not exist"),
                             format!("no `amqp.{value}`"),
-                        )
-                        .help("set connection to the NAME of amqp.NAME.addr");
+                            "set connection to the NAME of amqp.NAME.addr",
+                        );
                     }
                 }
             }
@@ -294,8 +296,12 @@ impl ChangeCheck<'_> {
 
     fn amqp_pipeline(&mut self, name: &str, config: &ConfigEntry) {
         if let Some(version) = find(&config.node, "version") {
-            self.error(&version.span, "AMQP pipelines have no version any more", "remove it")
-                .help("the version at the top of the file stays");
+            self.error(
+                &version.span,
+                "AMQP pipelines have no version any more",
+                "remove it",
+                "the version at the top of the file stays",
+            );
         }
         let mut has_section = false;
         for (key, new) in AMQP_MOVED_KEYS {
@@ -307,8 +313,8 @@ impl ChangeCheck<'_> {
                     &entry.span,
                     format!("`{key}` of the AMQP pipeline `{name}` has another place"),
                     format!("move it to `{new}`"),
-                )
-                .help("write exchange: { name: …, type: … } and queue: { name: …, routing_key: … }");
+                    "write exchange: { name: …, type: … } and queue: { name: …, routing_key: … }",
+                );
             }
         }
         if !has_section {
@@ -316,30 +322,32 @@ impl ChangeCheck<'_> {
                 &config.span,
                 format!("the AMQP pipeline `{name}` has neither an exchange nor a queue"),
                 "one of them is required",
-            )
-            .help("write exchange: { name: …, type: … } and queue: { name: …, routing_key: … }");
+                "write exchange: { name: …, type: … } and queue: { name: …, routing_key: … }",
+            );
         }
     }
 
     fn jobs(&mut self, root: &ConfigNode) {
         let (pool, pools) = (find(root, "jobs.pool"), find(root, "jobs.pools"));
         if let (Some(_), Some(pools)) = (pool, pools) {
-            self.error(&pools.span, "jobs have both `pool` and `pools`", "remove one of them")
-                .help("`pools` has several worker pools by name, `pool` a single one");
+            self.error(
+                &pools.span,
+                "jobs have both `pool` and `pools`",
+                "remove one of them",
+                "`pools` has several worker pools by name, `pool` a single one",
+            );
         }
         if let Some(pool) = pool {
-            let workers = find(&pool.node, "num_workers").and_then(|workers| text(&workers.node));
-            if workers.is_none_or(|workers| workers == "0") {
+            if text_at(&pool.node, "num_workers").is_none_or(|workers| workers == "0") {
                 self.warn(
                     &pool.span,
                     "the pool of jobs has no number of workers",
                     "only two pollers are started",
-                )
-                .help("set num_workers");
+                    "set num_workers",
+                );
             }
         }
-        let pipelines = find(root, "jobs.pipelines").map(|pipelines| entries(&pipelines.node));
-        for pipeline in pipelines.unwrap_or_default() {
+        for pipeline in entries_at(root, "jobs.pipelines") {
             let Some(consumer) = find(&pipeline.node, "config.consumer_options") else { continue };
             if let (Some(topics), Some(_)) =
                 (find(&consumer.node, "topics"), find(&consumer.node, "consume_partitions"))
@@ -348,23 +356,23 @@ impl ChangeCheck<'_> {
                     &topics.span,
                     "`consume_partitions` is now applied",
                     "conflicts with `consume_partitions`",
-                )
-                .help("remove `topics`");
+                    "remove `topics`",
+                );
             }
         }
     }
 
     fn tcp(&mut self, root: &ConfigNode) {
         let Some(entry) = find(root, "tcp") else { return };
-        if self.has_plugin("github.com/roadrunner-server/tcp") {
+        if self.plugins.contains("github.com/roadrunner-server/tcp") {
             return;
         }
         self.error(
             &entry.span,
             "the plugin tcp is no longer part of RoadRunner's own binary",
             "ignored without the plugin",
-        )
-        .help("add it to velox.toml with `vx add tcp`, or remove the section");
+            "add it to velox.toml with `vx add tcp`, or remove the section",
+        );
     }
 
     fn cleartext_http2(&mut self, root: &ConfigNode) {
@@ -374,14 +382,13 @@ impl ChangeCheck<'_> {
                 &entry.span,
                 "cleartext HTTP/2 requires prior knowledge",
                 "`Upgrade: h2c` of HTTP/1.1 is ignored",
-            )
-            .help("configure clients and proxies to connect with HTTP/2 (`curl --http2-prior-knowledge`)");
+                "configure clients and proxies to connect with HTTP/2 (`curl --http2-prior-knowledge`)",
+            );
         }
     }
 
     fn storages(&mut self, root: &ConfigNode) {
-        let storages = find(root, "kv").map(|storages| entries(&storages.node));
-        for storage in storages.unwrap_or_default() {
+        for storage in entries_at(root, "kv") {
             let Some(driver) = find(&storage.node, "driver") else { continue };
             let Some(name) = lower_text(&driver.node).filter(|name| !is_variable(name)) else { continue };
             let is_driver = |path: &&str| path.rsplit('/').next() == Some(name.as_str());
@@ -390,8 +397,8 @@ impl ChangeCheck<'_> {
                     &driver.node.span,
                     format!("no plugin for the key-value driver `{name}`"),
                     "RoadRunner 3 does not start without it",
-                )
-                .help(format!("add it to velox.toml: `vx add {name}`"));
+                    format!("add it to velox.toml: `vx add {name}`"),
+                );
             }
         }
     }
@@ -408,14 +415,10 @@ impl ChangeCheck<'_> {
                     &entry.span,
                     format!("the file server has no `{key}`"),
                     "RoadRunner 3 does not start",
-                )
-                .help(format!("set fileserver.{key}, or remove the section"));
+                    format!("set fileserver.{key}, or remove the section"),
+                );
             }
         }
-    }
-
-    fn has_plugin(&self, module: &str) -> bool {
-        self.plugins.contains(module)
     }
 
     fn error(
@@ -423,8 +426,9 @@ impl ChangeCheck<'_> {
         span: &Option<Range<usize>>,
         message: impl Into<String>,
         label: impl Into<String>,
-    ) -> LatestFinding<'_> {
-        self.push(span, Diagnostic::error(message).label(label))
+        help: impl Into<String>,
+    ) {
+        self.findings.push(Diagnostic::error(message).at(span.clone()).label(label).help(help));
     }
 
     fn warn(
@@ -432,24 +436,9 @@ impl ChangeCheck<'_> {
         span: &Option<Range<usize>>,
         message: impl Into<String>,
         label: impl Into<String>,
-    ) -> LatestFinding<'_> {
-        self.push(span, Diagnostic::warning(message).label(label))
-    }
-
-    fn push(&mut self, span: &Option<Range<usize>>, diagnostic: Diagnostic) -> LatestFinding<'_> {
-        self.findings.push(diagnostic.at(span.clone()));
-        LatestFinding(&mut self.findings)
-    }
-}
-
-/// The finding that was added last.
-struct LatestFinding<'a>(&'a mut Vec<Diagnostic>);
-
-impl LatestFinding<'_> {
-    fn help(&mut self, help: impl Into<String>) {
-        if let Some(finding) = self.0.last_mut() {
-            finding.help.push(help.into());
-        }
+        help: impl Into<String>,
+    ) {
+        self.findings.push(Diagnostic::warning(message).at(span.clone()).label(label).help(help));
     }
 }
 

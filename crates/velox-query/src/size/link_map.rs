@@ -195,9 +195,7 @@ impl<'a> Reachability<'a> {
                 SymbolRange { package: *package, parent: *parent, bytes: in_code + data + tables + types }
             })
             .collect();
-        let BinaryContents { code, line_tables, types_and_strings, data, other } = contents;
-        let total = code + line_tables + types_and_strings + data + other;
-        LinkMap { total, contents, packages, main, regions }
+        LinkMap { total: contents.total(), contents, packages, main, regions }
     }
 }
 

@@ -17,8 +17,7 @@ use std::{collections::BTreeMap, fs::File, io::Read, path::Path, sync::Arc};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use velox_build::{BuildRequest, Error, ErrorKind, LinkReader, Lock, QuerySession, Reporter};
-use velox_gomod::module::ModuleVersion;
+use velox_build::{BuildRequest, Error, LinkReader, Lock, QuerySession, Reporter, module_of};
 use velox_manifest::unknown_plugin;
 
 use self::link_map::LinkMap;
@@ -109,6 +108,13 @@ pub struct BinaryContents {
     pub data: u64,
     /// Headers, padding, and debug symbols if the binary keeps them.
     pub other: u64,
+}
+
+impl BinaryContents {
+    fn total(self) -> u64 {
+        let Self { code, line_tables, types_and_strings, data, other } = self;
+        code + line_tables + types_and_strings + data + other
+    }
 }
 
 /// The predicted size of a binary without some plugins.
@@ -230,7 +236,7 @@ impl BuildSize {
             let known = || lock.plugins.iter().filter(|plugin| plugin.from.is_some());
             let Some(plugin) = known().find(|plugin| plugin.name == *name) else {
                 let known: Vec<&str> = known().map(|plugin| plugin.name.as_str()).collect();
-                return Err(Error::many(ErrorKind::Configuration, vec![unknown_plugin(name, &known)]));
+                return Err(unknown_plugin(name, &known).into());
             };
             removed.extend(map.package(&plugin.module));
         }
@@ -263,12 +269,8 @@ pub fn is_binary(path: &Path) -> bool {
 pub fn binary_size(path: &Path) -> Result<SizeReport, Error> {
     let inspection = inspect(path)?;
     let (functions, contents) = functions(path)?;
-    let modules: Vec<ModuleVersion> = inspection
-        .plugins
-        .iter()
-        .chain(&inspection.modules)
-        .map(|module| ModuleVersion { path: module.module.clone(), version: module.version.clone() })
-        .collect();
+    let modules: Vec<&str> =
+        inspection.plugins.iter().chain(&inspection.modules).map(|module| module.module.as_str()).collect();
     let mut by_package: BTreeMap<String, u64> = BTreeMap::new();
     let mut total_code = 0;
     for (name, bytes) in functions {
@@ -281,12 +283,8 @@ pub fn binary_size(path: &Path) -> Result<SizeReport, Error> {
         *by_package.entry(package).or_default() += bytes;
     }
     let module_of = |package: &str| {
-        let is_in = |path: &str| {
-            package.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let paths = modules.iter().map(|module| module.path.as_str());
-        let paths = paths.chain([inspection.roadrunner.as_str()]).filter(|path| is_in(path));
-        paths.max_by_key(|path| path.len()).unwrap_or(STANDARD_LIBRARY).to_owned()
+        let paths = modules.iter().copied().chain([inspection.roadrunner.as_str()]);
+        module_of(package, paths).unwrap_or(STANDARD_LIBRARY).to_owned()
     };
     let with_tables = |code: u64| {
         let tables = u128::from(code) * u128::from(contents.line_tables) / u128::from(total_code.max(1));
@@ -312,12 +310,11 @@ pub fn binary_size(path: &Path) -> Result<SizeReport, Error> {
         })
         .collect();
     plugins.sort_by(|a, b| b.own.cmp(&a.own).then_with(|| a.name.cmp(&b.name)));
-    let BinaryContents { code, line_tables, types_and_strings, data, other } = contents;
     Ok(SizeReport {
         roadrunner: inspection.roadrunner,
         version: inspection.version,
         target: inspection.target,
-        total: code + line_tables + types_and_strings + data + other,
+        total: contents.total(),
         plugins,
         shared: None,
         base: None,

@@ -78,63 +78,83 @@ impl fmt::Display for BinaryDifference {
     }
 }
 
-/// The first difference between what a binary says about itself and a lock.
-pub(super) fn from_lock(binary: &RecordedBinary, lock: &Lock) -> Result<Option<BinaryDifference>, Error> {
-    let RecordedBinary { info, record, variant, .. } = binary;
-    let differ = |kind, name: &str, found: &str, expected: &str| {
-        (found != expected).then(|| BinaryDifference {
-            kind,
-            name: name.to_owned(),
-            binary: Some(found.to_owned()).filter(|it| !it.is_empty()),
-            expected: Some(expected.to_owned()).filter(|it| !it.is_empty()),
-        })
-    };
-    let roadrunner = format!("{} {}", record.roadrunner, record.version);
-    let locked = format!("{} {}", lock.roadrunner.module, lock.roadrunner.version);
-    let first = differ(DifferenceKind::Go, "", go_name(info), &lock.go_version)
-        .or_else(|| differ(DifferenceKind::Roadrunner, "", &roadrunner, &locked));
-    if first.is_some() {
-        return Ok(first);
-    }
-    let Some(target) = lock.targets.get(variant) else {
-        let names = lock.targets.keys().map(|variant| variant.target.to_string());
-        let locked = names.collect::<Vec<_>>().join(", ");
-        let found = [vec![variant.target.to_string()], variant.tags.clone()].concat().join(" ");
-        return Ok(differ(DifferenceKind::Target, "", &found, &locked));
-    };
-    let mut expected = BTreeMap::new();
-    for (path, selected) in lock.selected(target) {
-        let replacement = selected.replacement.map_or_else(String::new, |(path, version)| {
-            let version = version.map(|version| format!(" {version}")).unwrap_or_default();
-            format!(" => {path}{version}")
-        });
-        expected.insert(path, selected.version + &replacement);
-    }
-    for module in &info.deps {
-        let path = &module.path;
-        let locked = expected.remove(path).unwrap_or_default();
-        let (compiled_path, version, sum) = compiled(module);
-        let locked_sum = version.and_then(|version| lock.go_sum.get(compiled_path, version).next());
-        let first = differ(DifferenceKind::Module, path, &versions(module), &locked)
-            .or_else(|| differ(DifferenceKind::Sum, compiled_path, sum, locked_sum.unwrap_or_default()));
+impl RecordedBinary {
+    /// The first difference between what the binary says about itself and a lock.
+    ///
+    /// # Errors
+    /// The lock has an invalid go.mod or go.sum.
+    pub fn difference_from_lock(&self, lock: &Lock) -> Result<Option<BinaryDifference>, Error> {
+        let Self { info, record, variant, .. } = self;
+        let differ = |kind, name: &str, found: &str, expected: &str| {
+            (found != expected).then(|| BinaryDifference {
+                kind,
+                name: name.to_owned(),
+                binary: Some(found.to_owned()).filter(|it| !it.is_empty()),
+                expected: Some(expected.to_owned()).filter(|it| !it.is_empty()),
+            })
+        };
+        let roadrunner = format!("{} {}", record.roadrunner, record.version);
+        let locked = format!("{} {}", lock.roadrunner.module, lock.roadrunner.version);
+        let first = differ(DifferenceKind::Go, "", go_name(info), &lock.go_version)
+            .or_else(|| differ(DifferenceKind::Roadrunner, "", &roadrunner, &locked));
         if first.is_some() {
             return Ok(first);
         }
+        let Some(target) = lock.targets.get(variant) else {
+            let names = lock.targets.keys().map(|variant| variant.target.to_string());
+            let locked = names.collect::<Vec<_>>().join(", ");
+            let found = [vec![variant.target.to_string()], variant.tags.clone()].concat().join(" ");
+            return Ok(differ(DifferenceKind::Target, "", &found, &locked));
+        };
+        let mut expected = BTreeMap::new();
+        for (path, selected) in lock.selected(target) {
+            let replacement = selected.replacement.map_or_else(String::new, |(path, version)| {
+                let version = version.map(|version| format!(" {version}")).unwrap_or_default();
+                format!(" => {path}{version}")
+            });
+            expected.insert(path, selected.version + &replacement);
+        }
+        for module in &info.deps {
+            let path = &module.path;
+            let locked = expected.remove(path).unwrap_or_default();
+            let (compiled_path, version, sum) = compiled(module);
+            let locked_sum = version.and_then(|version| lock.go_sum.get(compiled_path, version).next());
+            let first = differ(DifferenceKind::Module, path, &versions(module), &locked)
+                .or_else(|| differ(DifferenceKind::Sum, compiled_path, sum, locked_sum.unwrap_or_default()));
+            if first.is_some() {
+                return Ok(first);
+            }
+        }
+        if let Some((path, locked)) = expected.pop_first() {
+            return Ok(differ(DifferenceKind::Module, &path, "", &locked));
+        }
+        let mut plugins: Vec<&str> = lock.plugins.iter().map(|plugin| plugin.module.as_str()).collect();
+        plugins.sort_unstable();
+        let go_mod = HEXLOWER.encode(&Sha256::digest(lock.go_mod.text()));
+        Ok(differ(DifferenceKind::Plugins, "", &record.plugins.join(", "), &plugins.join(", ")).or_else(
+            || {
+                differ(
+                    DifferenceKind::GoMod,
+                    "",
+                    &format!("SHA-256 {}", record.modules),
+                    &format!("SHA-256 {go_mod}"),
+                )
+            },
+        ))
     }
-    if let Some((path, locked)) = expected.pop_first() {
-        return Ok(differ(DifferenceKind::Module, &path, "", &locked));
+
+    /// The first difference from another binary, which has another SHA-256.
+    ///
+    /// # Errors
+    /// A binary can't be read.
+    pub fn difference_from(&self, other: &Path) -> Result<BinaryDifference, Error> {
+        let (info, record) = inspect::read(other)?;
+        if let Some(difference) = described(self, &info, record.as_ref()) {
+            return Ok(difference);
+        }
+        let read = |path: &Path| fs::read(path).map_err(|error| Error::file("read", path, &error));
+        Ok(in_bytes(&read(&self.path)?, &read(other)?))
     }
-    let mut plugins: Vec<&str> = lock.plugins.iter().map(|plugin| plugin.module.as_str()).collect();
-    plugins.sort_unstable();
-    let go_mod = HEXLOWER.encode(&Sha256::digest(lock.go_mod.text()));
-    Ok(differ(DifferenceKind::Plugins, "", &record.plugins.join(", "), &plugins.join(", ")).or_else(|| {
-        differ(
-            DifferenceKind::GoMod,
-            "",
-            &format!("SHA-256 {}", record.modules),
-            &format!("SHA-256 {go_mod}"),
-        )
-    }))
 }
 
 /// The name of the toolchain: a binary may have experiments after it.
@@ -149,16 +169,6 @@ fn versions(module: &BuildModule) -> String {
         Some(new) => format!("{} => {} {}", module.version, new.path, new.version),
         None => module.version.clone(),
     }
-}
-
-/// The first difference from a binary with another checksum.
-pub(super) fn from_binary(binary: &RecordedBinary, rebuilt: &Path) -> Result<BinaryDifference, Error> {
-    let (info, record) = inspect::read(rebuilt)?;
-    if let Some(difference) = described(binary, &info, record.as_ref()) {
-        return Ok(difference);
-    }
-    let read = |path: &Path| fs::read(path).map_err(|error| Error::file("read", path, &error));
-    Ok(in_bytes(&read(&binary.path)?, &read(rebuilt)?))
 }
 
 /// The first difference in the build information and the record.

@@ -143,14 +143,6 @@ impl RecordedBinary {
         Ok(attestation)
     }
 
-    /// Checks that a bill of materials is about this binary, and lists its modules. `name` is for messages.
-    ///
-    /// # Errors
-    /// It is neither CycloneDX nor SPDX in JSON, is about another binary, or lists other modules.
-    pub fn check_sbom(&self, name: &str, text: &str) -> Result<(), Error> {
-        sbom::check(self, name, text)
-    }
-
     /// Builds the binary again from the lock of the request, and compares the bytes. Without `shared_caches`, everything
     /// is downloaded and compiled anew.
     ///
@@ -173,22 +165,6 @@ impl RecordedBinary {
         }
         let difference = self.difference_from(&rebuilt.path)?;
         Ok(self.result(Some(rebuilt.sha256), Some(difference)))
-    }
-
-    /// The first difference between what the binary says about itself and a lock.
-    ///
-    /// # Errors
-    /// The lock has an invalid go.mod or go.sum.
-    pub fn difference_from_lock(&self, lock: &Lock) -> Result<Option<BinaryDifference>, Error> {
-        difference::from_lock(self, lock)
-    }
-
-    /// The first difference from another binary, which has another SHA-256.
-    ///
-    /// # Errors
-    /// A binary can't be read.
-    pub fn difference_from(&self, other: &Path) -> Result<BinaryDifference, Error> {
-        difference::from_binary(self, other)
     }
 
     /// The result of a comparison with a binary with this SHA-256; `None`: there is none.

@@ -16,41 +16,49 @@ struct SbomClaims {
     modules: BTreeSet<String>,
 }
 
-pub(super) fn check(binary: &RecordedBinary, name: &str, text: &str) -> Result<(), Error> {
-    let document: Value = serde_json::from_str(text)
-        .map_err(|error| Error::build(format!("invalid bill of materials {name}: {error}")))?;
-    let claims = cyclonedx(&document).or_else(|| spdx(&document)).ok_or_else(|| {
-        Error::build(format!("invalid bill of materials {name}: it is neither CycloneDX nor SPDX in JSON"))
-    })?;
-    let failed = |why: String| Error::build(format!("verification failed: {name} {why}"));
-    match &claims.sha256 {
-        None => {
-            return Err(failed("has no SHA-256 of the binary".to_owned())
-                .help("`vx build --sbom` and `vx sbom BINARY` write one with it"));
+impl RecordedBinary {
+    /// Checks that a bill of materials is about this binary, and lists its modules. `name` is for messages.
+    ///
+    /// # Errors
+    /// It is neither CycloneDX nor SPDX in JSON, is about another binary, or lists other modules.
+    pub fn check_sbom(&self, name: &str, text: &str) -> Result<(), Error> {
+        let document: Value = serde_json::from_str(text)
+            .map_err(|error| Error::build(format!("invalid bill of materials {name}: {error}")))?;
+        let claims = cyclonedx(&document).or_else(|| spdx(&document)).ok_or_else(|| {
+            Error::build(format!(
+                "invalid bill of materials {name}: it is neither CycloneDX nor SPDX in JSON"
+            ))
+        })?;
+        let failed = |why: String| Error::build(format!("verification failed: {name} {why}"));
+        match &claims.sha256 {
+            None => {
+                return Err(failed("has no SHA-256 of the binary".to_owned())
+                    .help("`vx build --sbom` and `vx sbom BINARY` write one with it"));
+            }
+            Some(sha256) if *sha256 != self.sha256 => {
+                return Err(failed(format!(
+                    "is about another binary: its SHA-256 is {sha256}, that of {} is {}",
+                    self.path.display(),
+                    self.sha256
+                )));
+            }
+            Some(_) => {}
         }
-        Some(sha256) if *sha256 != binary.sha256 => {
-            return Err(failed(format!(
-                "is about another binary: its SHA-256 is {sha256}, that of {} is {}",
-                binary.path.display(),
-                binary.sha256
-            )));
+        let standard_library = package_url("stdlib", Some(self.info.go_version.trim_start_matches("go")));
+        let modules = self.info.deps.iter().map(|module| {
+            let (path, version, _) = compiled(module);
+            package_url(path, version)
+        });
+        let expected: BTreeSet<String> = modules.chain([standard_library]).collect();
+        let roadrunner = format!("pkg:golang/{}", without_major(&self.record.roadrunner));
+        let is_other = |url: &&String| !url.starts_with(&roadrunner);
+        if let Some(missing) = expected.difference(&claims.modules).find(is_other) {
+            return Err(failed(format!("lacks {missing}, which is in the binary")));
         }
-        Some(_) => {}
-    }
-    let standard_library = package_url("stdlib", Some(binary.info.go_version.trim_start_matches("go")));
-    let modules = binary.info.deps.iter().map(|module| {
-        let (path, version, _) = compiled(module);
-        package_url(path, version)
-    });
-    let expected: BTreeSet<String> = modules.chain([standard_library]).collect();
-    let roadrunner = format!("pkg:golang/{}", without_major(&binary.record.roadrunner));
-    let is_other = |url: &&String| !url.starts_with(&roadrunner);
-    if let Some(missing) = expected.difference(&claims.modules).find(is_other) {
-        return Err(failed(format!("lacks {missing}, which is in the binary")));
-    }
-    match claims.modules.difference(&expected).find(is_other) {
-        Some(other) => Err(failed(format!("has {other}, which is not in the binary"))),
-        None => Ok(()),
+        match claims.modules.difference(&expected).find(is_other) {
+            Some(other) => Err(failed(format!("has {other}, which is not in the binary"))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use velox_build::{BuildRequest, CacheOptions, Error, Goal, Output, cache_directory};
 use velox_manifest::{Diagnostic, GoSelection, GoTarget, SourceFile};
 use velox_query::{
-    AuditReport, Reach, SecurityChange, SecurityPlan, UnfixedVulnerability, Vulnerability,
+    AuditReport, Reach, SecurityChange, SecurityPlan, SecuritySubject, UnfixedVulnerability, Vulnerability,
     module_display_name,
 };
 
@@ -94,9 +94,9 @@ pub(super) async fn plan(editing: &mut EditSession, database: &str) -> CommandRe
     for _ in 0..MAX_ROUNDS {
         let SecurityPlan { changes: mut new, .. } = after.security_plan(&request.manifest);
         // What had no effect is not tried again.
-        new.retain(|change| {
-            !changes.iter().any(|old| old.is_same_subject(change) && old.to() == change.to())
-        });
+        let is_same =
+            |old: &SecurityChange, new: &SecurityChange| old.subject == new.subject && old.to == new.to;
+        new.retain(|change| !changes.iter().any(|old| is_same(old, change)));
         if new.is_empty() {
             break;
         }
@@ -120,8 +120,8 @@ pub(super) async fn plan(editing: &mut EditSession, database: &str) -> CommandRe
     }
     // With `[go] version = "1.26"`, the newest patch release is selected.
     let go = after.go_version.trim_start_matches("go");
-    changes.retain_mut(|change| match change {
-        SecurityChange::Go { from, to } => {
+    changes.retain_mut(|SecurityChange { subject, from, to }| match subject {
+        SecuritySubject::Go => {
             go.clone_into(to);
             from != to
         }
@@ -174,56 +174,52 @@ fn apply(
     request: &mut BuildRequest,
     change: &SecurityChange,
 ) -> Result<(), Diagnostic> {
-    let editor = &mut editing.editor;
-    match change {
-        SecurityChange::Go { to, .. } => {
+    let (editor, to) = (&mut editing.editor, &change.to);
+    match &change.subject {
+        SecuritySubject::Go => {
             request.options.versions.lowest_go = Some(to.clone());
             match request.manifest.go.as_ref().map(|go| &go.value) {
                 Some(GoSelection::Minor(_)) => Ok(()),
                 _ => editor.set_go(to),
             }
         }
-        SecurityChange::Roadrunner { to, .. } => editor.set_roadrunner(to),
-        SecurityChange::Plugin { name, to, .. } => match editor.has_variable_ref(name) {
+        SecuritySubject::Roadrunner => editor.set_roadrunner(to),
+        SecuritySubject::Plugin { name, .. } => match editor.has_variable_ref(name) {
             true => Err(Diagnostic::error(format!("the ref of plugin {name} contains a variable"))
                 .help(format!("set the variable to {to}"))),
             false => editor.set_ref(name, to),
         },
-        SecurityChange::Requires { module, to, .. } => editor.set_floor(module, to),
+        SecuritySubject::Requires { module } => editor.set_floor(module, to),
     }
 }
 
 /// Adds a change, or extends one of an earlier round.
 fn merge(changes: &mut Vec<SecurityChange>, new: SecurityChange) {
-    match changes.iter_mut().find(|old| old.is_same_subject(&new)) {
-        Some(old) => *old = old.clone().with_target(new.to()),
+    match changes.iter_mut().find(|old| old.subject == new.subject) {
+        Some(old) => old.to = new.to,
         None => changes.push(new),
     }
 }
 
 fn file_change(change: &SecurityChange) -> Change {
-    let (kind, name, module) = match change {
-        SecurityChange::Go { .. } => (ChangeKind::Updated, "Go".to_owned(), None),
-        SecurityChange::Roadrunner { .. } => (ChangeKind::Updated, "roadrunner".to_owned(), None),
-        SecurityChange::Plugin { name, module, .. } => {
-            (ChangeKind::Updated, name.clone(), Some(module.clone()))
-        }
-        SecurityChange::Requires { module, .. } => (ChangeKind::Updated, module.clone(), None),
+    let (name, module) = match &change.subject {
+        SecuritySubject::Go => ("Go".to_owned(), None),
+        SecuritySubject::Roadrunner => ("roadrunner".to_owned(), None),
+        SecuritySubject::Plugin { name, module } => (name.clone(), Some(module.clone())),
+        SecuritySubject::Requires { module } => (module.clone(), None),
     };
-    Change { kind, name, module, from: Some(change.from().to_owned()), to: Some(change.to().to_owned()) }
+    let (from, to) = (Some(change.from.clone()), Some(change.to.clone()));
+    Change { kind: ChangeKind::Updated, name, module, from, to }
 }
 
 fn render(update: &SecurityUpdate<'_>) -> String {
     let mut text = String::new();
-    for change in update.changes {
-        let (from, to) = (change.from(), change.to());
-        let _ = match change {
-            SecurityChange::Go { .. } => writeln!(text, "Go {from} -> {to}"),
-            SecurityChange::Roadrunner { .. } => writeln!(text, "RoadRunner {from} -> {to}"),
-            SecurityChange::Plugin { name, .. } => writeln!(text, "plugin {name} {from} -> {to}"),
-            SecurityChange::Requires { module, .. } => {
-                writeln!(text, "{module} {from} -> {to} ([[requires]])")
-            }
+    for SecurityChange { subject, from, to } in update.changes {
+        let _ = match subject {
+            SecuritySubject::Go => writeln!(text, "Go {from} -> {to}"),
+            SecuritySubject::Roadrunner => writeln!(text, "RoadRunner {from} -> {to}"),
+            SecuritySubject::Plugin { name, .. } => writeln!(text, "plugin {name} {from} -> {to}"),
+            SecuritySubject::Requires { module } => writeln!(text, "{module} {from} -> {to} ([[requires]])"),
         };
     }
     if !update.changes.is_empty() {

@@ -127,7 +127,8 @@ pub(crate) fn read<'a>(
         )?;
         let scratch = Workspace::empty(tools.scratch.path().join("packages"))?;
         scratch.write("packages.json", &listed)?;
-        let ran = tools.go.run_program(name, &program, &["packages.json"], scratch.directory(), Vec::new()).await?;
+        let ran =
+            tools.go.run_program(name, &program, &["packages.json"], scratch.directory(), Vec::new()).await?;
         if !ran.status.success() {
             return Err(Error::build(format!("internal error: the {name} reader failed")).output(ran.stderr));
         }

@@ -256,6 +256,14 @@ impl<'a> QuerySession<'a> {
         Ok((output, lock, target))
     }
 
+    /// What a reader printed about the packages of a lock, which need not be in a file; `None`: it is not in the cache.
+    ///
+    /// # Errors
+    /// There is no target, or a local replacement can't be read.
+    pub fn cached_packages(&self, reader: PackageReader, lock: &Lock) -> Result<Option<PackagesRead>, Error> {
+        package_reader::cached(&self.context, reader, lock)
+    }
+
     /// As [`Self::read_packages`], but only if that takes no compilation: the result is in the cache, or the artifact
     /// store has the binary.
     ///

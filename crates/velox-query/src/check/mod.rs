@@ -101,7 +101,11 @@ pub async fn check(
                     .await;
             findings.extend(rules::of_graph(request, graph, &newest));
             let session = QuerySession::new(&lenient, Arc::new(WithoutRaised(reporter)), cancel)?;
-            let read = session.read_built_packages(PLUGIN_GRAPH_READER).await;
+            // Without a lock file, the resolved versions may be those of an earlier build.
+            let read = match session.cached_packages(PLUGIN_GRAPH_READER, graph.lock()) {
+                Ok(None) => session.read_built_packages(PLUGIN_GRAPH_READER).await,
+                read => read,
+            };
             match read.and_then(|read| read.map(PluginGraph::parse).transpose()) {
                 Ok(Some(loaded)) => {
                     findings.extend(of_plugin_graph(&request.manifest, &loaded));

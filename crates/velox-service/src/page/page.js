@@ -53,7 +53,7 @@ function choose(form) {
       parts.push(["p", `${box.value}@${version.value.trim() || version.dataset.own}`]);
     }
     if (!chosen.length) parts.push(["p", ""]);
-    for (const name of ["target", "more", "dependencies", "tags", "replaces", "excludes", "stamp_version", "stamp_time"]) {
+    for (const name of ["target", "more", "dependencies", "tags", "replaces", "excludes", "requires", "go", "stamp_version", "stamp_time"]) {
       const value = form.elements[name].value.trim();
       if (value) parts.push([name, value]);
     }

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use data_encoding::{BASE64, HEXLOWER};
-use velox_api::{ArtifactInfo, Problem};
+use velox_api::ArtifactInfo;
 
 use super::{
     AppState,
@@ -33,10 +33,9 @@ use crate::artifacts::is_sha256;
                 ("repr-digest" = String, description = "The SHA-256 in the format of RFC 9530"))),
         (status = 206, description = "The range", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 304, description = "Not modified"),
-        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such artifact", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "The ETag does not match If-Match", body = Problem, content_type = "application/problem+json"),
-        (status = 416, description = "The range is not satisfiable", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such artifact"),
+        (status = 412, description = "The ETag does not match If-Match"),
+        (status = 416, description = "The range is not satisfiable"),
     )
 )]
 pub(crate) async fn get(

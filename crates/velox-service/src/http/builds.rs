@@ -13,7 +13,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use utoipa::IntoParams;
-use velox_api::{BuildId, BuildSpec, BuildView, Problem, SubmitRequest, Violation};
+use velox_api::{BuildId, BuildSpec, BuildView, SubmitRequest, Violation};
 use velox_manifest::parse_target;
 
 use super::{
@@ -65,16 +65,15 @@ pub(crate) fn spec(request: SubmitRequest) -> Result<(BuildSpec, bool, Vec<Strin
             headers(("location" = String, description = "The path of the build"))),
         (status = 202, description = "The build is queued or running", body = BuildView,
             headers(("location" = String, description = "The path of the build"))),
-        (status = 400, description = "The body is malformed JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "Timed out reading the body", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Invalid request", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "The queue is full", body = Problem, content_type = "application/problem+json",
+        (status = 400, description = "The body is malformed JSON"),
+        (status = 403, description = "Not allowed"),
+        (status = 408, description = "Timed out reading the body"),
+        (status = 413, description = "The body is too large"),
+        (status = 415, description = "The body is not JSON"),
+        (status = 422, description = "Invalid request"),
+        (status = 429, description = "The queue is full",
             headers(("retry-after" = u64, description = "Seconds"))),
-        (status = 503, description = "A store does not respond", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "A store does not respond"),
     )
 )]
 pub(crate) async fn create(
@@ -126,9 +125,8 @@ pub(crate) struct WaitQuery {
         (status = 200, description = "The build", body = BuildView,
             headers(("etag" = String, description = "Changes with the build and its position in the queue"))),
         (status = 304, description = "Not modified"),
-        (status = 400, description = "Invalid query string", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such build", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Invalid query string"),
+        (status = 404, description = "No such build"),
     )
 )]
 pub(crate) async fn get(
@@ -158,9 +156,8 @@ pub(crate) async fn get(
     responses(
         (status = 200, description = "The build has ended", body = BuildView),
         (status = 202, description = "Others want the build, or its worker is still stopping it", body = BuildView),
-        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The build belongs to another caller", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such build", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The build belongs to another caller"),
+        (status = 404, description = "No such build"),
     )
 )]
 pub(crate) async fn cancel(
@@ -179,7 +176,7 @@ pub(crate) async fn cancel(
     params(("id" = BuildId, Path, description = "The build")),
     responses(
         (status = 200, description = "The configuration", body = String, content_type = "application/toml"),
-        (status = 404, description = "No such build", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such build"),
     )
 )]
 pub(crate) async fn configuration(
@@ -201,8 +198,7 @@ pub(crate) async fn configuration(
     params(("id" = BuildId, Path, description = "The build")),
     responses(
         (status = 200, description = "The lock", body = String, content_type = "application/toml"),
-        (status = 404, description = "No such build, or it has not succeeded", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 404, description = "No such build, or it has not succeeded"),
     )
 )]
 pub(crate) async fn lock(

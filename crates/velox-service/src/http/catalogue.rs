@@ -10,7 +10,6 @@ use axum::{
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
-use velox_api::Problem;
 
 use crate::{
     catalogue::PluginCatalogue,
@@ -31,8 +30,7 @@ pub(crate) struct CatalogueQuery {
     params(CatalogueQuery),
     responses(
         (status = 200, description = "The catalogue", body = PluginCatalogue),
-        (status = 400, description = "Invalid query string", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Invalid query string"),
     )
 )]
 pub(crate) async fn get(

@@ -10,7 +10,7 @@ use axum::{
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
-use velox_api::{BuildId, Problem};
+use velox_api::BuildId;
 use velox_build::SbomFormat;
 
 use super::{
@@ -40,10 +40,8 @@ fn default_format() -> SbomFormat {
     params(("id" = BuildId, Path, description = "The build"), SbomQuery),
     responses(
         (status = 200, description = "The document", body = String, content_type = "application/json"),
-        (status = 400, description = "Unknown format", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such build, or it has no bill of materials", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 400, description = "Unknown format"),
+        (status = 404, description = "No such build, or it has no bill of materials"),
     )
 )]
 pub(crate) async fn sbom(
@@ -69,9 +67,7 @@ pub(crate) async fn sbom(
     params(("id" = BuildId, Path, description = "The build")),
     responses(
         (status = 200, description = "The envelope", body = String, content_type = "application/json"),
-        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such build, or the service didn't sign it", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 404, description = "No such build, or the service didn't sign it"),
     )
 )]
 pub(crate) async fn attestation(
@@ -95,10 +91,8 @@ pub(crate) async fn attestation(
     responses(
         (status = 200, description = "`database`, `database_modified`, `modules` (the number), `vulnerabilities`: `id`, `aliases`, `summary`, `module`, `version`, `fixed`",
             body = Object, content_type = "application/json"),
-        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such build, or the service has no vulnerability database", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 503, description = "The database can't be read", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such build, or the service has no vulnerability database"),
+        (status = 503, description = "The database can't be read"),
     )
 )]
 pub(crate) async fn audit(

@@ -11,7 +11,7 @@ use axum::{
 use tokio::time::Instant;
 use url::form_urlencoded;
 use velox_api::{
-    ArtifactInfo, BuildSpec, BuildView, ExcludeSpec, PluginSpec, Problem, ReplaceSpec, RequireSpec, Violation,
+    ArtifactInfo, BuildSpec, BuildView, ExcludeSpec, PluginSpec, ReplaceSpec, RequireSpec, Violation,
 };
 use velox_manifest::{catalogue, parse_target};
 
@@ -59,14 +59,13 @@ const RETRY_SECONDS: u64 = 5;
                 ("location" = String, description = "The path of the build"))),
         (status = 206, description = "The range", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 304, description = "Not modified"),
-        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "The ETag does not match If-Match", body = Problem, content_type = "application/problem+json"),
-        (status = 416, description = "The range is not satisfiable", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Invalid request, or the build failed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "The queue is full", body = Problem, content_type = "application/problem+json",
+        (status = 403, description = "Not allowed"),
+        (status = 412, description = "The ETag does not match If-Match"),
+        (status = 416, description = "The range is not satisfiable"),
+        (status = 422, description = "Invalid request, or the build failed"),
+        (status = 429, description = "The queue is full",
             headers(("retry-after" = u64, description = "Seconds"))),
-        (status = 503, description = "A store does not respond", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "A store does not respond"),
     )
 )]
 pub(crate) async fn get(

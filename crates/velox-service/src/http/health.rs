@@ -10,7 +10,6 @@ use axum::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
-use velox_api::Problem;
 
 use super::{AppState, access::MetricsReader, error::ApiError};
 
@@ -28,7 +27,7 @@ pub(crate) async fn alive() -> Response {
     get, path = "/readyz", tag = "operations", operation_id = "isReady",
     responses(
         (status = 200, description = "The service is ready", body = String, content_type = "text/plain"),
-        (status = 503, description = "The service is not ready", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The service is not ready"),
     )
 )]
 pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Result<Response, ApiError> {
@@ -40,7 +39,7 @@ pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Result<Response
     get, path = "/health", tag = "operations", operation_id = "getHealth",
     responses(
         (status = 200, description = "The service is ready", body = HealthView),
-        (status = 503, description = "The service is not ready", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The service is not ready"),
     )
 )]
 pub(crate) async fn health(State(state): State<Arc<AppState>>) -> Result<Json<HealthView>, ApiError> {

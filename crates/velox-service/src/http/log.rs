@@ -14,7 +14,7 @@ use axum::{
 use futures::{StreamExt, future, stream};
 use serde::Deserialize;
 use utoipa::IntoParams;
-use velox_api::{LogEntry, Problem};
+use velox_api::LogEntry;
 
 use crate::{
     http::{
@@ -61,9 +61,8 @@ pub(crate) struct LogQuery {
         (status = 200, description = "The log, until the build ends", content(
             (LogEntry = "text/event-stream"), (String = "text/plain"))),
         (status = 204, description = "The client has the whole log"),
-        (status = 400, description = "Invalid query string", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Authentication required", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such build", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Invalid query string"),
+        (status = 404, description = "No such build"),
     )
 )]
 pub(crate) async fn follow(

@@ -29,7 +29,10 @@ use connectrpc_reflection::ReflectionError;
 use tokio_util::sync::CancellationToken;
 use utoipa::{
     OpenApi,
-    openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+    openapi::{
+        Content, Ref, RefOr, Response,
+        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+    },
 };
 
 use self::error::{ApiError, ApiErrorKind};
@@ -99,14 +102,14 @@ pub(crate) fn shutting_down() -> ApiError {
         health::health,
         health::version,
     ),
-    components(schemas(velox_api::LogEntry)),
+    components(schemas(velox_api::LogEntry, velox_api::Problem)),
 )]
 struct Document;
 
 /// Builds the routes of the API; fails if the protobuf descriptors are invalid.
 pub(crate) fn routes(state: &Arc<AppState>) -> Result<Router<Arc<AppState>>, ReflectionError> {
     let mut document = Document::openapi();
-    add_security(&mut document);
+    complete(&mut document);
     // Serializing the document can't fail.
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
     let document = async || ([(header::CONTENT_TYPE, "application/json")], document);
@@ -147,12 +150,28 @@ pub(crate) fn routes(state: &Arc<AppState>) -> Result<Router<Arc<AppState>>, Ref
         .method_not_allowed_fallback(error::no_such_method))
 }
 
-/// Documents the bearer token, which is optional.
-fn add_security(document: &mut utoipa::openapi::OpenApi) {
+/// Adds what the operations have in common: the bearer token, which is optional, and the body of errors.
+fn complete(document: &mut utoipa::openapi::OpenApi) {
     let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     document.components.get_or_insert_default().add_security_scheme("token", token);
     document.security = Some(vec![
         SecurityRequirement::default(),
         SecurityRequirement::new::<_, [String; 0], String>("token", []),
     ]);
+    let problem = Content::new(Some(Ref::from_schema_name("Problem")));
+    for (path, item) in &mut document.paths.paths {
+        for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
+            let responses = &mut operation.responses.responses;
+            if path.starts_with("/v1/") {
+                let unauthorized = Response::new("Authentication required");
+                responses.insert("401".to_owned(), RefOr::T(unauthorized));
+            }
+            for (_, response) in responses.iter_mut().filter(|(status, _)| status.as_str() >= "400") {
+                if let RefOr::T(response) = response {
+                    let problem = RefOr::T(problem.clone());
+                    response.content.insert("application/problem+json".to_owned(), problem);
+                }
+            }
+        }
+    }
 }

@@ -47,6 +47,11 @@ async fn the_openapi_document_has_all_routes() {
             let is_documented = methods.get(method).is_some();
             assert_eq!(answer.status != 405, is_documented, "{method} {path}");
             assert!(is_documented || answer.headers.contains_key("allow"), "{method} {path}");
+            if is_documented && path.starts_with("/v1/") {
+                let unauthorized = &methods[method]["responses"]["401"]["content"];
+                let schema = &unauthorized["application/problem+json"]["schema"]["$ref"];
+                assert_eq!(schema, "#/components/schemas/Problem", "{method} {path}");
+            }
         }
     }
     let schemas = document["components"]["schemas"].as_object().unwrap();

@@ -132,7 +132,7 @@ pub(crate) fn parse(query: &str) -> Result<DownloadQuery, Vec<Violation>> {
     let mut seen = BTreeSet::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let value = value.trim();
-        let is_list = matches!(&*name, "plugin" | "replace" | "exclude" | "tag");
+        let is_list = matches!(&*name, "plugin" | "replace" | "exclude" | "require" | "tag");
         let result = if !is_list && !seen.insert(name.clone()) {
             Err("given twice".to_owned())
         } else if value.is_empty() {
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn queries() {
         let query = "roadrunner=v2025.1.15&plugin=example.com/a@v1.0.0&plugin=http%40v5.2.0&plugin=rpc&target=linux/arm64\
-                     &replace=example.com/b=example.com/c@v1.0.0&exclude=example.com/d@v1.2.3&require=example.com/e@v1.3.0&go=1.26&tag=x&debug=1&strict=false&wait=999";
+                     &replace=example.com/b=example.com/c@v1.0.0&exclude=example.com/d@v1.2.3&require=example.com/e@v1.3.0&require=example.com/f@v1.4.0&go=1.26&tag=x&debug=1&strict=false&wait=999";
         let parsed = parse(query).expect("valid");
         let plugins = [
             PluginSpec::new("example.com/a", "v1.0.0"),
@@ -240,7 +240,9 @@ mod tests {
             target: parse_target("linux/arm64").expect("a target"),
             replaces: vec![ReplaceSpec { old: "example.com/b".into(), new: "example.com/c@v1.0.0".into() }],
             excludes: vec![ExcludeSpec { module: "example.com/d".into(), version: "v1.2.3".into() }],
-            requires: vec![RequireSpec { module: "example.com/e".into(), version: "v1.3.0".into() }],
+            requires: [("example.com/e", "v1.3.0"), ("example.com/f", "v1.4.0")]
+                .map(|(module, version)| RequireSpec { module: module.into(), version: version.into() })
+                .into(),
             go: Some("1.26".into()),
             tags: vec!["x".into()],
             debug: true,

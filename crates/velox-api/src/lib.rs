@@ -21,5 +21,5 @@ pub use build::{
 };
 pub use clock::now;
 pub use manifest::{unsupported_sources, with_module_paths};
-pub use spec::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, RequireSpec, Violation};
+pub use spec::{BuildSpec, ModuleVersionSpec, PluginSpec, ReplaceSpec, Violation};
 pub use view::{ArtifactView, BuildLinks, BuildView, Problem, SubmitRequest, artifact_path};

@@ -44,10 +44,10 @@ pub struct BuildSpec {
     pub replaces: Vec<ReplaceSpec>,
     /// Module versions that must not be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub excludes: Vec<ExcludeSpec>,
+    pub excludes: Vec<ModuleVersionSpec>,
     /// The lowest versions of modules that are no plugins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub requires: Vec<RequireSpec>,
+    pub requires: Vec<ModuleVersionSpec>,
     /// The Go toolchain: a minor version (`1.26`), an exact one (`1.26.4`), or `release` for the one that RoadRunner's go.mod
     /// names; default: the service's own, if it is new enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,25 +103,14 @@ pub struct ReplaceSpec {
     pub new: String,
 }
 
-/// An excluded module version of a [`BuildSpec`].
+/// A version of a module in a [`BuildSpec`]: an excluded one, or the lowest one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub struct ExcludeSpec {
+pub struct ModuleVersionSpec {
     /// The module path.
     pub module: String,
-    /// The excluded version.
-    pub version: String,
-}
-
-/// The lowest version of a module in a [`BuildSpec`].
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct RequireSpec {
-    /// The module path.
-    pub module: String,
-    /// The lowest version.
+    /// The version.
     pub version: String,
 }
 
@@ -146,6 +135,20 @@ impl PluginSpec {
     /// The module at the tag, branch or commit.
     pub fn new(module: impl Into<String>, reference: impl Into<String>) -> Self {
         Self { module: module.into(), reference: reference.into() }
+    }
+}
+
+impl ReplaceSpec {
+    /// The replacement of `old` by `new`.
+    pub fn new(old: impl Into<String>, new: impl Into<String>) -> Self {
+        Self { old: old.into(), new: new.into() }
+    }
+}
+
+impl ModuleVersionSpec {
+    /// The module at the version.
+    pub fn new(module: impl Into<String>, version: impl Into<String>) -> Self {
+        Self { module: module.into(), version: version.into() }
     }
 }
 
@@ -175,55 +178,37 @@ impl BuildSpec {
     /// # Errors
     /// The lists and texts that are too long.
     pub fn check_size(&self) -> Result<(), Vec<Violation>> {
-        let lists = [
-            ("plugins", self.plugins.len()),
-            ("replaces", self.replaces.len()),
-            ("excludes", self.excludes.len()),
-            ("requires", self.requires.len()),
-            ("tags", self.tags.len()),
+        let lists: [(&str, Vec<[&str; 2]>); 5] = [
+            ("plugins", self.plugins.iter().map(|it| [&*it.module, &*it.reference]).collect()),
+            ("replaces", self.replaces.iter().map(|it| [&*it.old, &*it.new]).collect()),
+            ("excludes", self.excludes.iter().map(|it| [&*it.module, &*it.version]).collect()),
+            ("requires", self.requires.iter().map(|it| [&*it.module, &*it.version]).collect()),
+            ("tags", self.tags.iter().map(|tag| [&**tag, ""]).collect()),
         ];
-        let long = lists.into_iter().filter(|(_, length)| *length > MAX_LIST_LENGTH);
-        let wrong: Vec<Violation> = long
-            .map(|(field, length)| {
-                Violation::new(field, format!("expected at most {MAX_LIST_LENGTH} items, found {length}"))
-            })
-            .collect();
-        if !wrong.is_empty() {
-            return Err(wrong);
-        }
-        let mut wrong = Vec::new();
-        let mut texts = |field: &dyn Fn() -> String, texts: &[&str]| {
-            if let Some(length) = texts.iter().map(|text| text.len()).find(|length| *length > MAX_TEXT_BYTES)
-            {
+        let long = lists.iter().filter(|(_, items)| items.len() > MAX_LIST_LENGTH).map(|(list, items)| {
+            let message = format!("expected at most {MAX_LIST_LENGTH} items, found {}", items.len());
+            Violation::new(*list, message)
+        });
+        let mut violations: Vec<Violation> = long.collect();
+        if violations.is_empty() {
+            let single = [
+                ("roadrunner", Some(&self.roadrunner)),
+                ("go", self.go.as_ref()),
+                ("stamp_version", self.stamp_version.as_ref()),
+                ("stamp_time", self.stamp_time.as_ref()),
+            ];
+            let single =
+                single.into_iter().filter_map(|(field, text)| Some((field.to_owned(), [&**text?, ""])));
+            let items = lists.iter().flat_map(|(list, items)| {
+                items.iter().enumerate().map(move |(at, texts)| (format!("{list}[{at}]"), *texts))
+            });
+            violations.extend(single.chain(items).filter_map(|(field, texts)| {
+                let length = texts.iter().map(|text| text.len()).find(|length| *length > MAX_TEXT_BYTES)?;
                 let message = format!("expected at most {MAX_TEXT_BYTES} bytes, found {length}");
-                wrong.push(Violation::new(field(), message));
-            }
-        };
-        let single = [
-            ("roadrunner", self.roadrunner.as_str()),
-            ("go", self.go.as_deref().unwrap_or_default()),
-            ("stamp_version", self.stamp_version.as_deref().unwrap_or_default()),
-            ("stamp_time", self.stamp_time.as_deref().unwrap_or_default()),
-        ];
-        for (field, text) in single {
-            texts(&|| field.to_owned(), &[text]);
+                Some(Violation::new(field, message))
+            }));
         }
-        for (at, plugin) in self.plugins.iter().enumerate() {
-            texts(&|| format!("plugins[{at}]"), &[&plugin.module, &plugin.reference]);
-        }
-        for (at, replace) in self.replaces.iter().enumerate() {
-            texts(&|| format!("replaces[{at}]"), &[&replace.old, &replace.new]);
-        }
-        for (at, exclude) in self.excludes.iter().enumerate() {
-            texts(&|| format!("excludes[{at}]"), &[&exclude.module, &exclude.version]);
-        }
-        for (at, require) in self.requires.iter().enumerate() {
-            texts(&|| format!("requires[{at}]"), &[&require.module, &require.version]);
-        }
-        for (at, tag) in self.tags.iter().enumerate() {
-            texts(&|| format!("tags[{at}]"), &[tag]);
-        }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+        if violations.is_empty() { Ok(()) } else { Err(violations) }
     }
 
     /// Validates the request and sorts its lists, so that equal requests have equal keys.
@@ -306,8 +291,7 @@ impl BuildSpec {
                 Some(Replacement::Directory(_)) => reject(name, DIRECTORY),
                 Some(Replacement::Module { path, version }) => {
                     let version = version.as_ref().unwrap_or(&plugin.reference.value);
-                    replaces
-                        .push(ReplaceSpec { old: module.value.clone(), new: format!("{path}@{version}") });
+                    replaces.push(ReplaceSpec::new(&module.value, format!("{path}@{version}")));
                 }
             }
             plugins.push(PluginSpec::new(&module.value, &plugin.reference.value));
@@ -317,7 +301,7 @@ impl BuildSpec {
             let old = version.as_ref().map_or_else(|| path.clone(), |version| format!("{path}@{version}"));
             match &replace.new.value {
                 Replacement::Module { path, version: Some(version) } => {
-                    replaces.push(ReplaceSpec { old, new: format!("{path}@{version}") });
+                    replaces.push(ReplaceSpec::new(old, format!("{path}@{version}")));
                 }
                 Replacement::Module { .. } => {
                     reject(&old, "its replacement needs a version, as in `module@v1.2.3`");
@@ -342,20 +326,15 @@ impl BuildSpec {
         if !violations.is_empty() {
             return Err(violations);
         }
-        let excludes = manifest.excludes.iter().map(|exclude| ExcludeSpec {
-            module: exclude.module.value.clone(),
-            version: exclude.version.value.clone(),
-        });
-        let requires = manifest.requires.iter().map(|require| RequireSpec {
-            module: require.module.value.clone(),
-            version: require.version.value.clone(),
-        });
+        let at = |module: &Spanned<String>, version: &Spanned<String>| {
+            ModuleVersionSpec::new(&module.value, &version.value)
+        };
         let spec = Self {
             roadrunner: roadrunner.value.clone(),
             plugins,
             replaces,
-            excludes: excludes.collect(),
-            requires: requires.collect(),
+            excludes: manifest.excludes.iter().map(|it| at(&it.module, &it.version)).collect(),
+            requires: manifest.requires.iter().map(|it| at(&it.module, &it.version)).collect(),
             go: manifest.go.as_ref().map(|go| go.value.to_string()),
             target: GoTarget::host(),
             tags: arguments.tags.clone(),
@@ -467,15 +446,12 @@ impl BuildSpec {
             file.pair("old", &replace.old);
             file.pair("new", &replace.new);
         }
-        for exclude in &self.excludes {
-            file.text.push_str("\n[[excludes]]\n");
-            file.pair("module", &exclude.module);
-            file.pair("version", &exclude.version);
-        }
-        for require in &self.requires {
-            file.text.push_str("\n[[requires]]\n");
-            file.pair("module", &require.module);
-            file.pair("version", &require.version);
+        for (list, versions) in [("excludes", &self.excludes), ("requires", &self.requires)] {
+            for ModuleVersionSpec { module, version } in versions {
+                file.line(&format!("\n[[{list}]]"));
+                file.pair("module", module);
+                file.pair("version", version);
+            }
         }
         if let Some(go) = &self.go {
             file.text.push_str("\n[go]\n");
@@ -581,13 +557,13 @@ impl TryFrom<&BuildSpec> for Manifest {
             }
         }
         let mut excludes = Vec::new();
-        for (at, ExcludeSpec { module, version }) in spec.excludes.iter().enumerate() {
+        for (at, ModuleVersionSpec { module, version }) in spec.excludes.iter().enumerate() {
             let (module, version) = fields.module_version(&format!("excludes[{at}]"), module, version);
             excludes.push(ModuleDirective { module, version });
         }
         let mut requires = Vec::new();
         let mut required = HashSet::new();
-        for (at, RequireSpec { module, version }) in spec.requires.iter().enumerate() {
+        for (at, ModuleVersionSpec { module, version }) in spec.requires.iter().enumerate() {
             if !required.insert(module) {
                 let message = format!("`{module}` is required twice; remove the lower version");
                 fields.violation(&format!("requires[{at}].module"), message);
@@ -758,10 +734,6 @@ mod tests {
         spec.normalized().expect_err("it is wrong").into_iter().map(|wrong| wrong.field).collect()
     }
 
-    fn require(module: &str, version: &str) -> RequireSpec {
-        RequireSpec { module: module.to_owned(), version: version.to_owned() }
-    }
-
     #[test]
     fn a_version_constraint_is_a_ref() {
         let plugin = |reference: &str| PluginSpec::new("github.com/roadrunner-server/http/v5", reference);
@@ -798,10 +770,10 @@ mod tests {
             ["roadrunner"]
         );
         assert_eq!(fields(BuildSpec { plugins: Vec::new(), ..spec() }), [""]);
-        let old = "github.com/acme/a".to_owned();
-        let exclude = ExcludeSpec { module: old.clone(), version: "1".to_owned() };
+        let old = "github.com/acme/a";
+        let exclude = ModuleVersionSpec::new(old, "1");
         assert_eq!(fields(BuildSpec { excludes: vec![exclude], ..spec() }), ["excludes[0].version"]);
-        let twice = vec![require(&old, "v1.0.0"), require(&old, "v2.0.0")];
+        let twice = vec![ModuleVersionSpec::new(old, "v1.0.0"), ModuleVersionSpec::new(old, "v2.0.0")];
         assert_eq!(
             fields(BuildSpec { requires: twice, ..spec() }),
             ["requires[1].module", "requires[1].version"]
@@ -834,14 +806,9 @@ mod tests {
     #[test]
     fn a_configuration_says_what_the_spec_says() {
         let mut whole = spec();
-        whole.replaces.push(ReplaceSpec {
-            old: "github.com/acme/a".to_owned(),
-            new: "github.com/acme/b@v1.2.3".to_owned(),
-        });
-        whole
-            .excludes
-            .push(ExcludeSpec { module: "github.com/acme/c".to_owned(), version: "v1.0.0".to_owned() });
-        whole.requires = vec![require("github.com/acme/d", "v1.2.0")];
+        whole.replaces = vec![ReplaceSpec::new("github.com/acme/a", "github.com/acme/b@v1.2.3")];
+        whole.excludes = vec![ModuleVersionSpec::new("github.com/acme/c", "v1.0.0")];
+        whole.requires = vec![ModuleVersionSpec::new("github.com/acme/d", "v1.2.0")];
         let whole = BuildSpec {
             go: Some("1.26".to_owned()),
             tags: vec!["one".to_owned(), "two".to_owned()],
@@ -861,14 +828,9 @@ mod tests {
     fn a_manifest_has_the_positions_of_the_configuration() {
         let mut whole = spec();
         whole.plugins.push(PluginSpec::new("example.com/acme/x", "a$b"));
-        whole.replaces.push(ReplaceSpec {
-            old: "github.com/acme/a".to_owned(),
-            new: "github.com/acme/b@v1.2.3".to_owned(),
-        });
-        whole
-            .excludes
-            .push(ExcludeSpec { module: "github.com/acme/c".to_owned(), version: "v1.0.0".to_owned() });
-        whole.requires = vec![require("github.com/acme/d", "v1.2.0")];
+        whole.replaces = vec![ReplaceSpec::new("github.com/acme/a", "github.com/acme/b@v1.2.3")];
+        whole.excludes = vec![ModuleVersionSpec::new("github.com/acme/c", "v1.0.0")];
+        whole.requires = vec![ModuleVersionSpec::new("github.com/acme/d", "v1.2.0")];
         whole.go = Some("release".to_owned());
         let whole = BuildSpec { dependencies: Some(Dependencies::Minimal), strict: true, ..whole };
         let (manifest, source) = whole.manifest_and_source().expect("valid");
@@ -957,7 +919,7 @@ mod tests {
     #[test]
     fn a_replacement_is_a_module_at_a_version() {
         for new in ["github.com/acme/y", "./y", "/etc"] {
-            let replaces = vec![ReplaceSpec { old: "github.com/acme/x".to_owned(), new: new.to_owned() }];
+            let replaces = vec![ReplaceSpec::new("github.com/acme/x", new)];
             let wrong = BuildSpec { replaces, ..spec() }.normalized().expect_err(new);
             assert_eq!(wrong[0].field, "replaces[0].new", "{new}");
         }

@@ -51,38 +51,27 @@ pub(crate) enum PolicyError {
 impl BuildPolicy {
     /// Checks the request of a caller restricted to these modules; `None`: no further restriction.
     pub(crate) fn check(&self, spec: &BuildSpec, modules: Option<&[String]>) -> Result<(), PolicyError> {
-        let mut invalid = Vec::new();
-        let mut forbidden = Vec::new();
-        let mut source = |field: String, path: &str| {
+        let (mut invalid, mut forbidden) = (Vec::new(), Vec::new());
+        // Replaced and excluded modules aren't fetched, but their paths must be valid.
+        let mut check = |field: String, path: &str, is_fetched: bool| {
             if let Err(why) = self.check_module(path) {
                 invalid.push(Violation::new(field, why));
-            } else if !self.allows(path, modules) {
-                let why = format!("module {path} is not allowed here");
-                forbidden.push(Violation::new(field, why));
+            } else if is_fetched && !self.allows(path, modules) {
+                forbidden.push(Violation::new(field, format!("module {path} is not allowed here")));
             }
         };
         for (at, plugin) in spec.plugins.iter().enumerate() {
-            source(format!("plugins[{at}].module"), &plugin.module);
+            check(format!("plugins[{at}].module"), &plugin.module, true);
         }
         for (at, replace) in spec.replaces.iter().enumerate() {
-            let new = replace.new.split_once('@').map_or(replace.new.as_str(), |(path, _)| path);
-            source(format!("replaces[{at}].new"), new);
+            check(format!("replaces[{at}].new"), path_of(&replace.new), true);
+            check(format!("replaces[{at}].old"), path_of(&replace.old), false);
         }
         for (at, require) in spec.requires.iter().enumerate() {
-            source(format!("requires[{at}].module"), &require.module);
-        }
-        // Replaced and excluded modules aren't fetched, but their paths must be valid.
-        let mut name = |field: String, path: &str| {
-            if let Err(why) = self.check_module(path) {
-                invalid.push(Violation::new(field, why));
-            }
-        };
-        for (at, replace) in spec.replaces.iter().enumerate() {
-            let old = replace.old.split_once('@').map_or(replace.old.as_str(), |(path, _)| path);
-            name(format!("replaces[{at}].old"), old);
+            check(format!("requires[{at}].module"), &require.module, true);
         }
         for (at, exclude) in spec.excludes.iter().enumerate() {
-            name(format!("excludes[{at}].module"), &exclude.module);
+            check(format!("excludes[{at}].module"), &exclude.module, false);
         }
         if !invalid.is_empty() {
             return Err(PolicyError::Invalid(invalid));
@@ -130,6 +119,11 @@ impl BuildPolicy {
     }
 }
 
+/// The path of `module@version`.
+fn path_of(module: &str) -> &str {
+    module.split('@').next().unwrap_or_default()
+}
+
 fn matches_any(patterns: &[String], path: &str) -> bool {
     patterns.iter().any(|patterns| match_prefix_patterns(patterns, path))
 }
@@ -137,7 +131,7 @@ fn matches_any(patterns: &[String], path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use velox_api::{ExcludeSpec, PluginSpec, ReplaceSpec};
+    use velox_api::{ModuleVersionSpec, PluginSpec, ReplaceSpec};
 
     use super::*;
 
@@ -204,16 +198,12 @@ mod tests {
             let refused = BuildPolicy::default().check(&spec(bad), None);
             assert_eq!(fields(refused), ["plugins[0].module"], "{bad}");
             let mut replaced = spec("github.com/acme/x");
-            replaced
-                .replaces
-                .push(ReplaceSpec { old: "github.com/acme/x".to_owned(), new: format!("{bad}@v1.0.0") });
+            replaced.replaces.push(ReplaceSpec::new("github.com/acme/x", format!("{bad}@v1.0.0")));
             let refused = BuildPolicy::default().check(&replaced, None);
             assert_eq!(fields(refused), ["replaces[0].new"], "{bad}");
             let mut named = spec("github.com/acme/x");
-            named
-                .replaces
-                .push(ReplaceSpec { old: bad.to_owned(), new: "github.com/acme/y@v1.0.0".to_owned() });
-            named.excludes.push(ExcludeSpec { module: bad.to_owned(), version: "v1.0.0".to_owned() });
+            named.replaces.push(ReplaceSpec::new(bad, "github.com/acme/y@v1.0.0"));
+            named.excludes.push(ModuleVersionSpec::new(bad, "v1.0.0"));
             let refused = BuildPolicy::default().check(&named, None);
             assert_eq!(fields(refused), ["replaces[0].old", "excludes[0].module"], "{bad}");
         }
@@ -231,9 +221,7 @@ mod tests {
         assert!(forbidden(ours.check(&spec("github.com/stranger/x"), None)));
         let mut replaced = rpc.clone();
         let new = "github.com/stranger/rpc/v5@v5.0.0";
-        replaced
-            .replaces
-            .push(ReplaceSpec { old: "github.com/roadrunner-server/rpc/v5".to_owned(), new: new.to_owned() });
+        replaced.replaces.push(ReplaceSpec::new("github.com/roadrunner-server/rpc/v5", new));
         assert_eq!(fields(ours.check(&replaced, None)), ["replaces[0].new"]);
     }
 

@@ -10,9 +10,7 @@ use axum::{
 };
 use tokio::time::Instant;
 use url::form_urlencoded;
-use velox_api::{
-    ArtifactInfo, BuildSpec, BuildView, ExcludeSpec, PluginSpec, ReplaceSpec, RequireSpec, Violation,
-};
+use velox_api::{ArtifactInfo, BuildSpec, BuildView, ModuleVersionSpec, PluginSpec, ReplaceSpec, Violation};
 use velox_manifest::{catalogue, parse_target};
 
 use super::{
@@ -170,15 +168,12 @@ fn set(spec: &mut BuildSpec, wait: &mut u64, name: &str, value: &str) -> Result<
         }
         "replace" => {
             let (old, new) = value.split_once('=').ok_or("expected OLD=NEW@VERSION")?;
-            spec.replaces.push(ReplaceSpec { old: old.to_owned(), new: new.to_owned() });
+            spec.replaces.push(ReplaceSpec::new(old, new));
         }
-        "exclude" => {
+        "exclude" | "require" => {
             let (module, version) = value.split_once('@').ok_or("expected MODULE@VERSION")?;
-            spec.excludes.push(ExcludeSpec { module: module.to_owned(), version: version.to_owned() });
-        }
-        "require" => {
-            let (module, version) = value.split_once('@').ok_or("expected MODULE@VERSION")?;
-            spec.requires.push(RequireSpec { module: module.to_owned(), version: version.to_owned() });
+            let list = if name == "exclude" { &mut spec.excludes } else { &mut spec.requires };
+            list.push(ModuleVersionSpec::new(module, version));
         }
         "go" => spec.go = Some(value.to_owned()),
         "tag" => spec.tags.push(value.to_owned()),
@@ -209,11 +204,9 @@ fn parse_flag(value: &str) -> Result<bool, String> {
 /// The name of a field in the query: `plugins[2].ref` is `plugin`, the third of its name.
 fn query_field(field: String) -> String {
     match field.split('[').next().unwrap_or_default() {
-        "plugins" => field.replacen("plugins", "plugin", 1),
-        "replaces" => field.replacen("replaces", "replace", 1),
-        "excludes" => field.replacen("excludes", "exclude", 1),
-        "requires" => field.replacen("requires", "require", 1),
-        "tags" => field.replacen("tags", "tag", 1),
+        list @ ("plugins" | "replaces" | "excludes" | "requires" | "tags") => {
+            field.replacen(list, list.trim_end_matches('s'), 1)
+        }
         _ => field,
     }
 }
@@ -238,11 +231,12 @@ mod tests {
         ];
         let spec = BuildSpec {
             target: parse_target("linux/arm64").expect("a target"),
-            replaces: vec![ReplaceSpec { old: "example.com/b".into(), new: "example.com/c@v1.0.0".into() }],
-            excludes: vec![ExcludeSpec { module: "example.com/d".into(), version: "v1.2.3".into() }],
-            requires: [("example.com/e", "v1.3.0"), ("example.com/f", "v1.4.0")]
-                .map(|(module, version)| RequireSpec { module: module.into(), version: version.into() })
-                .into(),
+            replaces: vec![ReplaceSpec::new("example.com/b", "example.com/c@v1.0.0")],
+            excludes: vec![ModuleVersionSpec::new("example.com/d", "v1.2.3")],
+            requires: vec![
+                ModuleVersionSpec::new("example.com/e", "v1.3.0"),
+                ModuleVersionSpec::new("example.com/f", "v1.4.0"),
+            ],
             go: Some("1.26".into()),
             tags: vec!["x".into()],
             debug: true,

@@ -18,7 +18,7 @@ use futures::stream;
 use tower::ServiceExt;
 use uuid::Uuid;
 use velox_api::{
-    BuildId, BuildSpec, BuildState, ExcludeSpec, FailureKind, PluginSpec, ReplaceSpec, Violation,
+    BuildId, BuildSpec, BuildState, FailureKind, ModuleVersionSpec, PluginSpec, ReplaceSpec, Violation,
     artifact_path,
 };
 use velox_manifest::{GoTarget, parse_target};
@@ -205,13 +205,12 @@ pub(crate) fn spec(request: BuildRequest) -> Result<BuildSpec, Vec<Violation>> {
     let platform = request.target_platform.as_option();
     let platform = platform.map(|it| (it.os.clone(), it.arch.clone()));
     let platform = platform.filter(|(os, arch)| !os.is_empty() || !arch.is_empty());
-    let replace = |it: crate::proto::api::request::v1::Replace| ReplaceSpec { old: it.old, new: it.new };
-    let exclude =
-        |it: crate::proto::api::request::v1::Exclude| ExcludeSpec { module: it.module, version: it.version };
     let plugins = request.plugins.into_iter().map(|it| PluginSpec::new(it.module_name, it.tag)).collect();
+    let replaces = request.replaces.into_iter().map(|it| ReplaceSpec::new(it.old, it.new));
+    let excludes = request.excludes.into_iter().map(|it| ModuleVersionSpec::new(it.module, it.version));
     let spec = BuildSpec {
-        replaces: request.replaces.into_iter().map(replace).collect(),
-        excludes: request.excludes.into_iter().map(exclude).collect(),
+        replaces: replaces.collect(),
+        excludes: excludes.collect(),
         debug: request.debug,
         race: request.race,
         ..BuildSpec::new(request.rr_version, plugins)

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Write as _};
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::form_urlencoded;
-use velox_api::{BuildSpec, ExcludeSpec, PluginSpec, ReplaceSpec, RequireSpec, Violation};
+use velox_api::{BuildSpec, ModuleVersionSpec, PluginSpec, ReplaceSpec, Violation};
 use velox_gomod::module::without_major;
 use velox_manifest::{GoTarget, parse_target};
 
@@ -245,10 +245,12 @@ impl SubmittedForm {
 impl Selection {
     /// The selection for a spec.
     pub(super) fn of(spec: &BuildSpec) -> Self {
-        let lines = |lines: Vec<String>| lines.join("\n");
-        let replace = |ReplaceSpec { old, new }: &ReplaceSpec| format!("{old} => {new}");
-        let exclude = |ExcludeSpec { module, version }: &ExcludeSpec| format!("{module}@{version}");
-        let require = |RequireSpec { module, version }: &RequireSpec| format!("{module}@{version}");
+        let replaces = spec.replaces.iter().map(|ReplaceSpec { old, new }| format!("{old} => {new}"));
+        let versions = |list: &[ModuleVersionSpec]| {
+            let lines =
+                list.iter().map(|ModuleVersionSpec { module, version }| format!("{module}@{version}"));
+            lines.collect::<Vec<_>>().join("\n")
+        };
         Self {
             roadrunner: spec.roadrunner.clone(),
             plugins: spec.plugins.clone(),
@@ -259,9 +261,9 @@ impl Selection {
             strict: spec.strict,
             dependencies: spec.dependencies.map(|choice| choice.word().to_owned()).unwrap_or_default(),
             tags: spec.tags.join(","),
-            replaces: lines(spec.replaces.iter().map(replace).collect()),
-            excludes: lines(spec.excludes.iter().map(exclude).collect()),
-            requires: lines(spec.requires.iter().map(require).collect()),
+            replaces: replaces.collect::<Vec<_>>().join("\n"),
+            excludes: versions(&spec.excludes),
+            requires: versions(&spec.requires),
             go: spec.go.clone().unwrap_or_default(),
             stamp_version: spec.stamp_version.clone().unwrap_or_default(),
             stamp_time: spec.stamp_time.clone().unwrap_or_default(),
@@ -347,16 +349,16 @@ impl Selection {
         let replaces =
             parse_lines("replaces", &self.replaces, "module => module@version", &mut violations, |line| {
                 let (old, new) = line.split_once("=>").or_else(|| line.split_once(' '))?;
-                Some(ReplaceSpec { old: old.trim().to_owned(), new: new.trim().to_owned() })
+                Some(ReplaceSpec::new(old.trim(), new.trim()))
             });
-        let excludes = parse_lines("excludes", &self.excludes, "module@version", &mut violations, |line| {
-            let (module, version) = line.split_once('@').or_else(|| line.split_once(' '))?;
-            Some(ExcludeSpec { module: module.trim().to_owned(), version: version.trim().to_owned() })
-        });
-        let requires = parse_lines("requires", &self.requires, "module@version", &mut violations, |line| {
-            let (module, version) = line.split_once('@').or_else(|| line.split_once(' '))?;
-            Some(RequireSpec { module: module.trim().to_owned(), version: version.trim().to_owned() })
-        });
+        let mut versions = |field, text| {
+            parse_lines(field, text, "module@version", &mut violations, |line| {
+                let (module, version) = line.split_once('@').or_else(|| line.split_once(' '))?;
+                Some(ModuleVersionSpec::new(module.trim(), version.trim()))
+            })
+        };
+        let excludes = versions("excludes", &self.excludes);
+        let requires = versions("requires", &self.requires);
         if plugins.is_empty() && violations.is_empty() {
             violations.push(Violation::new("plugins", "select at least one plugin"));
         }
@@ -472,12 +474,9 @@ mod tests {
                 // Of an unknown RoadRunner, the form shows the newest major version.
                 PluginSpec::new("github.com/roadrunner-server/http/v6", "v6.2.7"),
             ],
-            replaces: vec![ReplaceSpec {
-                old: "a.b/c".to_owned(),
-                new: "a.b/d@v1.0.0+incompatible".to_owned(),
-            }],
-            excludes: vec![ExcludeSpec { module: "a.b/c".to_owned(), version: "v1.0.0".to_owned() }],
-            requires: vec![RequireSpec { module: "a.b/e".to_owned(), version: "v1.2.0".to_owned() }],
+            replaces: vec![ReplaceSpec::new("a.b/c", "a.b/d@v1.0.0+incompatible")],
+            excludes: vec![ModuleVersionSpec::new("a.b/c", "v1.0.0")],
+            requires: vec![ModuleVersionSpec::new("a.b/e", "v1.2.0")],
             go: Some("1.26".to_owned()),
             target: parse_target("windows/arm64").unwrap(),
             tags: vec!["one".to_owned(), "two".to_owned()],

@@ -339,7 +339,7 @@ fn requests_can_name_no_directory_and_no_flag() {
     let flag = format!("-toolexec={}", tool.display());
     let good = || spec(&[(HELLO, "v1.0.0")]);
     let replaced = |new: &str| BuildSpec {
-        replaces: vec![ReplaceSpec { old: HELLO.to_owned(), new: new.to_owned() }],
+        replaces: vec![ReplaceSpec::new(HELLO, new)],
         ..good()
     };
     let mut bad = vec![

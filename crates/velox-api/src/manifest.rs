@@ -49,11 +49,10 @@ impl Violation {
     /// A diagnostic that points to the violated field of `spec` in the manifest that `spec` was made from.
     #[must_use]
     pub fn diagnostic(&self, manifest: &Manifest, spec: Option<&BuildSpec>) -> Diagnostic {
-        let Self { field, message } = self;
-        match spec.and_then(|spec| span(manifest, spec, field)) {
-            Some(span) => Diagnostic::error(message).at(span).label("rejected by the build service"),
-            None if matches!(field.as_str(), "" | "configuration") => Diagnostic::error(message),
-            None => Diagnostic::error(format!("{field}: {message}")),
+        match spec.and_then(|spec| span(manifest, spec, &self.field)) {
+            Some(span) => Diagnostic::error(&self.message).at(span).label("rejected by the build service"),
+            None if self.field == "configuration" => Diagnostic::error(&self.message),
+            None => Diagnostic::error(self.to_string()),
         }
     }
 }

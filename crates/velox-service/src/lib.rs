@@ -18,10 +18,10 @@
 mod artifacts;
 pub mod auth;
 mod build;
-mod caller;
 mod catalogue;
 mod documents;
 mod egress;
+mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod http;
@@ -46,8 +46,8 @@ mod worker;
 mod worker_status;
 
 pub use artifacts::ArtifactBucket;
+pub use auth::TokenScope;
 pub use build::{Build, BuildDocuments, BuildOutcome, BuildResult, NewBuild, Tenant};
-pub use caller::TokenScope;
 pub use http::tls::TlsError;
 pub use options::{ClusterOptions, JobLimits, Retention, ServiceOptions, TlsOptions};
 pub use policy::BuildPolicy;

@@ -4,6 +4,8 @@ use url::Host;
 use velox_api::{BuildSpec, Violation};
 use velox_gomod::module::{check_path, match_prefix_patterns};
 
+use crate::error::{ApiError, ApiErrorKind};
+
 /// Domains without public hosts (<https://www.iana.org/assignments/special-use-domain-names>,
 /// and customary ones).
 const PRIVATE_DOMAINS: [&str; 16] = [
@@ -37,20 +39,9 @@ pub struct BuildPolicy {
     pub cgo: bool,
 }
 
-/// The error of a rejected request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum PolicyError {
-    /// The request is invalid on any service.
-    Invalid(Vec<Violation>),
-    /// The caller may not request it.
-    Forbidden(Vec<Violation>),
-    /// The service isn't configured for it.
-    Precondition(Violation),
-}
-
 impl BuildPolicy {
     /// Checks the request of a caller restricted to these modules; `None`: no further restriction.
-    pub(crate) fn check(&self, spec: &BuildSpec, modules: Option<&[String]>) -> Result<(), PolicyError> {
+    pub(crate) fn check(&self, spec: &BuildSpec, modules: Option<&[String]>) -> Result<(), ApiError> {
         let (mut invalid, mut forbidden) = (Vec::new(), Vec::new());
         // Replaced and excluded modules aren't fetched, but their paths must be valid.
         let mut check = |field: String, path: &str, is_fetched: bool| {
@@ -74,15 +65,16 @@ impl BuildPolicy {
             check(format!("excludes[{at}].module"), &exclude.module, false);
         }
         if !invalid.is_empty() {
-            return Err(PolicyError::Invalid(invalid));
+            return Err(ApiError::invalid(invalid));
         }
         if !forbidden.is_empty() {
-            return Err(PolicyError::Forbidden(forbidden));
+            return Err(ApiError::of_fields(ApiErrorKind::Forbidden, forbidden));
         }
         if spec.race && !self.cgo {
             let message =
                 "the race detector needs a C compiler; this service doesn't allow one (--allow-cgo)";
-            return Err(PolicyError::Precondition(Violation::new("race", message)));
+            let violations = vec![Violation::new("race", message)];
+            return Err(ApiError::of_fields(ApiErrorKind::FailedPrecondition, violations));
         }
         Ok(())
     }
@@ -147,13 +139,12 @@ mod tests {
         BuildPolicy { modules: list(modules), direct: list(direct), cgo: false }
     }
 
-    fn fields(refusal: Result<(), PolicyError>) -> Vec<String> {
-        match refusal {
-            Err(PolicyError::Invalid(wrong) | PolicyError::Forbidden(wrong)) => {
-                wrong.into_iter().map(|wrong| wrong.field).collect()
-            }
-            other => panic!("{other:?}"),
-        }
+    fn fields(refusal: Result<(), ApiError>) -> Vec<String> {
+        refusal.unwrap_err().violations.into_iter().map(|wrong| wrong.field).collect()
+    }
+
+    fn kind(refusal: Result<(), ApiError>) -> ApiErrorKind {
+        refusal.unwrap_err().kind
     }
 
     const BAD: [&str; 33] = [
@@ -215,10 +206,13 @@ mod tests {
         let rpc = spec("github.com/roadrunner-server/rpc/v5");
         ours.check(&rpc, None).unwrap();
         ours.check(&rpc, Some(&list(&["github.com/*"]))).unwrap();
-        let forbidden = |refused: Result<(), PolicyError>| matches!(refused, Err(PolicyError::Forbidden(_)));
-        assert!(forbidden(ours.check(&rpc, Some(&list(&["github.com/acme"])))));
-        assert!(forbidden(ours.check(&rpc, Some(&list(&[])))));
-        assert!(forbidden(ours.check(&spec("github.com/stranger/x"), None)));
+        for refused in [
+            ours.check(&rpc, Some(&list(&["github.com/acme"]))),
+            ours.check(&rpc, Some(&list(&[]))),
+            ours.check(&spec("github.com/stranger/x"), None),
+        ] {
+            assert_eq!(kind(refused), ApiErrorKind::Forbidden);
+        }
         let mut replaced = rpc.clone();
         let new = "github.com/stranger/rpc/v5@v5.0.0";
         replaced.replaces.push(ReplaceSpec::new("github.com/roadrunner-server/rpc/v5", new));
@@ -237,7 +231,7 @@ mod tests {
     #[test]
     fn race_needs_the_operators_c_compiler() {
         let race = BuildSpec { race: true, ..spec("github.com/acme/x") };
-        assert!(matches!(BuildPolicy::default().check(&race, None), Err(PolicyError::Precondition(_))));
+        assert_eq!(kind(BuildPolicy::default().check(&race, None)), ApiErrorKind::FailedPrecondition);
         BuildPolicy { cgo: true, ..BuildPolicy::default() }.check(&race, None).unwrap();
     }
 

@@ -3,29 +3,40 @@
 use std::{sync::Arc, time::Instant};
 
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     artifacts::ArtifactBucket,
+    error::{ApiError, ApiErrorKind},
     job::disk::Disk,
     store::{BuildStore, StoreError},
 };
 
-/// The checks of `/readyz`: each store and the disk are written to and read from.
+/// The checks of `/readyz`: the process isn't shutting down, and each store and the disk are written to and read from.
 pub(crate) struct Readiness {
     pub(crate) store: Arc<dyn BuildStore>,
-    pub(crate) artifacts: Arc<ArtifactBucket>,
-    pub(crate) disk: Disk,
+    artifacts: Arc<ArtifactBucket>,
+    disk: Disk,
+    /// Cancelled when the process shuts down.
+    draining: CancellationToken,
     /// When the last successful check started. Requests that wait for a check share the next one.
     last: Mutex<Option<Instant>>,
 }
 
 impl Readiness {
-    pub(crate) fn new(store: Arc<dyn BuildStore>, artifacts: Arc<ArtifactBucket>, disk: Disk) -> Self {
-        Self { store, artifacts, disk, last: Mutex::default() }
+    pub(crate) fn new(
+        store: Arc<dyn BuildStore>,
+        artifacts: Arc<ArtifactBucket>,
+        disk: Disk,
+        draining: CancellationToken,
+    ) -> Self {
+        Self { store, artifacts, disk, draining, last: Mutex::default() }
     }
 
-    /// Checks the stores and the disk.
-    pub(crate) async fn check(&self) -> Result<(), StoreError> {
+    pub(crate) async fn check(&self) -> Result<(), ApiError> {
+        if self.draining.is_cancelled() {
+            return Err(ApiError::new(ApiErrorKind::ShuttingDown, "send requests to another node"));
+        }
         let requested = Instant::now();
         let mut last = self.last.lock().await;
         if last.is_some_and(|started| started >= requested) {
@@ -33,7 +44,7 @@ impl Readiness {
         }
         let started = Instant::now();
         if self.disk.is_full() {
-            return Err(StoreError::DiskFull);
+            return Err(StoreError::DiskFull.into());
         }
         let disk = async {
             let failed =

@@ -17,10 +17,10 @@ use tower_http::{
 };
 
 use crate::{
+    error::{ApiError, ApiErrorKind},
     http::{
         self, AppState,
         access::{self, AccessConfig},
-        error::{ApiError, ApiErrorKind},
     },
     page,
     telemetry::observe,
@@ -55,7 +55,7 @@ pub(crate) fn router(state: &Arc<AppState>, access: &AccessConfig) -> Result<Rou
             ApiError::new(ApiErrorKind::Internal, "the request failed unexpectedly; please report this")
                 .into_response()
         }));
-    let observed = (Arc::clone(&state.telemetry), state.tokens.is_token_required());
+    let observed = (Arc::clone(&state.service.telemetry), state.tokens.is_token_required());
     Ok(router.layer(layers).layer(from_fn_with_state(observed, observe)))
 }
 

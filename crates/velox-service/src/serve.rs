@@ -108,7 +108,6 @@ pub async fn serve(
     let stores = Stores::open(&options, shared, &draining).await?;
     let runner = if options.jobs > 0 { Some(runner(&options, &telemetry)?) } else { None };
     let state = Arc::new(AppState {
-        telemetry: Arc::clone(&telemetry),
         service: Service {
             telemetry: Arc::clone(&telemetry),
             store: Arc::clone(&stores.builds),
@@ -121,6 +120,7 @@ pub async fn serve(
             Arc::clone(&stores.builds),
             Arc::clone(&stores.artifacts),
             Disk::new(&options.data),
+            draining.clone(),
         ),
         tokens,
         releases: Releases::new(options.environment.clone(), options.data.clone()),
@@ -177,12 +177,14 @@ pub async fn serve(
 /// Prepares the running of builds, and records what the system can't forbid them.
 pub(crate) fn runner(options: &ServiceOptions, telemetry: &Telemetry) -> Result<ProcessRunner, ServeError> {
     let runner =
-        ProcessRunner::with_counter(options, telemetry.downloaded()).map_err(|error| match error {
-            RunnerError::Data(error) => ServeError::Data { directory: options.data.clone(), error },
-            RunnerError::User(error) => ServeError::JobUser(error),
+        ProcessRunner::with_counter(options, telemetry.metrics.downloaded.clone()).map_err(|error| {
+            match error {
+                RunnerError::Data(error) => ServeError::Data { directory: options.data.clone(), error },
+                RunnerError::User(error) => ServeError::JobUser(error),
+            }
         })?;
     for gap in ProcessRunner::isolation_gaps() {
-        telemetry.isolation_gap(gap.name);
+        telemetry.metrics.isolation_gap(gap.name);
     }
     Ok(runner)
 }

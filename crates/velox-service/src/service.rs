@@ -15,9 +15,10 @@ use velox_manifest::GoTarget;
 
 use crate::{
     artifacts::ArtifactBucket,
+    auth::TokenEntry,
     build::{Build, BuildOutcome, BuildResult, NewBuild},
-    caller::Caller,
-    policy::{BuildPolicy, PolicyError},
+    error::{ApiError, ApiErrorKind},
+    policy::BuildPolicy,
     store::{BuildStore, StoreError, Submission},
     telemetry::{Telemetry, current_trace},
 };
@@ -46,26 +47,6 @@ pub(crate) struct Service {
     pub(crate) telemetry: Arc<Telemetry>,
 }
 
-/// An error of a request.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ServiceError {
-    /// The policy rejects the request.
-    #[error("request rejected")]
-    Rejected(PolicyError),
-    /// The service shuts down.
-    #[error("this service accepts no more builds until it has restarted")]
-    ShuttingDown,
-    /// The queue is full, or a store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The caller didn't request the build.
-    #[error("build {0} was requested by somebody else")]
-    NotOwner(BuildId),
-    /// There is no such build.
-    #[error("build {0} not found")]
-    NotFound(BuildId),
-}
-
 /// An item of a followed log.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum LogEvent {
@@ -79,15 +60,15 @@ impl Service {
     /// Queues a build, or joins or reuses an equal one.
     pub(crate) async fn submit(
         &self,
-        caller: &Caller,
+        caller: &TokenEntry,
         spec: BuildSpec,
         force: bool,
-    ) -> Result<Submission, ServiceError> {
+    ) -> Result<Submission, ApiError> {
         let spec = self.checked(caller, spec)?;
         if self.closed.is_cancelled() {
-            return Err(ServiceError::ShuttingDown);
+            return Err(ApiError::restarting());
         }
-        let tenant = &caller.tenant;
+        let tenant = caller.tenant();
         let new = NewBuild {
             spec,
             tenant: tenant.clone(),
@@ -105,7 +86,7 @@ impl Service {
             submitted = self.store.submit(NewBuild { force: true, ..new }).await;
         }
         if let Ok(submission) = &submitted {
-            self.telemetry.submitted(tenant, submission);
+            self.telemetry.submitted(&tenant, submission);
         }
         Ok(submitted?)
     }
@@ -114,9 +95,9 @@ impl Service {
     /// repeats its request until the build has ended receives that one.
     pub(crate) async fn build_or_submit(
         &self,
-        caller: &Caller,
+        caller: &TokenEntry,
         spec: BuildSpec,
-    ) -> Result<Arc<Build>, ServiceError> {
+    ) -> Result<Arc<Build>, ApiError> {
         let spec = self.checked(caller, spec)?;
         let key = spec.key().map_err(StoreError::from)?;
         let since = velox_api::now().checked_sub(FAILURE_TIME_TO_LIVE).unwrap_or(Timestamp::MIN);
@@ -130,10 +111,9 @@ impl Service {
     }
 
     /// The normalized request, if it is valid and the caller may make it.
-    fn checked(&self, caller: &Caller, spec: BuildSpec) -> Result<BuildSpec, ServiceError> {
-        let invalid = |wrong| ServiceError::Rejected(PolicyError::Invalid(wrong));
-        let spec = spec.normalized().map_err(invalid)?;
-        self.policy.check(&spec, caller.modules.as_deref()).map_err(ServiceError::Rejected)?;
+    fn checked(&self, caller: &TokenEntry, spec: BuildSpec) -> Result<BuildSpec, ApiError> {
+        let spec = spec.normalized().map_err(ApiError::invalid)?;
+        self.policy.check(&spec, caller.modules.as_deref())?;
         Ok(spec)
     }
 
@@ -148,12 +128,12 @@ impl Service {
     }
 
     /// Returns the build of this ID.
-    pub(crate) async fn build(&self, id: BuildId) -> Result<Build, ServiceError> {
-        self.store.get(id).await?.ok_or(ServiceError::NotFound(id))
+    pub(crate) async fn build(&self, id: BuildId) -> Result<Build, ApiError> {
+        self.store.get(id).await?.ok_or_else(|| ApiError::not_found(format!("build {id} not found")))
     }
 
     /// Waits for the build to finish, until the deadline if any, and returns it.
-    pub(crate) async fn wait(&self, id: BuildId, deadline: Option<Instant>) -> Result<Build, ServiceError> {
+    pub(crate) async fn wait(&self, id: BuildId, deadline: Option<Instant>) -> Result<Build, ApiError> {
         let build = self.build(id).await?;
         if build.state.is_final() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Ok(build);
@@ -173,15 +153,16 @@ impl Service {
     }
 
     /// Withdraws the caller's request; the build is cancelled if no other tenant requested it.
-    pub(crate) async fn cancel(&self, caller: &Caller, id: BuildId) -> Result<Build, ServiceError> {
-        match self.store.cancel(id, &caller.tenant).await? {
+    pub(crate) async fn cancel(&self, caller: &TokenEntry, id: BuildId) -> Result<Build, ApiError> {
+        match self.store.cancel(id, &caller.tenant()).await? {
             Some(build) => {
-                self.telemetry.cancelled(&caller.tenant, id);
+                self.telemetry.cancelled(&caller.tenant(), id);
                 Ok(build)
             }
             None => {
                 self.build(id).await?;
-                Err(ServiceError::NotOwner(id))
+                let message = format!("build {id} was requested by somebody else");
+                Err(ApiError::new(ApiErrorKind::Forbidden, message))
             }
         }
     }
@@ -191,7 +172,7 @@ impl Service {
         &self,
         id: BuildId,
         after: u64,
-    ) -> Result<impl Stream<Item = Result<LogEvent, StoreError>> + Send + use<>, ServiceError> {
+    ) -> Result<impl Stream<Item = Result<LogEvent, StoreError>> + Send + use<>, ApiError> {
         self.build(id).await?;
         let changes = self.store.watch(id).await?;
         let reading = LogReader { service: self.clone(), id, after, changes, seen: None, ended: false };
@@ -221,7 +202,7 @@ impl Service {
         let telemetry = Arc::clone(&self.telemetry);
         let count = move |chunk: &Result<Bytes, StoreError>| {
             if let Ok(chunk) = chunk {
-                telemetry.artifact_sent(chunk.len() as u64);
+                telemetry.metrics.artifact_bytes.inc_by(chunk.len() as u64);
             }
         };
         Ok(self.artifacts.read(sha256, range)?.inspect(count).boxed())

@@ -46,13 +46,12 @@ pub async fn work(
     let address = listener.map(|(address, listener)| {
         let vitals = WorkerStatus {
             telemetry: Arc::clone(&telemetry),
-            store: Arc::clone(&stores.builds),
             readiness: Readiness::new(
                 Arc::clone(&stores.builds),
                 Arc::clone(&stores.artifacts),
                 Disk::new(&options.data),
+                shutdown.clone(),
             ),
-            draining: shutdown.clone(),
         };
         tokio::spawn(listener::run(
             listener,

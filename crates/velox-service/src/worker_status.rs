@@ -3,26 +3,18 @@
 use std::sync::Arc;
 
 use axum::{Router, extract::State, middleware::from_fn, response::Response, routing::get};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::{
-        access,
-        error::{self, ApiError},
-        health, shutting_down,
-    },
+    error::{self, ApiError},
+    http::{access, health},
     readiness::Readiness,
-    store::BuildStore,
     telemetry::Telemetry,
 };
 
 /// The status of a worker.
 pub(crate) struct WorkerStatus {
     pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) store: Arc<dyn BuildStore>,
     pub(crate) readiness: Readiness,
-    /// The worker is shutting down.
-    pub(crate) draining: CancellationToken,
 }
 
 impl WorkerStatus {
@@ -39,13 +31,9 @@ impl WorkerStatus {
 }
 
 async fn metrics(State(status): State<Arc<WorkerStatus>>) -> Result<Response, ApiError> {
-    Ok(health::openmetrics(status.telemetry.metrics(status.store.depth().await?)))
+    Ok(health::openmetrics(status.telemetry.metrics.text(status.readiness.store.depth().await?)))
 }
 
 async fn ready(State(status): State<Arc<WorkerStatus>>) -> Result<Response, ApiError> {
-    if status.draining.is_cancelled() {
-        return Err(shutting_down());
-    }
-    status.readiness.check().await?;
-    Ok(health::ok())
+    status.readiness.check().await.map(|()| health::ok())
 }

@@ -20,12 +20,8 @@ use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use data_encoding::BASE64;
 
 use self::token_file::TokenHash;
-pub use self::token_file::{TokenEntry, TokenFileError, add_token, revoke_token, tokens};
-use crate::{
-    build::Tenant,
-    caller::{Caller, TokenScope},
-    rate::RateLimiter,
-};
+pub use self::token_file::{TokenEntry, TokenFileError, TokenScope, add_token, revoke_token, tokens};
+use crate::rate::RateLimiter;
 
 /// The interval between checks of the token file for changes.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
@@ -85,11 +81,11 @@ impl Denied {
 
 /// The result of authentication, stored in the extensions of requests and responses.
 #[derive(Debug, Clone)]
-pub(crate) struct Identity(pub(crate) Result<Caller, Denied>);
+pub(crate) struct Identity(pub(crate) Result<TokenEntry, Denied>);
 
 impl Identity {
     /// Returns the caller of a request if it has this scope.
-    pub(crate) fn caller(extensions: &Extensions, scope: TokenScope) -> Result<Caller, Denied> {
+    pub(crate) fn caller(extensions: &Extensions, scope: TokenScope) -> Result<TokenEntry, Denied> {
         let Some(Self(caller)) = extensions.get() else { return Err(Denied::TokenMissing) };
         let caller = caller.clone()?;
         if caller.scopes.contains(&scope) { Ok(caller) } else { Err(Denied::ScopeMissing(scope)) }
@@ -134,15 +130,16 @@ impl TokenStore {
     }
 
     /// Authenticates a request by its headers and source address.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, Denied> {
+    pub(crate) fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<TokenEntry, Denied> {
         let peer = client_network(peer);
         let Some(file) = &self.file else {
-            return Ok(Caller {
-                tenant: Tenant(peer.to_string()),
+            return Ok(TokenEntry {
+                name: peer.to_string(),
                 scopes: BTreeSet::from(TokenScope::ALL),
                 builds_at_once: None,
                 builds_per_hour: None,
                 modules: None,
+                expires: None,
             });
         };
         let credential = Credential::parse(headers).ok_or(Denied::TokenMissing)?;
@@ -160,13 +157,7 @@ impl TokenStore {
         if credential.is_added_by_browser && is_cross_site(headers) {
             return Err(Denied::CrossSite);
         }
-        Ok(Caller {
-            tenant: Tenant(token.name.clone()),
-            scopes: token.scopes.clone(),
-            builds_at_once: token.builds_at_once,
-            builds_per_hour: token.builds_per_hour,
-            modules: token.modules.clone(),
-        })
+        Ok(token.clone())
     }
 
     /// The tokens of the file, or the last valid ones while the file is invalid.
@@ -287,7 +278,7 @@ mod tests {
         let tokens = TokenStore::open(Some(&file)).unwrap();
         for headers in [with(&format!("Bearer {token}")), with(&format!("bearer  {token}")), basic(&token)] {
             let caller = tokens.authenticate(&headers, PEER).unwrap();
-            assert_eq!(caller.tenant, Tenant("ci".to_owned()));
+            assert_eq!(caller.name, "ci");
             assert_eq!(caller.builds_at_once, Some(2));
             assert!(!caller.scopes.contains(&TokenScope::Metrics));
         }
@@ -338,7 +329,7 @@ mod tests {
             for (name, value) in more {
                 headers.insert(*name, value.parse().unwrap());
             }
-            tokens.authenticate(&headers, PEER).map(|caller| caller.tenant.0)
+            tokens.authenticate(&headers, PEER).map(|caller| caller.name)
         };
         let cross_site = ("sec-fetch-site", "cross-site");
         assert_eq!(authenticate(basic(&token), &[cross_site]), Err(Denied::CrossSite));
@@ -355,7 +346,7 @@ mod tests {
         let tenant = |address: &str| {
             let caller = tokens.authenticate(&HeaderMap::new(), address.parse().unwrap()).unwrap();
             assert_eq!(caller.scopes, BTreeSet::from(TokenScope::ALL));
-            caller.tenant.0
+            caller.name
         };
         assert_eq!(tenant("192.0.2.7"), "192.0.2.7");
         assert_eq!(tenant("::ffff:192.0.2.7"), "192.0.2.7");

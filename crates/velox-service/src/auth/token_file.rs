@@ -21,15 +21,41 @@ use std::{
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 use jiff::Timestamp;
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use toml_edit::{Array, Datetime, DocumentMut, Item, Table, value};
 
-use crate::caller::TokenScope;
+use crate::build::Tenant;
 
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// A token's entry in the file.
+/// A permission of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenScope {
+    /// Submit builds, and cancel one's own.
+    Build,
+    /// Read builds, logs and artifacts.
+    Read,
+    /// Read the metrics.
+    Metrics,
+}
+
+impl TokenScope {
+    /// All scopes.
+    pub(super) const ALL: [Self; 3] = [Self::Build, Self::Read, Self::Metrics];
+
+    /// The name of the scope in token files.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Build => "build",
+            Self::Read => "read",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// A token's entry in the file, and so what the caller of a request may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenEntry {
     /// The name of the token, which identifies the tenant of its builds.
@@ -44,6 +70,13 @@ pub struct TokenEntry {
     pub modules: Option<Vec<String>>,
     /// When the token expires; `None`: never.
     pub expires: Option<Timestamp>,
+}
+
+impl TokenEntry {
+    /// The tenant of its builds.
+    pub(crate) fn tenant(&self) -> Tenant {
+        Tenant(self.name.clone())
+    }
 }
 
 /// An error with a token file or a change to it. `message` has the location in the file.

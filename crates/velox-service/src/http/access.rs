@@ -13,13 +13,10 @@ use axum::{
 };
 use url::{Host, Position, Url};
 
-use super::{
-    AppState,
-    error::{ApiError, ApiErrorKind},
-};
+use super::AppState;
 use crate::{
-    auth::Identity,
-    caller::{Caller, TokenScope},
+    auth::{Identity, TokenEntry, TokenScope},
+    error::{ApiError, ApiErrorKind},
 };
 
 /// The access rules of the service.
@@ -50,7 +47,7 @@ pub(crate) async fn authenticate(
 }
 
 /// Extracts a caller with the scope `build`.
-pub(crate) struct Builder(pub(crate) Caller);
+pub(crate) struct Builder(pub(crate) TokenEntry);
 
 /// Requires the scope `read`.
 pub(crate) struct Reader;

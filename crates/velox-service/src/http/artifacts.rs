@@ -11,13 +11,11 @@ use axum::{
 use data_encoding::{BASE64, HEXLOWER};
 use velox_api::ArtifactInfo;
 
-use super::{
-    AppState,
-    access::Reader,
-    body::PathParameter,
+use super::{AppState, access::Reader, body::PathParameter};
+use crate::{
+    artifacts::is_sha256,
     error::{ApiError, ApiErrorKind},
 };
-use crate::artifacts::is_sha256;
 
 /// Downloads a binary. Supports ranges and ETags, so that a download can be resumed.
 #[utoipa::path(

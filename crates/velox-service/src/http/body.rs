@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use velox_api::{BuildId, Violation};
 
-use super::error::{ApiError, ApiErrorKind, no_such_path};
+use crate::error::{ApiError, ApiErrorKind, no_such_path};
 
 /// The maximum size of a body: five times the size of a request with a thousand plugins.
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;

@@ -21,9 +21,12 @@ use super::{
     access::{Builder, Reader},
     artifacts::lists_tag,
     body::{self, BuildPath, Query},
-    error::{ApiError, ApiErrorKind},
 };
-use crate::{build::BuildOutcome, store::Submission};
+use crate::{
+    build::BuildOutcome,
+    error::{ApiError, ApiErrorKind},
+    store::Submission,
+};
 
 /// The maximum `wait` of a request.
 pub(super) const MAX_WAIT_SECONDS: u64 = 60;
@@ -91,7 +94,7 @@ pub(crate) async fn create(
     }
     .map_err(ApiError::invalid)?;
     let submission = state.service.submit(&caller, spec, force).await.map_err(|error| {
-        ApiError::from(error).map_fields(|field| match field.as_str() {
+        error.map_fields(|field| match field.as_str() {
             _ if !has_build => field,
             "" => "build".to_owned(),
             _ => format!("build.{field}"),

@@ -13,7 +13,8 @@ use utoipa::IntoParams;
 
 use crate::{
     catalogue::PluginCatalogue,
-    http::{AppState, access::Reader, body::Query, error::ApiError},
+    error::ApiError,
+    http::{AppState, access::Reader, body::Query},
 };
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -17,9 +17,11 @@ use super::{
     AppState,
     access::Reader,
     body::{BuildPath, Query},
+};
+use crate::{
+    build::{BuildOutcome, BuildResult, attestation_name},
     error::{ApiError, ApiErrorKind},
 };
-use crate::build::{BuildOutcome, BuildResult, attestation_name};
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

@@ -18,9 +18,8 @@ use super::{
     access::{Builder, Reader, check_origin},
     artifacts,
     builds::MAX_WAIT_SECONDS,
-    error::ApiError,
 };
-use crate::build::BuildOutcome;
+use crate::{build::BuildOutcome, error::ApiError};
 
 /// `Retry-After` in seconds while a build is queued or running.
 const RETRY_SECONDS: u64 = 5;
@@ -81,11 +80,8 @@ pub(crate) async fn get(
         check_origin(&headers, &uri)?;
     }
     let DownloadQuery { spec, wait } = parse(&query.unwrap_or_default()).map_err(ApiError::invalid)?;
-    let mut build = state
-        .service
-        .build_or_submit(&caller, spec)
-        .await
-        .map_err(|error| ApiError::from(error).map_fields(query_field))?;
+    let build = state.service.build_or_submit(&caller, spec).await;
+    let mut build = build.map_err(|error| error.map_fields(query_field))?;
     if wait > 0 && !build.state.is_final() {
         let deadline = Instant::now() + Duration::from_secs(wait);
         tokio::select! {

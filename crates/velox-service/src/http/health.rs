@@ -11,7 +11,8 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{AppState, access::MetricsReader, error::ApiError};
+use super::{AppState, access::MetricsReader};
+use crate::error::ApiError;
 
 /// Liveness: responds while the process runs.
 #[utoipa::path(
@@ -31,7 +32,7 @@ pub(crate) async fn alive() -> Response {
     )
 )]
 pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Result<Response, ApiError> {
-    state.is_ready().await.map(|()| ok())
+    state.readiness.check().await.map(|()| ok())
 }
 
 /// Readiness, as clients of other build services request it.
@@ -43,7 +44,7 @@ pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Result<Response
     )
 )]
 pub(crate) async fn health(State(state): State<Arc<AppState>>) -> Result<Json<HealthView>, ApiError> {
-    state.is_ready().await.map(|()| Json(HealthView { status: "ok" }))
+    state.readiness.check().await.map(|()| Json(HealthView { status: "ok" }))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -72,7 +73,7 @@ pub(crate) async fn metrics(
     State(state): State<Arc<AppState>>,
     _: MetricsReader,
 ) -> Result<Response, ApiError> {
-    Ok(openmetrics(state.telemetry.metrics(state.service.store.depth().await?)))
+    Ok(openmetrics(state.service.telemetry.metrics.text(state.service.store.depth().await?)))
 }
 
 pub(crate) fn openmetrics(text: String) -> Response {

@@ -17,11 +17,11 @@ use utoipa::IntoParams;
 use velox_api::LogEntry;
 
 use crate::{
+    error::ApiError,
     http::{
         AppState,
         access::Reader,
         body::{BuildPath, Query},
-        error::ApiError,
     },
     service::LogEvent,
     store::StoreError,

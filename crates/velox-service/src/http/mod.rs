@@ -7,7 +7,6 @@ pub(crate) mod builds;
 mod catalogue;
 mod documents;
 pub(crate) mod download;
-pub(crate) mod error;
 pub(crate) mod health;
 pub(crate) mod listener;
 mod log;
@@ -35,15 +34,13 @@ use utoipa::{
     },
 };
 
-use self::error::{ApiError, ApiErrorKind};
 use crate::{
-    auth::TokenStore, readiness::Readiness, releases::Releases, service::Service, telemetry::Telemetry,
+    auth::TokenStore, error, readiness::Readiness, releases::Releases, service::Service,
     vulnerabilities::Vulnerabilities,
 };
 
 /// The shared state of the request handlers.
 pub(crate) struct AppState {
-    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) service: Service,
     pub(crate) readiness: Readiness,
     pub(crate) tokens: TokenStore,
@@ -54,21 +51,6 @@ pub(crate) struct AppState {
     pub(crate) draining: CancellationToken,
     /// Cancelled after the drain period: all responses end.
     pub(crate) closing: CancellationToken,
-}
-
-impl AppState {
-    /// Checks that the service accepts requests.
-    pub(crate) async fn is_ready(&self) -> Result<(), ApiError> {
-        if self.draining.is_cancelled() {
-            return Err(shutting_down());
-        }
-        Ok(self.readiness.check().await?)
-    }
-}
-
-/// The error of [`health::ready`] while the process shuts down.
-pub(crate) fn shutting_down() -> ApiError {
-    ApiError::new(ApiErrorKind::ShuttingDown, "send requests to another node")
 }
 
 #[derive(OpenApi)]

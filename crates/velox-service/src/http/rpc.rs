@@ -26,20 +26,18 @@ use velox_manifest::{GoTarget, parse_target};
 use super::{
     AppState,
     body::{self, MAX_BODY_BYTES},
-    error::{ApiError, truncated},
     unknown_fields::{IgnoredFields, UnknownFieldCheck},
 };
 use crate::{
-    auth::Identity,
+    auth::{Identity, TokenScope},
     build::{Build, BuildOutcome},
-    caller::TokenScope,
+    error::{ApiError, truncated},
     proto::api::{
         request::v1::BuildRequest,
         response::v1::BuildResponse,
         service::v1::{BUILD_SERVICE_SERVICE_NAME, BuildService, BuildServiceExt},
     },
-    service::ServiceError,
-    store::Submission,
+    store::{StoreError, Submission},
     telemetry,
 };
 
@@ -138,7 +136,7 @@ impl BuildHandler {
         let force = call.force_rebuild;
         let spec = spec(call).map_err(ApiError::invalid)?;
         let submission = self.0.service.submit(&caller, spec, force).await;
-        submission.map_err(|error| ApiError::from(error).map_fields(protobuf_field))
+        submission.map_err(|error| error.map_fields(protobuf_field))
     }
 }
 
@@ -152,7 +150,7 @@ async fn wait(state: &AppState, id: BuildId) -> Result<Build, ConnectError> {
         }
     };
     tokio::select! {
-        build = state.service.wait(id, None) => build.map_err(|error| ApiError::from(error).into()),
+        build = state.service.wait(id, None) => build.map_err(ConnectError::from),
         () = shutdown => {
             Err(ConnectError::unavailable("the service is shutting down and keeps the build; repeat the request"))
         }
@@ -189,7 +187,7 @@ async fn artifact_of(state: &AppState, build: &Build) -> Result<String, ConnectE
     }
 }
 
-async fn log_tail(state: &AppState, id: BuildId) -> Result<String, ServiceError> {
+async fn log_tail(state: &AppState, id: BuildId) -> Result<String, StoreError> {
     let mut text = String::new();
     for entry in state.service.store.log_end(id, MAX_LOG_BYTES).await? {
         text.push_str(&entry.text);
@@ -274,7 +272,7 @@ struct HealthChecker(Arc<AppState>);
 
 impl HealthChecker {
     async fn status(&self) -> Status {
-        if self.0.is_ready().await.is_ok() { Status::Serving } else { Status::NotServing }
+        if self.0.readiness.check().await.is_ok() { Status::Serving } else { Status::NotServing }
     }
 }
 
@@ -312,7 +310,7 @@ mod tests {
 
     #[test]
     fn long_messages_are_truncated() {
-        use super::super::error::MAX_MESSAGE_BYTES;
+        use crate::error::MAX_MESSAGE_BYTES;
 
         let long = truncated(&"é".repeat(MAX_MESSAGE_BYTES), "see the log");
         assert!(

@@ -10,8 +10,7 @@ use connectrpc::{
 use serde_json::Value;
 use velox_api::Violation;
 
-use super::error::ApiError;
-use crate::{proto::api::service::v1::BUILD_SERVICE_SERVICE_NAME, telemetry};
+use crate::{error::ApiError, proto::api::service::v1::BUILD_SERVICE_SERVICE_NAME, telemetry};
 
 /// The maximum number of ignored fields that a response names.
 const MAX_IGNORED_FIELDS: usize = 20;

@@ -92,8 +92,7 @@ async fn build(
     let (manifest, source) = match spec.manifest_and_source() {
         Ok(read) => read,
         Err(violations) => {
-            let lines: Vec<String> =
-                violations.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.message)).collect();
+            let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
             return failed(FailureKind::Invalid, lines.join("\n"));
         }
     };

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::format_size;
+use super::{JobEnd, format_size};
 use crate::egress::ProxyAccess;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -25,18 +25,9 @@ pub(super) struct DiskLimit<'a> {
     pub(super) disk: &'a Disk,
 }
 
-/// Why a job's disk usage ends it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum DiskEnd {
-    /// The job exceeded its limit.
-    Exceeded(String),
-    /// The disk is full, whoever filled it.
-    Full,
-}
-
 impl DiskLimit<'_> {
     /// Waits until the limit is exceeded or the disk is full.
-    pub(super) async fn exceeded(&self) -> DiskEnd {
+    pub(super) async fn exceeded(&self) -> JobEnd {
         // The sizes of modules, and whether they were unchanged at the last poll: those are unpacked.
         let mut modules: HashMap<PathBuf, (u64, bool)> = HashMap::new();
         loop {
@@ -64,10 +55,10 @@ impl DiskLimit<'_> {
             modules = measured;
             if used > self.limit {
                 let limit = format_size(self.limit);
-                return DiskEnd::Exceeded(format!("the build exceeded the disk limit of {limit}"));
+                return JobEnd::Limit(format!("the build exceeded the disk limit of {limit}"));
             }
             if self.disk.is_full() {
-                return DiskEnd::Full;
+                return JobEnd::DiskFull;
             }
         }
     }

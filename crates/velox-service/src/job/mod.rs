@@ -55,7 +55,7 @@ use velox_build::{EndSignal, ProcessGroup, available_memory, garbage_collector_v
 use self::{
     caches::JobCaches,
     cgroup::{JobCgroup, ServiceCgroup},
-    disk::{Disk, DiskEnd, DiskLimit},
+    disk::{Disk, DiskLimit},
     environment::OWN_DIRECTORIES,
     protocol::{JobMessage, JobTask},
     sandbox::IsolationGap,
@@ -66,7 +66,7 @@ use crate::{
     build::Build,
     egress::EgressProxy,
     options::{JobLimits, ServiceOptions},
-    policy::{BuildPolicy, PolicyError},
+    policy::BuildPolicy,
     runner::{JobRunner, RunOutcome},
 };
 
@@ -115,13 +115,6 @@ enum JobEnd {
     /// The job exceeded a limit, with the error message.
     Limit(String),
     /// The disk of the service is full.
-    DiskFull,
-}
-
-/// The result of an attempt to run a build.
-enum AttemptEnd {
-    Outcome(RunOutcome),
-    /// The disk of the service was full: another attempt may succeed after a cleanup.
     DiskFull,
 }
 
@@ -189,19 +182,22 @@ impl ProcessRunner {
         sandbox::unsupported()
     }
 
+    /// Runs the build. `None`: the disk of the service was full, and another attempt may succeed after a cleanup.
     async fn attempt(
         &self,
         build: &Build,
         log: &mpsc::Sender<LogEntry>,
         cancel: &CancellationToken,
-    ) -> io::Result<AttemptEnd> {
-        let ended = |outcome| Ok(AttemptEnd::Outcome(outcome));
+    ) -> io::Result<Option<RunOutcome>> {
+        let ended = |outcome| Ok(Some(outcome));
         // The worker's policy may be stricter than that of the node that accepted the request.
-        if let Err(violation) = self.policy.check(&build.spec, None) {
-            return ended(RunOutcome::Failed(policy_failure(violation)));
+        if let Err(error) = self.policy.check(&build.spec, None) {
+            let lines: Vec<String> = error.violations.iter().map(ToString::to_string).collect();
+            let failure = BuildFailure { kind: FailureKind::Invalid, message: lines.join("\n") };
+            return ended(RunOutcome::Failed(failure));
         }
         if self.disk.is_full() {
-            return Ok(AttemptEnd::DiskFull);
+            return Ok(None);
         }
         let Some(_caches) = cancel.run_until_cancelled(self.caches.acquire()).await else {
             return ended(RunOutcome::Cancelled);
@@ -276,10 +272,7 @@ impl ProcessRunner {
             () = access.limit_exceeded() => {
                 JobEnd::Limit(format!("the build exceeded the download limit of {}", format_size(self.limits.download)))
             }
-            end = disk.exceeded() => match end {
-                DiskEnd::Exceeded(message) => JobEnd::Limit(message),
-                DiskEnd::Full => JobEnd::DiskFull,
-            },
+            end = disk.exceeded() => end,
         };
         let status = match &end {
             JobEnd::Result(_) => group.end(None, EXIT_TIMEOUT).await,
@@ -295,7 +288,7 @@ impl ProcessRunner {
         let failure = match end {
             JobEnd::Cancelled => return ended(RunOutcome::Cancelled),
             JobEnd::Limit(message) => limit(message),
-            JobEnd::DiskFull => return Ok(AttemptEnd::DiskFull),
+            JobEnd::DiskFull => return Ok(None),
             JobEnd::Result(Some(JobMessage::Made { made, file })) => {
                 match self.check_binary(&file, directory.path()) {
                     Ok(()) => return ended(RunOutcome::Succeeded { made, file, directory }),
@@ -310,10 +303,10 @@ impl ProcessRunner {
                 if failure.kind != FailureKind::Invalid
                     && (self.disk.is_full() || failure.message.contains(NO_SPACE)) =>
             {
-                return Ok(AttemptEnd::DiskFull);
+                return Ok(None);
             }
             JobEnd::Result(Some(JobMessage::Failed(failure))) => return ended(RunOutcome::Failed(failure)),
-            JobEnd::Result(None) if self.disk.is_full() => return Ok(AttemptEnd::DiskFull),
+            JobEnd::Result(None) if self.disk.is_full() => return Ok(None),
             JobEnd::Result(_) => {
                 let status = status.map_or_else(|| "unknown status".to_owned(), |status| status.to_string());
                 tracing::error!(build = %build.id, status, stderr = stderr.join("\n"), "a job exited without a result");
@@ -333,7 +326,7 @@ impl ProcessRunner {
         log: &mpsc::Sender<LogEntry>,
         cancel: &CancellationToken,
     ) -> io::Result<RunOutcome> {
-        if let AttemptEnd::Outcome(outcome) = self.attempt(build, log, cancel).await? {
+        if let Some(outcome) = self.attempt(build, log, cancel).await? {
             return Ok(outcome);
         }
         let text = "the disk of the service is full; clearing its caches, then building again";
@@ -343,14 +336,12 @@ impl ProcessRunner {
         if cancel.run_until_cancelled(self.enforce_limit()).await.is_none() {
             return Ok(RunOutcome::Cancelled);
         }
-        match self.attempt(build, log, cancel).await? {
-            AttemptEnd::Outcome(outcome) => Ok(outcome),
-            AttemptEnd::DiskFull => {
-                let message = "the disk of the service is full; try again later".to_owned();
-                let _ = log.send(LogEntry::new(Severity::Error, &message)).await;
-                Ok(RunOutcome::Failed(BuildFailure { kind: FailureKind::Unavailable, message }))
-            }
+        if let Some(outcome) = self.attempt(build, log, cancel).await? {
+            return Ok(outcome);
         }
+        let message = "the disk of the service is full; try again later".to_owned();
+        let _ = log.send(LogEntry::new(Severity::Error, &message)).await;
+        Ok(RunOutcome::Failed(BuildFailure { kind: FailureKind::Unavailable, message }))
     }
 
     /// Enforces the limit of the caches in a task of its own.
@@ -440,15 +431,6 @@ impl JobRunner for ProcessRunner {
             RunOutcome::Failed(BuildFailure { kind: FailureKind::Internal, message })
         })
     }
-}
-
-fn policy_failure(error: PolicyError) -> BuildFailure {
-    let violations = match error {
-        PolicyError::Invalid(violations) | PolicyError::Forbidden(violations) => violations,
-        PolicyError::Precondition(violation) => vec![violation],
-    };
-    let lines: Vec<String> = violations.iter().map(|it| format!("{}: {}", it.field, it.message)).collect();
-    BuildFailure { kind: FailureKind::Invalid, message: lines.join("\n") }
 }
 
 fn limit(message: String) -> BuildFailure {

@@ -14,16 +14,16 @@ mod missing;
 mod platform;
 mod selection;
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
-    body::Body,
-    extract::{RawQuery, State},
-    http::{HeaderMap, StatusCode, Uri, header},
+    extract::{FromRequest, FromRequestParts, Request, State},
+    http::{HeaderMap, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
+use maud::Markup;
 use velox_api::{BuildId, BuildSpec, Violation};
 
 #[cfg(test)]
@@ -41,34 +41,24 @@ use self::{
 };
 use crate::{
     catalogue::PluginCatalogue,
+    error::{ApiError, ApiErrorKind},
     http::{
         AppState,
         access::{Builder, Reader, check_origin},
         body::{self, BuildPath},
         builds::{TEXT, TOML, attachment},
-        error::{ApiError, ApiErrorKind},
     },
     releases::Releases,
-    service::Service,
 };
 
 /// The size of the end of a log that is read for a page: more than the page shows, since the phase is known from
 /// the last entry that has one.
 const LOG_END_BYTES: usize = 128 << 10;
 
-struct PageState {
-    service: Service,
-    releases: Releases,
-    /// Whether the service has a vulnerability database.
-    has_audits: bool,
-}
-
 /// The routes `/`, `/build`, `/builds/{id}` and `/assets/{name}`, and files and parts of these pages.
-pub(crate) fn routes<S: Clone + Send + Sync + 'static>(state: &AppState) -> Router<S> {
-    let (service, releases) = (state.service.clone(), state.releases.clone());
-    let has_audits = state.vulnerabilities.is_some();
+pub(crate) fn routes(state: &AppState) -> Router<Arc<AppState>> {
     // Fetches the list before the first request.
-    let _ = releases.versions();
+    let _ = state.releases.versions();
     Router::new()
         .route("/", get(form))
         .route("/missing", get(missing))
@@ -80,29 +70,44 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(state: &AppState) -> Rout
         .route("/builds/{id}/Dockerfile", get(build_dockerfile))
         .route("/builds/{id}/cancel", post(cancel))
         .route("/assets/{name}", get(assets::serve))
-        .with_state(Arc::new(PageState { service, releases, has_audits }))
 }
 
-/// A form with its selection.
+/// A form with its selection. As an extractor: that of the query.
 struct ResolvedForm {
     catalogue: PluginCatalogue,
     selection: Selection,
     /// Whether the target is the platform of the browser.
     is_target_detected: bool,
+    /// Whether the link to the selection differs from the query.
+    needs_redirect: bool,
     configuration: Option<ReadConfiguration>,
 }
 
+impl FromRequestParts<Arc<AppState>> for ResolvedForm {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
+        let form = SubmittedForm::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        Ok(Self::new(&state.releases, form, &parts.headers).await)
+    }
+}
+
+/// The form in the body of a request, which no page of another site has sent.
+struct OwnForm(SubmittedForm);
+
+impl<S: Sync> FromRequest<S> for OwnForm {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        check_origin(request.headers(), request.uri())?;
+        let (parts, body) = request.into_parts();
+        Ok(Self(SubmittedForm::parse_body(&body::read(&parts.headers, body).await?)))
+    }
+}
+
 /// `GET /`
-async fn form(
-    State(state): State<Arc<PageState>>,
-    _: Reader,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let form = SubmittedForm::parse(query.unwrap_or_default().as_bytes());
-    let needs_redirect = form.needs_redirect();
-    let form = state.resolve(form, &headers).await;
-    if needs_redirect {
+async fn form(_: Reader, form: ResolvedForm) -> Response {
+    if form.needs_redirect {
         return Redirect::to(&form.selection.link()).into_response();
     }
     form.page(FormErrors::none(), false).respond(StatusCode::OK)
@@ -110,19 +115,16 @@ async fn form(
 
 /// `POST /select`: selects the plugins that a `.rr.yaml` needs. It is sent in the body, because it may contain secrets.
 async fn select(
-    State(state): State<Arc<PageState>>,
+    State(state): State<Arc<AppState>>,
     _: Reader,
-    uri: Uri,
     headers: HeaderMap,
-    body: Body,
+    OwnForm(mut form): OwnForm,
 ) -> Result<Response, ApiError> {
-    check_origin(&headers, &uri)?;
-    let mut form = SubmittedForm::parse_body(&body::read(&headers, body).await?);
     let text = std::mem::take(&mut form.configuration);
     let read = tokio::task::spawn_blocking(move || ReadConfiguration::new(&text)).await;
     let mut read =
         read.map_err(|_| ApiError::new(ApiErrorKind::Internal, "failed to read the configuration"))?;
-    let mut form = state.resolve(form, &headers).await;
+    let mut form = ResolvedForm::new(&state.releases, form, &headers).await;
     let status = if read.is_usable() {
         read.select(&mut form.selection, &form.catalogue);
         StatusCode::OK
@@ -134,27 +136,12 @@ async fn select(
 }
 
 /// `GET /missing`: the warning of the form page.
-async fn missing(
-    State(state): State<Arc<PageState>>,
-    _: Reader,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let form = SubmittedForm::parse(query.unwrap_or_default().as_bytes());
-    let ResolvedForm { catalogue, selection, .. } = state.resolve(form, &headers).await;
-    MissingPlugins::new(&selection, &catalogue).markup().into_response()
+async fn missing(_: Reader, form: ResolvedForm) -> Markup {
+    MissingPlugins::new(&form.selection, &form.catalogue).markup()
 }
 
 /// `GET /velox.toml` and `GET /Dockerfile`
-async fn file(
-    State(state): State<Arc<PageState>>,
-    _: Reader,
-    headers: HeaderMap,
-    uri: Uri,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let form = SubmittedForm::parse(query.unwrap_or_default().as_bytes());
-    let form = state.resolve(form, &headers).await;
+async fn file(_: Reader, uri: Uri, form: ResolvedForm) -> Response {
     let (spec, violations) = form.spec();
     if !violations.is_empty() {
         return form.invalid(&spec, &violations);
@@ -170,16 +157,13 @@ async fn file(
 
 /// `POST /build`
 async fn submit(
-    State(state): State<Arc<PageState>>,
+    State(state): State<Arc<AppState>>,
     Builder(caller): Builder,
-    uri: Uri,
     headers: HeaderMap,
-    body: Body,
+    OwnForm(form): OwnForm,
 ) -> Result<Response, ApiError> {
-    check_origin(&headers, &uri)?;
-    let form = SubmittedForm::parse_body(&body::read(&headers, body).await?);
     let accepted = form.accepted.clone();
-    let form = state.resolve(form, &headers).await;
+    let form = ResolvedForm::new(&state.releases, form, &headers).await;
     let (spec, violations) = form.spec();
     if !violations.is_empty() {
         return Ok(form.invalid(&spec, &violations));
@@ -193,7 +177,7 @@ async fn submit(
     }
     let error = match state.service.submit(&caller, spec.clone(), false).await {
         Ok(submission) => return Ok(Redirect::to(&page_of(submission.build().id)).into_response()),
-        Err(error) => ApiError::from(error),
+        Err(error) => error,
     };
     let errors = if error.violations.is_empty() {
         let message = format!("{}. Try again later; your selection is kept.", error.detail());
@@ -209,7 +193,7 @@ async fn submit(
 
 /// `GET /builds/{id}`
 async fn show(
-    State(state): State<Arc<PageState>>,
+    State(state): State<Arc<AppState>>,
     _: Reader,
     BuildPath(id): BuildPath,
     caller: Result<Builder, ApiError>,
@@ -224,17 +208,17 @@ async fn show(
         Some(_) => state.service.store.depth().await.map_or(0, |depth| depth.running),
         None => 0,
     };
-    let is_own = caller.is_ok_and(|Builder(caller)| build.wanted_by.contains(&caller.tenant));
+    let is_own = caller.is_ok_and(|Builder(caller)| build.wanted_by.contains(&caller.tenant()));
     let lock = state.service.store.lock(id).await?;
     let (lock, now) = (lock.as_deref(), velox_api::now());
-    let has_audit = state.has_audits;
+    let has_audit = state.vulnerabilities.is_some();
     let data = BuildPage { build: &build, lock, log: &log, first, position, running, is_own, has_audit, now };
     Ok(build_page::page(&data).respond(StatusCode::OK))
 }
 
 /// `GET /builds/{id}/Dockerfile`
 async fn build_dockerfile(
-    State(state): State<Arc<PageState>>,
+    State(state): State<Arc<AppState>>,
     _: Reader,
     BuildPath(id): BuildPath,
 ) -> Result<Response, ApiError> {
@@ -248,7 +232,7 @@ async fn build_dockerfile(
 
 /// `POST /builds/{id}/cancel`
 async fn cancel(
-    State(state): State<Arc<PageState>>,
+    State(state): State<Arc<AppState>>,
     Builder(caller): Builder,
     BuildPath(id): BuildPath,
     uri: Uri,
@@ -263,12 +247,13 @@ fn page_of(id: BuildId) -> String {
     format!("/builds/{id}")
 }
 
-impl PageState {
-    async fn resolve(&self, form: SubmittedForm, headers: &HeaderMap) -> ResolvedForm {
-        let catalogue = PluginCatalogue::of(&self.releases, form.roadrunner()).await;
+impl ResolvedForm {
+    async fn new(releases: &Releases, form: SubmittedForm, headers: &HeaderMap) -> Self {
+        let needs_redirect = form.needs_redirect();
+        let catalogue = PluginCatalogue::of(releases, form.roadrunner()).await;
         let previous = match &form.previous_roadrunner {
             Some(previous) if *previous != catalogue.of => {
-                Some(PluginCatalogue::of(&self.releases, Some(previous)).await)
+                Some(PluginCatalogue::of(releases, Some(previous)).await)
             }
             _ => None,
         };
@@ -276,11 +261,10 @@ impl PageState {
             .filter(|target| !form.has_target() && catalogue.targets.iter().any(|known| known == target));
         let default_target = of_browser.unwrap_or(&catalogue.target);
         let selection = form.resolve(&catalogue, previous.as_ref(), default_target);
-        ResolvedForm { catalogue, selection, is_target_detected: of_browser.is_some(), configuration: None }
+        let is_target_detected = of_browser.is_some();
+        Self { catalogue, selection, is_target_detected, needs_redirect, configuration: None }
     }
-}
 
-impl ResolvedForm {
     /// The build spec, and the reasons why it is invalid.
     fn spec(&self) -> (BuildSpec, Vec<Violation>) {
         let (spec, mut violations) = self.selection.spec();
@@ -299,7 +283,7 @@ impl ResolvedForm {
 
     /// `is_confirming`: whether the next request builds despite the missing plugins.
     fn page(&self, errors: FormErrors, is_confirming: bool) -> Page {
-        let Self { catalogue, selection, is_target_detected, configuration } = self;
+        let Self { catalogue, selection, is_target_detected, configuration, .. } = self;
         let missing = MissingPlugins::new(selection, catalogue);
         let (configuration, is_target_detected) = (configuration.as_ref(), *is_target_detected);
         FormPage { catalogue, selection, errors, missing, is_confirming, is_target_detected, configuration }

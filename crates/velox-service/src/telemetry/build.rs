@@ -52,7 +52,7 @@ impl Telemetry {
     /// Records the start of a build in this process.
     pub(crate) fn build_started(&self, lease: &Lease) {
         self.spans.begin(lease);
-        self.metrics.begun();
+        self.metrics.busy.inc();
     }
 
     /// Records the log entries of a build in this process.
@@ -66,11 +66,6 @@ impl Telemetry {
             self.phases_ended(last_phase);
             self.metrics.ended((end != BuildEnd::Released).then_some(end.word()), duration);
         }
-    }
-
-    /// Counts the bytes of an artifact sent to a client.
-    pub(crate) fn artifact_sent(&self, bytes: u64) {
-        self.metrics.served(bytes);
     }
 
     fn phases_ended(&self, phases: impl IntoIterator<Item = (String, Duration)>) {

@@ -13,7 +13,7 @@ use crate::store::QueueDepth;
 type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Labels<3>, Counter>,
     request_duration: Histograms<2>,
@@ -21,10 +21,13 @@ pub(super) struct Metrics {
     builds: Family<Labels<1>, Counter>,
     build_duration: Histograms<1>,
     phase_duration: Histograms<1>,
-    busy: Gauge,
+    /// Builds running in this process.
+    pub(super) busy: Gauge,
     depth: Family<Labels<1>, Gauge>,
-    artifact_bytes: Counter,
-    pub(super) downloaded: Counter,
+    /// Bytes of artifacts sent to clients.
+    pub(crate) artifact_bytes: Counter,
+    /// Bytes downloaded by builds.
+    pub(crate) downloaded: Counter,
     denied: Family<Labels<1>, Counter>,
     isolation_gaps: Family<Labels<1>, Gauge>,
 }
@@ -74,7 +77,8 @@ impl Metrics {
         self.request_duration.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
-    pub(super) fn isolation_gap(&self, name: &str) {
+    /// Records something that the system can't forbid builds.
+    pub(crate) fn isolation_gap(&self, name: &str) {
         self.isolation_gaps.get_or_create(&[("access", name.to_owned())]).set(1);
     }
 
@@ -84,10 +88,6 @@ impl Metrics {
 
     pub(super) fn submission(&self, result: &str) {
         self.submissions.get_or_create(&[("result", result.to_owned())]).inc();
-    }
-
-    pub(super) fn begun(&self) {
-        self.busy.inc();
     }
 
     /// Counts the end of a build; `state` is `None` if the build was released to the queue.
@@ -104,11 +104,8 @@ impl Metrics {
         self.phase_duration.get_or_create(&[("phase", phase.to_owned())]).observe(duration.as_secs_f64());
     }
 
-    pub(super) fn served(&self, bytes: u64) {
-        self.artifact_bytes.inc_by(bytes);
-    }
-
-    pub(super) fn text(&self, depth: QueueDepth) -> String {
+    /// The metrics in the text format.
+    pub(crate) fn text(&self, depth: QueueDepth) -> String {
         for (state, count) in [("queued", depth.queued), ("running", depth.running)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.depth.get_or_create(&[("state", state.to_owned())]).set(count);

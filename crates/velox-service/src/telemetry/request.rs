@@ -26,10 +26,7 @@ use super::{
     audit::{AuditEntry, AuditedRequest},
     throttle::{LogThrottle, ThrottleKey},
 };
-use crate::{
-    auth::{Denied, Identity, client_network},
-    caller::Caller,
-};
+use crate::auth::{Denied, Identity, TokenEntry, client_network};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -82,7 +79,7 @@ pub(crate) async fn observe(
     let has_token = is_token_required && matches!(identity, Some(Ok(_)));
     if has_token || telemetry.throttle.admit_request(from, rejection, identity.as_ref()) {
         if let Some(decision) = rejection {
-            let who = identity.as_ref().and_then(|it| it.as_ref().ok()).map(|it| it.tenant.0.as_str());
+            let who = identity.as_ref().and_then(|it| it.as_ref().ok()).map(|it| it.name.as_str());
             let (status, route) = (Some(call_status), Some(route.as_str()));
             let entry =
                 AuditEntry { action: "request", decision, who, status, route, ..AuditEntry::default() };
@@ -100,7 +97,11 @@ pub(crate) async fn observe(
 }
 
 /// Why a request was rejected, if it was.
-fn rejection(method: &str, status: u16, identity: Option<&Result<Caller, Denied>>) -> Option<&'static str> {
+fn rejection(
+    method: &str,
+    status: u16,
+    identity: Option<&Result<TokenEntry, Denied>>,
+) -> Option<&'static str> {
     let changes = matches!(method, "POST" | "DELETE");
     match identity? {
         // Some routes require no token.
@@ -118,7 +119,7 @@ impl LogThrottle {
         &self,
         from: Option<IpAddr>,
         reason: Option<&'static str>,
-        identity: Option<&Result<Caller, Denied>>,
+        identity: Option<&Result<TokenEntry, Denied>>,
     ) -> bool {
         // Where no token is required, all users are served without one.
         let is_served = reason.is_none() && matches!(identity, Some(Ok(_)));

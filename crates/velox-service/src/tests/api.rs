@@ -525,6 +525,8 @@ async fn readiness_notices_a_broken_disk_and_database() {
         std::sync::Arc::clone(&state.store),
         std::sync::Arc::clone(&state.artifacts),
         full,
+        service.state.draining.clone(),
     );
-    assert!(matches!(readiness.check().await, Err(crate::store::StoreError::DiskFull)));
+    let error = readiness.check().await.unwrap_err();
+    assert!(error.detail().contains("disk of the service is full"), "{error:?}");
 }

@@ -85,8 +85,8 @@ impl TestService {
                 Arc::clone(&store) as _,
                 Arc::clone(&artifacts),
                 Disk::with_reserve(directory.path(), 0),
+                draining.clone(),
             ),
-            telemetry: Arc::clone(&telemetry),
             service: Service {
                 telemetry,
                 store: Arc::clone(&store) as _,

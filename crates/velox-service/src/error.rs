@@ -13,8 +13,6 @@ use velox_api::{BuildFailure, FailureKind, Problem, Violation};
 
 use crate::{
     auth::{CHALLENGES, Denied},
-    policy::PolicyError,
-    service::ServiceError,
     store::StoreError,
 };
 
@@ -26,7 +24,7 @@ const RESTART_RETRY_SECONDS: u64 = 30;
 const STORE_RETRY_SECONDS: u64 = 5;
 
 /// The maximum length of the message of a Connect error, which gRPC sends as a header.
-pub(super) const MAX_MESSAGE_BYTES: usize = 6 << 10;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 6 << 10;
 /// The maximum number of violations in a response.
 const MAX_VIOLATIONS: usize = 50;
 /// `Retry-After` in seconds after a module proxy failed.
@@ -101,7 +99,7 @@ impl ApiErrorKind {
 
 #[derive(Debug)]
 pub(crate) struct ApiError {
-    kind: ApiErrorKind,
+    pub(crate) kind: ApiErrorKind,
     message: String,
     /// The invalid fields, which replace the message.
     pub(crate) violations: Vec<Violation>,
@@ -123,7 +121,17 @@ impl ApiError {
             violations.truncate(MAX_VIOLATIONS);
             violations.push(Violation::new("", format!("{more} more fields are invalid")));
         }
-        Self { violations, ..Self::new(ApiErrorKind::InvalidRequest, "") }
+        Self::of_fields(ApiErrorKind::InvalidRequest, violations)
+    }
+
+    pub(crate) fn of_fields(kind: ApiErrorKind, violations: Vec<Violation>) -> Self {
+        Self { violations, ..Self::new(kind, "") }
+    }
+
+    /// The error of a request to a service that shuts down; no other node may accept it.
+    pub(crate) fn restarting() -> Self {
+        let message = "this service accepts no more builds until it has restarted";
+        Self::new(ApiErrorKind::ShuttingDown, message).retry_after(RESTART_RETRY_SECONDS)
     }
 
     /// The error of a failed build.
@@ -159,11 +167,7 @@ impl ApiError {
         if self.violations.is_empty() {
             return self.message.clone();
         }
-        let describe = |violation: &Violation| match violation.field.as_str() {
-            "" => violation.message.clone(),
-            field => format!("{field}: {}", violation.message),
-        };
-        self.violations.iter().map(describe).collect::<Vec<_>>().join("; ")
+        self.violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 
     fn headers(&self) -> HeaderMap {
@@ -245,26 +249,6 @@ impl From<Denied> for ApiError {
     }
 }
 
-impl From<ServiceError> for ApiError {
-    fn from(error: ServiceError) -> Self {
-        match error {
-            ServiceError::Rejected(PolicyError::Invalid(violations)) => Self::invalid(violations),
-            ServiceError::Rejected(PolicyError::Forbidden(violations)) => {
-                Self { violations, ..Self::new(ApiErrorKind::Forbidden, "") }
-            }
-            ServiceError::Rejected(PolicyError::Precondition(violation)) => {
-                Self { violations: vec![violation], ..Self::new(ApiErrorKind::FailedPrecondition, "") }
-            }
-            ServiceError::NotFound(_) => Self::not_found(error),
-            ServiceError::NotOwner(_) => Self::new(ApiErrorKind::Forbidden, error),
-            ServiceError::ShuttingDown => {
-                Self::new(ApiErrorKind::ShuttingDown, error).retry_after(RESTART_RETRY_SECONDS)
-            }
-            ServiceError::Store(error) => error.into(),
-        }
-    }
-}
-
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
@@ -291,7 +275,7 @@ impl From<StoreError> for ApiError {
 }
 
 /// Shortens a message for a header; `rest` says where the rest is.
-pub(super) fn truncated(message: &str, rest: &str) -> String {
+pub(crate) fn truncated(message: &str, rest: &str) -> String {
     if message.len() <= MAX_MESSAGE_BYTES {
         return message.to_owned();
     }

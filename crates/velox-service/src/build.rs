@@ -6,9 +6,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use velox_api::{
     ArtifactInfo, ArtifactView, BuildFailure, BuildId, BuildLinks, BuildSpec, BuildState, BuildView,
-    artifact_path,
+    FailureKind, artifact_path,
 };
 use velox_build::SbomFormat;
+
+/// The maximum number of attempts of a build whose workers die: it may be the cause.
+pub(crate) const MAX_ATTEMPTS: u32 = 25;
 
 /// The tenant of a build: the name of a token, or a network address if no token is required.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -94,6 +97,33 @@ impl Build {
         }
     }
 
+    /// Starts an attempt.
+    pub(crate) fn start(&mut self) {
+        self.state = BuildState::Running;
+        self.attempts += 1;
+        self.started = Some(velox_api::now());
+    }
+
+    /// Queues a build again that doesn't run any more, or ends it: if nobody wants it, or after too many attempts.
+    pub(crate) fn put_back(&mut self) {
+        if self.wanted_by.is_empty() {
+            self.end(BuildState::Cancelled, None);
+        } else if self.attempts >= MAX_ATTEMPTS {
+            let outcome = too_many_attempts(self.attempts);
+            self.end(BuildState::Failed, Some(outcome));
+        } else {
+            self.state = BuildState::Queued;
+            self.started = None;
+        }
+    }
+
+    /// Ends the build.
+    pub(crate) fn end(&mut self, state: BuildState, outcome: Option<BuildOutcome>) {
+        self.state = state;
+        self.finished = Some(velox_api::now());
+        self.outcome = outcome;
+    }
+
     /// Removes the lock and returns it.
     pub(crate) fn take_lock(&mut self) -> Option<String> {
         match &mut self.outcome {
@@ -154,6 +184,26 @@ pub enum BuildOutcome {
     Succeeded(Box<BuildResult>),
     /// The build failed.
     Failed(BuildFailure),
+}
+
+impl BuildOutcome {
+    /// The state of a build with this outcome.
+    pub(crate) fn state(&self) -> BuildState {
+        match self {
+            Self::Succeeded(_) => BuildState::Succeeded,
+            Self::Failed(_) => BuildState::Failed,
+        }
+    }
+}
+
+/// The outcome of a build that was attempted too often.
+pub(crate) fn too_many_attempts(attempts: u32) -> BuildOutcome {
+    let message = format!(
+        "the build is abandoned after {attempts} attempts: each time its worker died. The build may cause it, by the memory or \
+         the disk space that it needs. The logs of the workers and their machines name the build; submit it again once the \
+         cause is fixed."
+    );
+    BuildOutcome::Failed(BuildFailure { kind: FailureKind::Internal, message })
 }
 
 /// The result of a successful build.

@@ -16,13 +16,10 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use velox_api::{ArtifactInfo, BuildFailure, BuildId, FailureKind, LogEntry, QueuePosition};
+use velox_api::{ArtifactInfo, BuildId, LogEntry, QueuePosition};
 
 pub(crate) use self::{jetstream::JetStreamStore, sqlite::SqliteStore};
 use crate::build::{Build, BuildOutcome, NewBuild, Tenant};
-
-/// The maximum number of attempts of a build whose workers die: it may be the cause.
-const MAX_ATTEMPTS: u32 = 25;
 
 /// Artifacts used within this time are kept despite all limits: a client may be about to download one, or a
 /// build about to finish with it.
@@ -45,16 +42,6 @@ pub(crate) struct StoreOptions {
     pub(crate) time_to_live: Duration,
     /// How long a lease lasts without being extended; in a cluster, the last worker to start sets it for all.
     pub(crate) lease_time: Duration,
-}
-
-/// The outcome of a build that was attempted too often.
-fn too_many_attempts(attempts: u32) -> BuildOutcome {
-    let message = format!(
-        "the build is abandoned after {attempts} attempts: each time its worker died. The build may cause it, by the memory or \
-         the disk space that it needs. The logs of the workers and their machines name the build; submit it again once the \
-         cause is fixed."
-    );
-    BuildOutcome::Failed(BuildFailure { kind: FailureKind::Internal, message })
 }
 
 /// Whether a finished build may be reused: its refs are exact, or it is younger than `time_to_live`.

@@ -29,8 +29,8 @@ use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry, QueuePosition, Seve
 
 use self::database::{Database, transaction};
 use super::{
-    BuildStore, Lease, LeaseStatus, MAX_ATTEMPTS, MAX_LOG_READ_BYTES, QueueDepth, RESUBMITTED, StoreError,
-    StoreOptions, Submission, WORKER_LOST, WORKER_STOPPED, is_fresh, too_many_attempts,
+    BuildStore, Lease, LeaseStatus, MAX_LOG_READ_BYTES, QueueDepth, RESUBMITTED, StoreError, StoreOptions,
+    Submission, WORKER_LOST, WORKER_STOPPED, is_fresh,
     turns::{self, QueueLoad, QueuePositions, TenantLine},
     watch::Watches,
 };
@@ -312,11 +312,9 @@ impl BuildStore for SqliteStore {
 
     async fn finish(&self, lease: &Lease, outcome: BuildOutcome) -> Result<(), StoreError> {
         let step = |connection: &Connection, mut row: BuildRow| {
-            let state = match outcome {
-                BuildOutcome::Succeeded(_) => BuildState::Succeeded,
-                BuildOutcome::Failed(_) => BuildState::Failed,
-            };
-            row.end(connection, state, Some(outcome))?;
+            row.build.end(outcome.state(), Some(outcome));
+            row.leave(connection)?;
+            row.write(connection)?;
             Ok(row.build)
         };
         self.with_lease(lease, step).await
@@ -422,10 +420,6 @@ impl BuildRow {
         Ok(Self { number: row.get(0)?, build: parse(&row.get::<_, String>(1)?)? })
     }
 
-    fn is_wanted(&self) -> bool {
-        !self.build.wanted_by.is_empty()
-    }
-
     /// Inserts or updates the row.
     fn write(&self, connection: &Connection) -> Result<(), StoreError> {
         let mut build = self.build.clone();
@@ -449,40 +443,21 @@ impl BuildRow {
             ":wanted": build.wanted_by.len(),
             ":finished": build.finished.map(Timestamp::as_second),
             ":sha256": artifact.map(|artifact| &artifact.sha256),
-            ":artifact": artifact.map(text).transpose()?,
-            ":build": text(&build)?,
+            ":artifact": artifact.map(serde_json::to_string).transpose()?,
+            ":build": serde_json::to_string(&build)?,
             ":lock": lock,
         })?;
         Ok(())
     }
 
-    /// Finishes the build.
-    fn end(
-        &mut self,
-        connection: &Connection,
-        state: BuildState,
-        outcome: Option<BuildOutcome>,
-    ) -> Result<(), StoreError> {
-        self.build.state = state;
-        self.build.finished = Some(velox_api::now());
-        self.build.outcome = outcome;
-        self.leave(connection)?;
-        self.write(connection)
-    }
-
-    /// Ends the lease and queues the build before all others of its tenants, unless it was cancelled.
+    /// Ends the lease, and queues the build before all others of its tenants unless that ends it.
     fn put_back(&mut self, connection: &Connection, why: &str) -> Result<(), StoreError> {
-        if !self.is_wanted() {
-            return self.end(connection, BuildState::Cancelled, None);
-        }
-        if self.build.attempts >= MAX_ATTEMPTS {
-            let outcome = too_many_attempts(self.build.attempts);
-            return self.end(connection, BuildState::Failed, Some(outcome));
-        }
+        self.build.put_back();
         self.leave(connection)?;
-        self.build.state = BuildState::Queued;
-        self.build.started = None;
         self.write(connection)?;
+        if self.build.state != BuildState::Queued {
+            return Ok(());
+        }
         for tenant in &self.build.wanted_by {
             wait(connection, self.number, tenant, FRONT)?;
         }
@@ -604,15 +579,14 @@ fn submit(
 
 fn take_permit(connection: &Connection, tenant: &Tenant, an_hour: u64) -> Result<(), StoreError> {
     let now = unix_time();
-    let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    connection.prepare_cached("DELETE FROM rates WHERE full_at <= ?")?.execute([milliseconds(now)])?;
+    connection.prepare_cached("DELETE FROM rates WHERE full_at <= ?")?.execute([millis_of(now)])?;
     let mut select = connection.prepare_cached("SELECT full_at FROM rates WHERE tenant = ?")?;
     let full_at: Option<i64> = select.query_row([&tenant.0], |row| row.get(0)).optional()?;
     let full_at = Duration::from_millis(full_at.unwrap_or_default().unsigned_abs());
     let next = rate::take_permit(full_at, now, an_hour).map_err(|wait| StoreError::RateLimit { wait })?;
     connection
         .prepare_cached("INSERT OR REPLACE INTO rates (tenant, full_at) VALUES (?, ?)")?
-        .execute(params![tenant.0, milliseconds(next)])?;
+        .execute(params![tenant.0, millis_of(next)])?;
     Ok(())
 }
 
@@ -624,13 +598,12 @@ fn cancel(connection: &Connection, id: BuildId, tenant: &Tenant) -> Result<Optio
     }
     if wanted && !row.build.state.is_final() {
         row.build.wanted_by.remove(tenant);
-        if row.build.state == BuildState::Queued && !row.is_wanted() {
-            row.end(connection, BuildState::Cancelled, None)?;
-        } else {
-            row.write(connection)?;
-            let leave = "DELETE FROM waiting WHERE tenant = ? AND build = ?";
-            connection.prepare_cached(leave)?.execute(params![tenant.0, row.number])?;
+        if row.build.state == BuildState::Queued && row.build.wanted_by.is_empty() {
+            row.build.end(BuildState::Cancelled, None);
         }
+        row.write(connection)?;
+        let leave = "DELETE FROM waiting WHERE tenant = ? AND build = ?";
+        connection.prepare_cached(leave)?.execute(params![tenant.0, row.number])?;
     }
     Ok(Some(row.build))
 }
@@ -662,9 +635,7 @@ fn take(connection: &Connection, worker: &str, until: i64) -> Result<Option<Leas
     connection
         .prepare_cached("INSERT INTO leases (token, build, tenant, worker, until) VALUES (?, ?, ?, ?, ?)")?
         .execute(params![token, row.number, tenant, worker, until])?;
-    row.build.state = BuildState::Running;
-    row.build.attempts += 1;
-    row.build.started = Some(velox_api::now());
+    row.build.start();
     row.write(connection)?;
     Ok(Some(Lease { build: row.build, token }))
 }
@@ -674,7 +645,7 @@ fn append(connection: &Connection, number: i64, entries: Vec<LogEntry>) -> Resul
     let last: i64 = connection.prepare_cached(last)?.query_row([number], |row| row.get(0))?;
     let mut insert = connection.prepare_cached("INSERT INTO log (build, seq, entry) VALUES (?, ?, ?)")?;
     for (seq, entry) in (last.unsigned_abs() + 1..).zip(entries) {
-        insert.execute(params![number, seq, text(&LogEntry { seq, ..entry })?])?;
+        insert.execute(params![number, seq, serde_json::to_string(&LogEntry { seq, ..entry })?])?;
     }
     Ok(())
 }
@@ -742,11 +713,6 @@ fn millis(start: Instant) -> i64 {
 
 fn millis_of(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn text(value: &impl serde::Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value)
-        .map_err(|error| StoreError::Failed(format!("failed to serialize a build: {error}")))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {

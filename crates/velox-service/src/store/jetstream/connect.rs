@@ -79,7 +79,8 @@ impl JetStreamStore {
             async move {
                 // The name follows the prefix.
                 let prefix = config.subjects.concat().trim_end_matches('>').to_owned();
-                Ok::<_, StoreError>(SubjectStore::new(set_up(&context, config).await?, context, prefix))
+                let stream = set_up(&context, config).await?;
+                Ok::<_, StoreError>(SubjectStore { stream, context, prefix })
             }
         });
         let (builds, keys, artifacts, jobs, logs) = tokio::try_join!(builds, keys, artifacts, jobs, logs)?;

@@ -8,7 +8,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures::stream::BoxStream;
 use tokio::{sync::Notify, time::Instant};
 use velox_api::{BuildId, BuildState, QueuePosition};
 
@@ -22,9 +21,9 @@ use crate::store::{
 #[derive(Debug, Default)]
 pub(super) struct BuildIndex {
     state: Mutex<IndexState>,
-    watches: Arc<Watches>,
+    pub(super) watches: Arc<Watches>,
     /// A build was queued.
-    queued: Notify,
+    pub(super) queued: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -69,11 +68,6 @@ impl BuildIndex {
         index.positions = None;
         index.unfinished.remove(&id);
         drop(index);
-        self.watches.tell(id);
-    }
-
-    /// Notifies the watchers of new log entries.
-    pub(super) fn saw_log(&self, id: BuildId) {
         self.watches.tell(id);
     }
 
@@ -142,16 +136,6 @@ impl BuildIndex {
         index.unfinished.iter().filter(|(_, state)| state.since <= before).map(|(id, _)| *id).collect()
     }
 
-    /// Waits until a build is queued.
-    pub(super) async fn queued(&self) {
-        self.queued.notified().await;
-    }
-
-    /// Yields an item at once, and one for all changes since the last item.
-    pub(super) fn news(&self, id: BuildId) -> BoxStream<'static, ()> {
-        self.watches.listen(id)
-    }
-
     /// Locks the state, which is consistent even after a panic.
     fn hold(&self) -> MutexGuard<'_, IndexState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -182,27 +166,9 @@ mod tests {
     use futures::{FutureExt, StreamExt};
 
     use super::*;
-    use crate::store::StoreError;
 
     fn tenant() -> Vec<String> {
         vec!["00ab".to_owned()]
-    }
-
-    #[test]
-    fn there_is_room_up_to_the_bounds() {
-        let index = BuildIndex::default();
-        let room = |tenant: &str, at_once| index.load(tenant).admit(1, at_once);
-        assert!(room("00ab", Some(1)).is_ok());
-        let id = BuildId::new();
-        index.saw(id, 1, BuildState::Queued, tenant());
-        assert!(matches!(room("00ab", None), Err(StoreError::QueueFull { waiting: 1 })));
-        // Another tenant has no queued builds.
-        assert!(room("11ab", None).is_ok());
-        index.saw(id, 2, BuildState::Running, tenant());
-        assert!(room("00ab", None).is_ok());
-        assert!(matches!(room("00ab", Some(1)), Err(StoreError::TenantLimit { limit: 1 })));
-        assert_eq!(index.depth(), QueueDepth { queued: 0, running: 1 });
-        assert_eq!(index.running(), HashMap::from([("00".to_owned(), 1)]));
     }
 
     #[test]
@@ -221,11 +187,11 @@ mod tests {
     fn news_come_at_once_and_then_together() {
         let index = BuildIndex::default();
         let id = BuildId::new();
-        let mut news = index.news(id);
+        let mut news = index.watches.listen(id);
         assert_eq!(news.next().now_or_never(), Some(Some(())));
         assert_eq!(news.next().now_or_never(), None);
-        index.saw_log(id);
-        index.saw_log(id);
+        index.watches.tell(id);
+        index.watches.tell(id);
         assert_eq!(news.next().now_or_never(), Some(Some(())));
         assert_eq!(news.next().now_or_never(), None);
     }

@@ -55,7 +55,7 @@ use velox_api::{ArtifactInfo, BuildId, BuildState, LogEntry, QueuePosition};
 use self::{
     index::BuildIndex,
     nats::{SubjectStore, is_removal},
-    queue::{MAX_POLL_INTERVAL, MIN_POLL_INTERVAL, end, put_back},
+    queue::{MAX_POLL_INTERVAL, MIN_POLL_INTERVAL},
     record::{KeyPointer, RecordChange, state_of, tenants_in},
 };
 use super::{
@@ -100,7 +100,7 @@ impl JetStreamState {
         let mut whole = Some(whole);
         loop {
             let config = self.builds.heads_from(DeliverPolicy::LastPerSubject);
-            let followed = follow(self.builds.stream(), config, |message, rest| {
+            let followed = follow(&self.builds.stream, config, |message, rest| {
                 if let Some(message) = message {
                     self.see(message);
                 }
@@ -136,10 +136,10 @@ impl JetStreamState {
         loop {
             // Starts at the last message, already seen, so that the consumer resumes there after a reconnect.
             let config = self.logs.heads_from(DeliverPolicy::Last);
-            let followed = follow(self.logs.stream(), config, |message, _| {
+            let followed = follow(&self.logs.stream, config, |message, _| {
                 let name = message.and_then(|message| self.logs.name(&message.subject));
                 if let Some(id) = name.and_then(|name| name.parse().ok()) {
-                    self.index.saw_log(id);
+                    self.index.watches.tell(id);
                 }
             });
             followed.await;
@@ -212,8 +212,7 @@ impl BuildStore for JetStreamStore {
             }
             tried = true;
             if build.wanted_by.is_empty() && build.state == BuildState::Queued {
-                build.state = BuildState::Cancelled;
-                build.finished = Some(velox_api::now());
+                build.end(BuildState::Cancelled, None);
             }
             RecordChange::Put(Some(build.clone()))
         });
@@ -233,7 +232,7 @@ impl BuildStore for JetStreamStore {
     }
 
     async fn watch(&self, id: BuildId) -> Result<BoxStream<'static, ()>, StoreError> {
-        Ok(self.state.index.news(id))
+        Ok(self.state.index.watches.listen(id))
     }
 
     async fn artifact(&self, sha256: &str) -> Result<Option<ArtifactInfo>, StoreError> {
@@ -244,7 +243,7 @@ impl BuildStore for JetStreamStore {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        let answer = timeout(READY_TIMEOUT, self.state.builds.stream().get_info()).await;
+        let answer = timeout(READY_TIMEOUT, self.state.builds.stream.get_info()).await;
         match answer {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(StoreError::Failed(format!("NATS request failed: {error}"))),
@@ -257,7 +256,7 @@ impl BuildStore for JetStreamStore {
         let mut turn = state.held_jobs.turn.lock().await;
         let mut pause = MIN_POLL_INTERVAL;
         loop {
-            let queued = state.index.queued();
+            let queued = state.index.queued.notified();
             if let Some(delivered) = state.take(&mut turn).await? {
                 if let Some(lease) = state.begin(delivered).await? {
                     tracing::debug!(build = %lease.build.id, worker, "leased");
@@ -314,12 +313,7 @@ impl BuildStore for JetStreamStore {
             if build.state.is_final() {
                 return RecordChange::Keep(());
             }
-            let state = match outcome {
-                BuildOutcome::Succeeded(_) => BuildState::Succeeded,
-                BuildOutcome::Failed(_) => BuildState::Failed,
-            };
-            end(build, state);
-            build.outcome = Some(outcome.clone());
+            build.end(outcome.state(), Some(outcome.clone()));
             RecordChange::Put(())
         });
         finished.await?;
@@ -332,12 +326,8 @@ impl BuildStore for JetStreamStore {
             if build.state != BuildState::Running {
                 return RecordChange::Keep(build.state == BuildState::Queued);
             }
-            if build.wanted_by.is_empty() {
-                end(build, BuildState::Cancelled);
-                return RecordChange::Put(false);
-            }
-            put_back(build);
-            RecordChange::Put(true)
+            build.put_back();
+            RecordChange::Put(build.state == BuildState::Queued)
         });
         if again.await? {
             // It was requested again.

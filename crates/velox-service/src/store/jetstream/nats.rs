@@ -39,10 +39,6 @@ impl NatsError {
     pub(super) fn again(why: impl ToString) -> Self {
         Self { why: why.to_string(), again: true }
     }
-
-    fn forever(why: impl ToString) -> Self {
-        Self { why: why.to_string(), again: false }
-    }
 }
 
 /// Retries until success, a permanent error or the timeout.
@@ -125,20 +121,12 @@ impl PutResult {
 /// A stream accessed by the last message of each subject: a key-value bucket, the jobs or the logs.
 #[derive(Debug, Clone)]
 pub(super) struct SubjectStore {
-    stream: Stream,
+    pub(super) stream: Stream,
     pub(super) context: jetstream::Context,
-    prefix: String,
+    pub(super) prefix: String,
 }
 
 impl SubjectStore {
-    pub(super) fn new(stream: Stream, context: jetstream::Context, prefix: String) -> Self {
-        Self { stream, context, prefix }
-    }
-
-    pub(super) fn stream(&self) -> &Stream {
-        &self.stream
-    }
-
     pub(super) fn subject(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
@@ -270,14 +258,11 @@ fn unless_missing(
     read: Result<StreamMessage, LastRawMessageError>,
 ) -> Result<Option<StreamMessage>, NatsError> {
     match read {
-        Ok(message) => Ok(Some(message)),
-        Err(error) => match error.kind() {
-            LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            LastRawMessageErrorKind::InvalidSubject => Err(NatsError::forever(error)),
-            LastRawMessageErrorKind::JetStream(_) | LastRawMessageErrorKind::Other => {
-                Err(NatsError::again(error))
-            }
-        },
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        read => read.map(Some).map_err(|error| NatsError {
+            again: error.kind() != LastRawMessageErrorKind::InvalidSubject,
+            why: error.to_string(),
+        }),
     }
 }
 
@@ -287,24 +272,15 @@ pub(super) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, StoreError> {
 }
 
 fn put_result(error: &PublishError) -> Result<PutResult, NatsError> {
-    /// Also returned by a full stream that discards new messages: "maximum messages exceeded".
-    const STORE_FAILED: ErrorCode = ErrorCode::STREAM_STORE_FAILED;
+    // Also returned for other reasons than a full stream, which says "maximum messages exceeded".
+    let is_full = |refused: &jetstream::Error| {
+        refused.error_code() == ErrorCode::STREAM_STORE_FAILED && refused.to_string().contains("maximum")
+    };
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
     match error.kind() {
         PublishErrorKind::WrongLastSequence => Ok(PutResult::Conflict),
         PublishErrorKind::MaxPayloadExceeded => Ok(PutResult::TooLarge),
-        PublishErrorKind::Other => {
-            let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
-            match source {
-                Some(refused) if jetstream::Error::error_code(refused) == STORE_FAILED => {
-                    if refused.to_string().contains("maximum") {
-                        Ok(PutResult::Full)
-                    } else {
-                        Err(NatsError::again(error))
-                    }
-                }
-                _ => Err(NatsError::again(error)),
-            }
-        }
+        PublishErrorKind::Other if source.is_some_and(is_full) => Ok(PutResult::Full),
         _ => Err(NatsError::again(error)),
     }
 }

@@ -14,7 +14,7 @@ use velox_api::{ArtifactInfo, BuildId};
 use super::{
     JetStreamState,
     gate::RATE_PREFIX,
-    nats::{PutResult, SubjectStore, is_removal},
+    nats::{PutResult, is_removal},
     record::{KeyPointer, artifact_in, state_of, written},
 };
 use crate::store::{MIN_RETENTION, StoreError};
@@ -113,7 +113,11 @@ impl JetStreamState {
             }
         }
         for bucket in [&self.builds, &self.keys, &self.artifacts] {
-            purge_tombstones(bucket, needed).await?;
+            for head in bucket.heads().await? {
+                if is_removal(&head.headers) && head.at < needed {
+                    bucket.purge(&head.name, head.revision).await?;
+                }
+            }
         }
         Ok(pruned)
     }
@@ -126,7 +130,9 @@ impl JetStreamState {
     ) -> Result<HashSet<String>, StoreError> {
         let mut removed = HashSet::new();
         for sha256 in sha256s {
-            if self.remove_artifact_entry(sha256, before).await? {
+            let entry = self.artifacts.read(sha256).await?;
+            let is_used = entry.message.is_some() && entry.at >= before;
+            if !is_used && let PutResult::Done(_) = self.artifacts.remove(sha256, entry.revision).await? {
                 removed.insert(sha256.clone());
             }
         }
@@ -138,24 +144,6 @@ impl JetStreamState {
         }
         Ok(removed)
     }
-
-    async fn remove_artifact_entry(&self, sha256: &str, before: Timestamp) -> Result<bool, StoreError> {
-        let entry = self.artifacts.read(sha256).await?;
-        if entry.message.is_some() && entry.at >= before {
-            return Ok(false);
-        }
-        Ok(matches!(self.artifacts.remove(sha256, entry.revision).await?, PutResult::Done(_)))
-    }
-}
-
-/// Removes tombstones older than `before`.
-async fn purge_tombstones(bucket: &SubjectStore, before: Timestamp) -> Result<(), StoreError> {
-    for head in bucket.heads().await? {
-        if is_removal(&head.headers) && head.at < before {
-            bucket.purge(&head.name, head.revision).await?;
-        }
-    }
-    Ok(())
 }
 
 fn is_older(at: Timestamp, age: Duration) -> bool {

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     build::Build,
     store::{
-        BuildStore, Lease, MAX_ATTEMPTS, StoreError, WORKER_LOST, too_many_attempts,
+        BuildStore, Lease, StoreError, WORKER_LOST,
         turns::{self, TenantLine},
     },
 };
@@ -122,7 +122,7 @@ impl JetStreamState {
         if !turn.lanes.contains_key(lane) {
             let consumer = retry("create a consumer", || async {
                 let config = self.lane(lane);
-                self.jobs.stream().create_consumer(config).await.map_err(NatsError::again)
+                self.jobs.stream.create_consumer(config).await.map_err(NatsError::again)
             });
             turn.lanes.insert(lane.to_owned(), consumer.await?);
         }
@@ -174,20 +174,13 @@ impl JetStreamState {
             if build.state.is_final() || (was_running && lane.as_ref() != Some(&delivered.lane)) {
                 return RecordChange::Keep(None);
             }
-            if build.wanted_by.is_empty() {
-                end(build, BuildState::Cancelled);
-                return RecordChange::Put(None);
-            }
-            if build.attempts >= MAX_ATTEMPTS {
-                end(build, BuildState::Failed);
-                build.outcome = Some(too_many_attempts(build.attempts));
+            build.put_back();
+            if build.state.is_final() {
                 return RecordChange::Put(None);
             }
             *lease = Some(token.clone());
             *lane = Some(delivered.lane.clone());
-            build.state = BuildState::Running;
-            build.attempts += 1;
-            build.started = Some(velox_api::now());
+            build.start();
             RecordChange::Put(Some(build.clone()))
         });
         let Some(build) = taken.await?.flatten() else {
@@ -247,16 +240,6 @@ impl JetStreamState {
     }
 }
 
-pub(super) fn end(build: &mut Build, state: BuildState) {
-    build.state = state;
-    build.finished = Some(velox_api::now());
-}
-
-pub(super) fn put_back(build: &mut Build) {
-    build.state = BuildState::Queued;
-    build.started = None;
-}
-
 impl JetStreamStore {
     /// Appends a line to the log; errors are only logged.
     pub(super) async fn log_line(&self, lease: &Lease, text: &str) {
@@ -271,13 +254,9 @@ impl JetStreamStore {
             if build.state != BuildState::Running {
                 return RecordChange::Keep(());
             }
-            if build.wanted_by.is_empty() {
-                end(build, BuildState::Cancelled);
-            } else {
-                put_back(build);
-                // A shutdown isn't the build's fault.
-                build.attempts = build.attempts.saturating_sub(1);
-            }
+            // A shutdown isn't the build's fault.
+            build.attempts = build.attempts.saturating_sub(1);
+            build.put_back();
             RecordChange::Put(())
         });
         released.await?;

@@ -57,7 +57,7 @@ impl JetStreamState {
     /// The names of the jobs in the stream, `LANE.ID`.
     pub(super) async fn job_names(&self) -> Result<Vec<String>, StoreError> {
         retry("list the jobs in NATS", || async {
-            let info = self.jobs.stream().info_with_subjects(self.jobs.subject(">"));
+            let info = self.jobs.stream.info_with_subjects(self.jobs.subject(">"));
             let info = info.await.map_err(NatsError::again)?;
             let subjects: Vec<(String, usize)> = info.try_collect().await.map_err(NatsError::again)?;
             Ok(subjects.iter().filter_map(|(subject, _)| Some(self.jobs.name(subject)?.to_owned())).collect())

@@ -97,8 +97,7 @@ impl JetStreamState {
                 let message = "what came of the build is larger than a message of NATS may be: raise its \
                                max_payload";
                 let failure = BuildFailure { kind: FailureKind::Internal, message: message.to_owned() };
-                record.build.state = BuildState::Failed;
-                record.build.outcome = Some(BuildOutcome::Failed(failure));
+                record.build.end(BuildState::Failed, Some(BuildOutcome::Failed(failure)));
                 put = self.put_record(&record, revision).await?;
             }
             if put.revision("a record")?.is_some() {

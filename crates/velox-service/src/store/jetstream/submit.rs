@@ -96,7 +96,7 @@ impl JetStreamState {
     /// Removes the build's jobs from all lanes. Remaining ones are acked by the worker that finds them.
     pub(super) async fn remove_jobs(&self, build: &Build) {
         let subject = self.jobs.subject(&format!("*.{}", build.id));
-        let _ = self.jobs.stream().purge().filter(subject).await;
+        let _ = self.jobs.stream.purge().filter(subject).await;
     }
 
     /// Joins or reuses the build that the key points to, if possible.

@@ -154,7 +154,7 @@ async fn a_stream_that_takes_no_more_leaves_nothing_behind() {
     let Some(server) = server() else { return };
     let store = node(&server, StoreOptions::LARGE).await;
     let shared = &store.state;
-    let there = shared.jobs.stream().cached_info().config.clone();
+    let there = shared.jobs.stream.cached_info().config.clone();
     assert_eq!((there.max_messages, there.discard), (1200, DiscardPolicy::New));
     let small = Config { max_messages: 1, ..there };
     shared.jobs.context.update_stream(&small).await.expect("it can be changed");
@@ -257,7 +257,7 @@ async fn nothing_is_left_of_what_is_forgotten() {
     one.prune(later, 9, later).await.expect("it can be tidied up");
     let JetStreamState { builds, keys, artifacts, logs, jobs, .. } = &*one.state;
     for stream in [builds, keys, artifacts, logs, jobs] {
-        let info = stream.stream().get_info().await.expect("it answers");
+        let info = stream.stream.get_info().await.expect("it answers");
         // The gate is in the key bucket; the quota of the tenant is gone.
         let left = u64::from(info.config.name == "KV_vx-keys");
         assert_eq!(info.state.messages, left, "{}", info.config.name);
@@ -272,7 +272,7 @@ async fn what_kills_its_workers_is_given_up() {
     let Some(server) = server() else { return };
     let store = node(&server, StoreOptions::LARGE).await;
     let id = store.submit(new("a", "ann")).await.expect("it is taken").build().id;
-    for attempt in 1..=super::super::MAX_ATTEMPTS {
+    for attempt in 1..=crate::build::MAX_ATTEMPTS {
         let leased = lease(&store).await;
         assert_eq!(leased.build.attempts, attempt);
         // Simulates an expired lease.
@@ -406,7 +406,7 @@ async fn until_replicated(store: &JetStreamStore) {
     let JetStreamState { builds, keys, artifacts, logs, jobs, .. } = &*store.state;
     for stream in [builds, keys, artifacts, logs, jobs] {
         loop {
-            let info = stream.stream().get_info().await.ok().and_then(|info| info.cluster);
+            let info = stream.stream.get_info().await.ok().and_then(|info| info.cluster);
             let whole = |info: &async_nats::jetstream::stream::ClusterInfo| {
                 info.leader.is_some() && info.replicas.iter().all(|peer| peer.current && !peer.offline)
             };

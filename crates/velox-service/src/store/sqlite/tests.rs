@@ -9,7 +9,10 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::behaviour::{entry, every_behaviour, failed, made, new};
+use crate::{
+    build::{MAX_ATTEMPTS, too_many_attempts},
+    store::behaviour::{entry, every_behaviour, failed, made, new},
+};
 
 async fn open(options: StoreOptions) -> Option<(SqliteStore, TempDir)> {
     let directory = tempfile::tempdir().unwrap();

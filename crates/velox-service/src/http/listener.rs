@@ -1,12 +1,15 @@
 //! Accepts connections, with limits on their number and on slow clients.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -139,9 +142,9 @@ async fn run_with(
         };
         // Nagle's algorithm would only delay responses.
         let _ = stream.set_nodelay(true);
-        let activity = Arc::clone(&permit.activity);
+        let permit = Arc::new(permit);
         let connection =
-            Connection { peer, app: app.clone(), http: Arc::clone(&http), activity: Arc::clone(&activity) };
+            Connection { peer, app: app.clone(), http: Arc::clone(&http), permit: Arc::clone(&permit) };
         let (tls, watcher, closing) = (tls.clone(), open.watcher(), closing.clone());
         tokio::spawn(async move {
             let serve = async {
@@ -156,10 +159,9 @@ async fn run_with(
             };
             tokio::select! {
                 () = serve => {}
-                () = activity.evicted.cancelled() => tracing::debug!(%peer, "closed an idle connection"),
+                () = permit.evicted.cancelled() => tracing::debug!(%peer, "closed an idle connection"),
                 () = closing.cancelled() => {}
             }
-            drop(permit);
         });
     }
     drop(listener);
@@ -173,42 +175,27 @@ async fn run_with(
 struct ConnectionLimits {
     max: usize,
     max_per_network: usize,
-    open: Mutex<OpenConnections>,
+    open: Mutex<HashMap<u64, OpenConnection>>,
+    next: AtomicU64,
     closed: Notify,
-}
-
-#[derive(Default)]
-struct OpenConnections {
-    next: u64,
-    connections: HashMap<u64, OpenConnection>,
-    by_network: HashMap<IpAddr, usize>,
 }
 
 struct OpenConnection {
     network: IpAddr,
-    activity: Arc<ConnectionActivity>,
+    /// The number of requests whose responses aren't sent yet.
+    requests: usize,
+    /// Whether an authorized request was answered.
+    is_authorized: bool,
+    idle_since: Instant,
+    /// Cancelled when the place is given to another connection.
+    evicted: CancellationToken,
 }
 
 /// A counted connection; dropping it releases its place.
 struct ConnectionPermit {
     limits: Arc<ConnectionLimits>,
     id: u64,
-    activity: Arc<ConnectionActivity>,
-}
-
-/// What a connection is used for.
-struct ConnectionActivity {
-    state: Mutex<ActivityState>,
-    /// Cancelled when the place is given to another connection.
     evicted: CancellationToken,
-}
-
-struct ActivityState {
-    /// The number of requests whose responses aren't sent yet.
-    requests: usize,
-    /// Whether an authorized request was answered.
-    is_authorized: bool,
-    idle_since: Instant,
 }
 
 impl Default for ConnectionLimits {
@@ -217,6 +204,7 @@ impl Default for ConnectionLimits {
             max: MAX_CONNECTIONS,
             max_per_network: MAX_CONNECTIONS_PER_NETWORK,
             open: Mutex::default(),
+            next: AtomicU64::new(0),
             closed: Notify::new(),
         }
     }
@@ -239,23 +227,27 @@ impl ConnectionLimits {
     /// one without an answered authorized request before others, and then the one that is idle for longest.
     fn try_acquire(self: &Arc<Self>, network: IpAddr) -> Result<Option<ConnectionPermit>, Full> {
         let mut open = self.open();
-        if open.by_network.get(&network).is_some_and(|count| *count >= self.max_per_network)
-            && !open.evict(Some(network))
+        if open.values().filter(|it| it.network == network).count() >= self.max_per_network
+            && !evict(&mut open, Some(network))
         {
             return Ok(None);
         }
-        if open.connections.len() >= self.max && !open.evict(None) {
+        if open.len() >= self.max && !evict(&mut open, None) {
             return Err(Full);
         }
-        let id = open.next;
-        open.next += 1;
-        let activity = Arc::new(ConnectionActivity::new());
-        open.connections.insert(id, OpenConnection { network, activity: Arc::clone(&activity) });
-        *open.by_network.entry(network).or_default() += 1;
-        Ok(Some(ConnectionPermit { limits: Arc::clone(self), id, activity }))
+        let (id, evicted) = (self.next.fetch_add(1, Ordering::Relaxed), CancellationToken::new());
+        let connection = OpenConnection {
+            network,
+            requests: 0,
+            is_authorized: false,
+            idle_since: Instant::now(),
+            evicted: evicted.clone(),
+        };
+        open.insert(id, connection);
+        Ok(Some(ConnectionPermit { limits: Arc::clone(self), id, evicted }))
     }
 
-    fn open(&self) -> MutexGuard<'_, OpenConnections> {
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, OpenConnection>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -263,79 +255,63 @@ impl ConnectionLimits {
 /// All places are taken by connections in use.
 struct Full;
 
-impl OpenConnections {
-    /// Closes an idle connection, of this network if given.
-    fn evict(&mut self, of: Option<IpAddr>) -> bool {
-        let idle = self.connections.iter().filter(|(_, it)| of.is_none_or(|network| it.network == network));
-        let idle = idle.filter_map(|(id, it)| {
-            let state = it.activity.state();
-            // All connections of one network may be idle and authorized: those are not closed for each other.
-            let may_close = state.requests == 0 && (of.is_none() || !state.is_authorized);
-            may_close.then_some((state.is_authorized, state.idle_since, *id))
-        });
-        let Some((.., id)) = idle.min() else { return false };
-        if let Some(evicted) = self.remove(id) {
-            evicted.activity.evicted.cancel();
-        }
-        true
+/// Closes an idle connection, of this network if given.
+fn evict(open: &mut HashMap<u64, OpenConnection>, of: Option<IpAddr>) -> bool {
+    // All connections of one network may be idle and authorized: those are not closed for each other.
+    let may_close = |it: &OpenConnection| match of {
+        Some(network) => it.network == network && it.requests == 0 && !it.is_authorized,
+        None => it.requests == 0,
+    };
+    let idle = open.iter().filter(|(_, it)| may_close(it));
+    let Some((.., id)) = idle.map(|(id, it)| (it.is_authorized, it.idle_since, *id)).min() else {
+        return false;
+    };
+    if let Some(evicted) = open.remove(&id) {
+        evicted.evicted.cancel();
     }
-
-    fn remove(&mut self, id: u64) -> Option<OpenConnection> {
-        let removed = self.connections.remove(&id)?;
-        if let Entry::Occupied(mut count) = self.by_network.entry(removed.network) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        Some(removed)
-    }
+    true
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         // An evicted connection was removed already.
-        if self.limits.open().remove(self.id).is_some() {
+        if self.limits.open().remove(&self.id).is_some() {
             self.limits.closed.notify_one();
         }
     }
 }
 
-impl ConnectionActivity {
-    fn new() -> Self {
-        let state = ActivityState { requests: 0, is_authorized: false, idle_since: Instant::now() };
-        Self { state: Mutex::new(state), evicted: CancellationToken::new() }
-    }
-
-    fn state(&self) -> MutexGuard<'_, ActivityState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn start_request(self: &Arc<Self>) -> RunningRequest {
-        self.state().requests += 1;
-        RunningRequest { activity: Arc::clone(self), is_authorized: false }
+impl ConnectionPermit {
+    fn start_request(&self) -> RunningRequest {
+        if let Some(connection) = self.limits.open().get_mut(&self.id) {
+            connection.requests += 1;
+        }
+        RunningRequest { limits: Arc::clone(&self.limits), id: self.id, is_authorized: false }
     }
 
     /// Whether the connection is idle for too long without an answered authorized request. An HTTP/2 client
     /// could keep it open for ever by answering pings.
     fn is_unused(&self) -> bool {
-        let state = self.state();
-        state.requests == 0 && !state.is_authorized && state.idle_since.elapsed() >= HEADER_TIMEOUT
+        self.limits.open().get(&self.id).is_some_and(|it| {
+            it.requests == 0 && !it.is_authorized && it.idle_since.elapsed() >= HEADER_TIMEOUT
+        })
     }
 }
 
 /// A request of a connection until its response is sent or dropped.
 struct RunningRequest {
-    activity: Arc<ConnectionActivity>,
+    limits: Arc<ConnectionLimits>,
+    id: u64,
     is_authorized: bool,
 }
 
 impl Drop for RunningRequest {
     fn drop(&mut self) {
-        let mut state = self.activity.state();
-        state.requests = state.requests.saturating_sub(1);
-        state.is_authorized |= self.is_authorized;
-        state.idle_since = Instant::now();
+        if let Some(connection) = self.limits.open().get_mut(&self.id) {
+            connection.requests -= 1;
+            connection.is_authorized |= self.is_authorized;
+            connection.idle_since = Instant::now();
+        }
     }
 }
 
@@ -371,7 +347,7 @@ struct Connection {
     peer: SocketAddr,
     app: Router,
     http: Arc<auto::Builder<TokioExecutor>>,
-    activity: Arc<ConnectionActivity>,
+    permit: Arc<ConnectionPermit>,
 }
 
 impl Connection {
@@ -379,12 +355,12 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let Self { peer, app, http, activity } = self;
+        let Self { peer, app, http, permit } = self;
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let service = hyper::service::service_fn({
-            let activity = Arc::clone(&activity);
-            move |request: Request<Incoming>| respond(app.clone(), peer, activity.start_request(), request)
+            let permit = Arc::clone(&permit);
+            move |request: Request<Incoming>| respond(app.clone(), peer, permit.start_request(), request)
         });
         let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned();
         let mut connection = pin!(watcher.watch(connection));
@@ -393,7 +369,7 @@ impl Connection {
                 ended = &mut connection => break ended,
                 // hyper's own timeouts start after it has detected the HTTP version, and not for HTTP/2.
                 () = tokio::time::sleep(HEADER_TIMEOUT) => {
-                    if activity.is_unused() {
+                    if permit.is_unused() {
                         tracing::debug!(%peer, "no request received");
                         return;
                     }
@@ -441,7 +417,7 @@ mod tests {
 
     /// A connection with an answered authorized request.
     fn authorized(permit: ConnectionPermit) -> ConnectionPermit {
-        permit.activity.start_request().is_authorized = true;
+        permit.start_request().is_authorized = true;
         permit
     }
 
@@ -449,13 +425,13 @@ mod tests {
     fn connections_are_limited_by_network() {
         let limits = limits(10, 2);
         let [first, second] = [1, 1].map(|last| acquire(&limits, last).expect("a place"));
-        let running = [&first, &second].map(|it| it.activity.start_request());
+        let running = [&first, &second].map(ConnectionPermit::start_request);
         assert!(acquire(&limits, 1).is_none());
         assert!(acquire(&limits, 2).is_some());
         drop(first);
         assert!(acquire(&limits, 1).is_some());
         drop((second, running));
-        assert!(limits.open().by_network.is_empty() && limits.open().connections.is_empty());
+        assert!(limits.open().is_empty());
     }
 
     #[test]
@@ -464,22 +440,22 @@ mod tests {
         let known = authorized(acquire(&limits, 1).expect("a place"));
         let idle = acquire(&limits, 2).expect("a place");
         let busy = acquire(&limits, 2).expect("a place");
-        let request = busy.activity.start_request();
+        let request = busy.start_request();
         let new = acquire(&limits, 3).expect("the idle one's place");
-        let is_closed = |permit: &ConnectionPermit| permit.activity.evicted.is_cancelled();
+        let is_closed = |permit: &ConnectionPermit| permit.evicted.is_cancelled();
         assert!(is_closed(&idle) && !is_closed(&known) && !is_closed(&busy));
         let newer = acquire(&limits, 2).expect("an idle one's place");
         assert!(is_closed(&new) && !is_closed(&known));
         let newest = acquire(&limits, 2).expect("the place of an idle one of its own network");
         assert!(is_closed(&newer) && !is_closed(&known));
-        let running = newest.activity.start_request();
+        let running = newest.start_request();
         assert!(acquire(&limits, 2).is_none(), "its network has no place");
         let last = acquire(&limits, 4).expect("the place of an authorized one");
         assert!(is_closed(&known));
-        let also = last.activity.start_request();
+        let also = last.start_request();
         assert!(limits.try_acquire(network(5)).is_err(), "all are in use");
         drop((idle, request, running, also, busy));
-        assert_eq!(limits.open().connections.len(), 2);
+        assert_eq!(limits.open().len(), 2);
     }
 
     #[tokio::test]

@@ -813,37 +813,25 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_says_what_the_spec_says() {
-        let mut whole = spec();
-        whole.replaces = vec![ReplaceSpec::new("github.com/acme/a", "github.com/acme/b@v1.2.3")];
-        whole.excludes = vec![ModuleVersionSpec::new("github.com/acme/c", "v1.0.0")];
-        whole.requires = vec![ModuleVersionSpec::new("github.com/acme/d", "v1.2.0")];
-        let whole = BuildSpec {
-            go: Some("1.26".to_owned()),
-            tags: vec!["one".to_owned(), "two".to_owned()],
-            debug: true,
-            strict: true,
-            dependencies: Some(Dependencies::Minimal),
-            ..whole
-        };
-        let whole = whole.normalized().expect("it is right");
-        let (read, warnings) =
-            BuildSpec::from_configuration(&whole.configuration(), None).expect("it can be read");
-        assert_eq!(warnings, [""; 0]);
-        assert_eq!(read, [whole]);
-    }
-
-    #[test]
-    fn a_manifest_has_the_positions_of_the_configuration() {
+    fn a_configuration_says_what_the_spec_says_and_a_manifest_has_its_positions() {
         let mut whole = spec();
         whole.plugins.push(PluginSpec::new("example.com/acme/x", "a$b"));
         whole.replaces = vec![ReplaceSpec::new("github.com/acme/a", "github.com/acme/b@v1.2.3")];
         whole.excludes = vec![ModuleVersionSpec::new("github.com/acme/c", "v1.0.0")];
         whole.requires = vec![ModuleVersionSpec::new("github.com/acme/d", "v1.2.0")];
         whole.go = Some("release".to_owned());
-        let whole = BuildSpec { dependencies: Some(Dependencies::Minimal), strict: true, ..whole };
+        let whole = BuildSpec {
+            tags: vec!["one".to_owned(), "two".to_owned()],
+            debug: true,
+            race: true,
+            dependencies: Some(Dependencies::Minimal),
+            strict: true,
+            ..whole
+        };
         let (manifest, source) = whole.manifest_and_source().expect("valid");
         assert_eq!(source.text, whole.configuration());
+        let (read, warnings) = BuildSpec::from_configuration(&source.text, None).expect("valid");
+        assert_eq!((read, warnings), (vec![whole.normalized().expect("valid")], Vec::new()));
         let at = |span: &Option<Range<usize>>| source.text[span.clone().expect("a position")].to_owned();
         let mut found = vec![at(&manifest.roadrunner.reference.as_ref().expect("a ref").span)];
         for plugin in &manifest.plugins {
@@ -881,8 +869,17 @@ mod tests {
         let mut long = spec();
         long.plugins = vec![PluginSpec::new("", ""); 100_000];
         assert_eq!(fields(long), ["plugins"]);
-        let long = BuildSpec { roadrunner: "x ".repeat(1000), tags: vec!["-".repeat(2000)], ..spec() };
-        assert_eq!(fields(long), ["roadrunner", "tags[0]"]);
+        let text = "x ".repeat(1000);
+        let mut long = BuildSpec {
+            roadrunner: text.clone(),
+            replaces: vec![ReplaceSpec::new("github.com/acme/x", &text)],
+            tags: vec!["good".to_owned(), text.clone()],
+            stamp_version: Some(text.clone()),
+            ..spec()
+        };
+        long.plugins[1].reference = text;
+        let expected = ["roadrunner", "stamp_version", "plugins[1]", "replaces[0]", "tags[1]"];
+        assert_eq!(fields(long), expected);
     }
 
     #[test]

@@ -11,7 +11,8 @@ mod shared;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, File},
+    fmt::Display,
+    fs::{self, File, Metadata},
     io::{self, Read, Seek, SeekFrom},
     iter,
     ops::Range,
@@ -124,8 +125,17 @@ pub struct ArtifactBucket {
 struct ObjectVersion {
     size: u64,
     modified: SystemTime,
-    /// The ETag of an object, or the inode of a file.
+    /// The ETag of an object, or the inode, mode and change time of a file.
     tag: Option<String>,
+}
+
+impl ObjectVersion {
+    /// `None` for anything but a regular file.
+    fn of(data: &Metadata) -> Option<Self> {
+        let tag = format!("{} {} {}.{}", data.ino(), data.mode(), data.ctime(), data.ctime_nsec());
+        let modified = data.modified().ok().filter(|_| data.is_file())?;
+        Some(Self { size: data.len(), modified, tag: Some(tag) })
+    }
 }
 
 /// What is stored under the name of an artifact.
@@ -223,7 +233,7 @@ impl ArtifactBucket {
                 return Err(StoreError::Failed("no space left on device".to_owned()));
             }
         }
-        let failed = |error| self.failed("store an artifact", &error);
+        let failed = |error| self.store_failed("store an artifact", &error);
         let source = tokio::fs::File::open(file).await.map_err(unreadable)?;
         let upload = self.store.put_multipart(&location).await.map_err(failed)?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, self.limits.part);
@@ -321,13 +331,10 @@ impl ArtifactBucket {
     async fn hash(&self, sha256: &str) -> Result<String, StoreError> {
         if let Some(directory) = &self.directory {
             let (directory, name) = (directory.clone(), sha256.to_owned());
-            let failed = |error: io::Error| {
-                StoreError::Failed(format!("failed to verify an artifact: {}: {error}", self.name))
-            };
             let hash = move || hash_file(open_file(&directory, &name)?);
-            return blocking(hash).await.map_err(failed);
+            return blocking(hash).await.map_err(|error| self.failed("verify an artifact", error));
         }
-        let failed = |error| self.failed("verify an artifact", &error);
+        let failed = |error| self.store_failed("verify an artifact", &error);
         let location = self.location(sha256).ok_or_else(|| invalid_name(sha256))?;
         let mut chunks = self.store.get(&location).await.map_err(failed)?.into_stream();
         let mut digest = Sha256::new();
@@ -351,7 +358,7 @@ impl ArtifactBucket {
                 self.store
                     .delete(&location)
                     .await
-                    .map_err(|error| self.failed("remove a damaged artifact", &error))?;
+                    .map_err(|error| self.store_failed("remove a damaged artifact", &error))?;
             }
             Ok::<_, StoreError>(())
         };
@@ -398,9 +405,7 @@ impl ArtifactBucket {
                 Ok(version) => Ok(StoredObject::File(version)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(StoredObject::Absent),
                 Err(error) if is_foreign(&error) => Ok(StoredObject::Foreign),
-                Err(error) => {
-                    Err(StoreError::Failed(format!("failed to look up an artifact: {}: {error}", self.name)))
-                }
+                Err(error) => Err(self.failed("look up an artifact", error)),
             };
         }
         let Some(location) = self.location(sha256) else { return Ok(StoredObject::Absent) };
@@ -411,7 +416,7 @@ impl ArtifactBucket {
                 tag: found.e_tag,
             })),
             Err(object_store::Error::NotFound { .. }) => Ok(StoredObject::Absent),
-            Err(error) => Err(self.failed("look up an artifact", &error)),
+            Err(error) => Err(self.store_failed("look up an artifact", &error)),
         }
     }
 
@@ -443,11 +448,9 @@ impl ArtifactBucket {
         let (chunk, tag) = if let Some(directory) = self.directory.clone() {
             let name = Arc::clone(&sha256);
             let read = move || read_range(open_file(&directory, &name)?, range);
-            let failed =
-                |error| StoreError::Failed(format!("failed to read an artifact: {}: {error}", self.name));
-            (blocking(read).await.map_err(failed)?, None)
+            (blocking(read).await.map_err(|error| self.failed("read an artifact", error))?, None)
         } else {
-            let failed = |error| self.failed("read an artifact", &error);
+            let failed = |error| self.store_failed("read an artifact", &error);
             let location = self.location(&sha256).ok_or_else(|| invalid_name(&sha256))?;
             let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
             let found = self.store.get_opts(&location, options).await.map_err(failed)?;
@@ -532,7 +535,7 @@ impl ArtifactBucket {
     ) -> Result<(), StoreError> {
         let location = self.document_location(sha256, name).ok_or_else(|| invalid_name(sha256))?;
         let stored = self.store.put(&location, PutPayload::from(content)).await;
-        stored.map(drop).map_err(|error| self.failed("store a document", &error))
+        stored.map(drop).map_err(|error| self.store_failed("store a document", &error))
     }
 
     /// A document about an artifact.
@@ -542,7 +545,7 @@ impl ArtifactBucket {
         match read.await {
             Ok(content) => Ok(Some(content)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.failed("read a document", &error)),
+            Err(error) => Err(self.store_failed("read a document", &error)),
         }
     }
 
@@ -556,7 +559,7 @@ impl ArtifactBucket {
         let late = |_| StoreError::Failed(format!("{} doesn't answer within 2 s", self.name));
         match timeout(READY_TIMEOUT, self.store.head(&nothing)).await.map_err(late)? {
             Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.failed("check the store", &error)),
+            Err(error) => Err(self.store_failed("check the store", &error)),
         }
     }
 
@@ -568,7 +571,7 @@ impl ArtifactBucket {
             let last_used = object.last_modified.into();
             Ok(is_artifact.then_some(ListedArtifact { sha256, size: object.size, last_used }))
         });
-        all.try_collect().await.map_err(|error| self.failed("list the artifacts", &error))
+        all.try_collect().await.map_err(|error| self.store_failed("list the artifacts", &error))
     }
 
     /// Removes an artifact unless it was used or stored since it was listed. Returns whether it was removed.
@@ -590,7 +593,7 @@ impl ArtifactBucket {
         };
         match remove.await {
             Err(object_store::Error::NotFound { .. }) => Ok(false),
-            removed => removed.map_err(|error| self.failed("remove an artifact", &error)),
+            removed => removed.map_err(|error| self.store_failed("remove an artifact", &error)),
         }
     }
 
@@ -610,8 +613,12 @@ impl ArtifactBucket {
         Some(self.documents(sha256).filter(|_| name.chars().all(is_name))?.join(name))
     }
 
-    fn failed(&self, action: &str, error: &object_store::Error) -> StoreError {
-        StoreError::Failed(format!("failed to {action}: {}: {}", self.name, store_error_summary(error)))
+    fn store_failed(&self, action: &str, error: &object_store::Error) -> StoreError {
+        self.failed(action, store_error_summary(error))
+    }
+
+    fn failed(&self, action: &str, cause: impl Display) -> StoreError {
+        StoreError::Failed(format!("failed to {action}: {}: {cause}", self.name))
     }
 }
 
@@ -639,12 +646,7 @@ fn open_file(directory: &Path, sha256: &str) -> io::Result<File> {
 
 /// Fails unless it is a regular file.
 fn version_of(file: &File) -> io::Result<ObjectVersion> {
-    let data = file.metadata()?;
-    if !data.is_file() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    let tag = Some(data.ino().to_string());
-    Ok(ObjectVersion { size: data.len(), modified: data.modified()?, tag })
+    ObjectVersion::of(&file.metadata()?).ok_or_else(|| io::ErrorKind::IsADirectory.into())
 }
 
 /// Whether the error is for a symbolic link, or for no regular file.

@@ -1,6 +1,6 @@
 //! The options of a service.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use url::Url;
@@ -9,7 +9,7 @@ use velox_build::SigningKey;
 use crate::policy::BuildPolicy;
 
 /// The options of a service. The default accepts no requests and runs no builds.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ServiceOptions {
     /// The addresses to listen on: the first one that is available.
     pub listen: Vec<SocketAddr>,
@@ -99,18 +99,6 @@ pub struct ClusterOptions {
     pub replicas: usize,
     /// How long a lease lasts without being extended.
     pub lease_time: Duration,
-}
-
-impl fmt::Debug for ClusterOptions {
-    /// Omits user names and passwords.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nats: Vec<Option<&str>> = self.nats.iter().map(Url::host_str).collect();
-        f.debug_struct("Cluster")
-            .field("nats", &nats)
-            .field("replicas", &self.replicas)
-            .field("lease_time", &self.lease_time)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Default for JobLimits {

@@ -5,15 +5,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, File, Metadata},
+    fs::{self, File},
     io,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    time::SystemTime,
 };
 
-use super::{hash_file, is_sha256};
+use super::{ObjectVersion, hash_file, is_sha256};
 
 /// The prefix of directories that are being filled.
 const TEMPORARY_PREFIX: &str = ".rr-";
@@ -26,28 +25,9 @@ const MODE: u32 = 0o755;
 pub(crate) struct SharedDirectory {
     path: PathBuf,
     /// The files that this process has written or verified, by SHA-256.
-    verified: Mutex<HashMap<String, FileState>>,
+    verified: Mutex<HashMap<String, ObjectVersion>>,
     /// Held while a file is written.
     pub(super) writing: tokio::sync::Mutex<()>,
-}
-
-/// What changes when a file's content does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileState {
-    size: u64,
-    modified: Option<SystemTime>,
-    inode: (u64, u32, i64, i64),
-}
-
-impl FileState {
-    /// `None` for anything but a regular file.
-    fn of(metadata: &Metadata) -> Option<Self> {
-        metadata.is_file().then(|| Self {
-            size: metadata.len(),
-            modified: metadata.modified().ok(),
-            inode: (metadata.ino(), metadata.mode(), metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
 }
 
 impl SharedDirectory {
@@ -80,14 +60,14 @@ impl SharedDirectory {
     /// Whether the file exists and has this checksum. Its content is only read if the file has changed since
     /// the last call.
     pub(super) fn has(&self, sha256: &str, file: &Path) -> bool {
-        let state = || FileState::of(&fs::symlink_metadata(file).ok()?);
+        let state = || ObjectVersion::of(&fs::symlink_metadata(file).ok()?);
         let Some(found) = state() else { return false };
         if self.known().get(sha256) == Some(&found) {
             return true;
         }
         let is_intact =
             File::open(file).and_then(hash_file).is_ok_and(|found| found == sha256) && is_executable(file);
-        if is_intact && state() == Some(found) {
+        if is_intact && state().as_ref() == Some(&found) {
             self.known().insert(sha256.to_owned(), found);
             return true;
         }
@@ -110,7 +90,7 @@ impl SharedDirectory {
         fs::rename(prepared.path(), &place)?;
         // Nothing is left to be removed.
         let _ = prepared.keep();
-        if let Some(state) = FileState::of(&fs::symlink_metadata(file)?) {
+        if let Some(state) = ObjectVersion::of(&fs::symlink_metadata(file)?) {
             self.known().insert(sha256.to_owned(), state);
         }
         Ok(())
@@ -130,7 +110,7 @@ impl SharedDirectory {
         remove(&self.path.join(sha256))
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, FileState>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, ObjectVersion>> {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    error::Error as _,
     io,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -19,7 +20,7 @@ use tokio::{fs::File, sync::OnceCell};
 use url::{Host, Url};
 use velox_fetch::{
     goenv::GoEnv,
-    http::{HttpOptions, ProxySettings},
+    http::{HttpOptions, ProxySettings, root_cause},
     proxy::{Netrc, ProxyList},
 };
 use velox_gomod::module::{self, match_prefix_patterns, unescape_path, unescape_version};
@@ -311,7 +312,10 @@ impl Upstream {
             }
             let response = request.send().await.map_err(|error| match error.is_timeout() {
                 true => io::ErrorKind::TimedOut.into(),
-                false => io::Error::other(root_cause(&error)),
+                // reqwest's own message contains the URL.
+                false => io::Error::other(
+                    error.source().map_or_else(|| "the host cannot be reached".to_owned(), root_cause),
+                ),
             })?;
             if !response.status().is_redirection() {
                 return Ok(check_status(response).await);
@@ -408,15 +412,6 @@ async fn open_file(base: &Url, file: &str) -> UpstreamResponse {
         Err(error) if error.kind() == io::ErrorKind::NotFound => UpstreamResponse::not_found("not found"),
         Err(error) => UpstreamResponse::bad_gateway(error),
     }
-}
-
-/// The innermost cause of an error; reqwest's own message contains the URL.
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    if std::ptr::addr_eq(cause, error) { "the host cannot be reached".to_owned() } else { cause.to_string() }
 }
 
 /// The rules of the proxy variables, as reqwest applies them.

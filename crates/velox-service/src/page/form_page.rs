@@ -30,13 +30,8 @@ const ADVANCED_FIELDS: [&str; 11] = [
     "stamp_time",
 ];
 
-pub(super) struct FormErrors(Vec<FieldError>);
-
-struct FieldError {
-    /// The `id` of the invalid element.
-    id: String,
-    message: String,
-}
+/// The errors of a form; their fields are the `id`s of the invalid elements.
+pub(super) struct FormErrors(Vec<Violation>);
 
 impl FormErrors {
     pub(super) fn none() -> Self {
@@ -45,7 +40,7 @@ impl FormErrors {
 
     /// An error that concerns the element with this `id`.
     pub(super) fn at(id: &str, message: &str) -> Self {
-        Self(vec![FieldError { id: id.to_owned(), message: message.to_owned() }])
+        Self(vec![Violation::new(id, message)])
     }
 
     /// Assigns each violation of `spec` to its form element.
@@ -73,13 +68,13 @@ impl FormErrors {
                 }
                 _ => "main".to_owned(),
             };
-            FieldError { id, message }
+            Violation::new(id, message)
         };
         Self(violations.iter().map(locate).collect())
     }
 
     fn of(&self, id: &str) -> Vec<&str> {
-        self.0.iter().filter(|error| error.id == id).map(|error| error.message.as_str()).collect()
+        self.0.iter().filter(|error| error.field == id).map(|error| error.message.as_str()).collect()
     }
 
     /// Renders the messages of a field.
@@ -110,7 +105,7 @@ impl FormErrors {
                     h2 { "The build was not started" }
                     ul {
                         @for error in &self.0 {
-                            li { a href=(format!("#{}", error.id)) { (code_spans(&error.message)) } }
+                            li { a href=(format!("#{}", error.field)) { (code_spans(&error.message)) } }
                         }
                     }
                 }

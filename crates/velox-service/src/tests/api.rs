@@ -220,43 +220,17 @@ async fn browsers_get_errors_as_pages() {
 #[tokio::test]
 async fn invalid_fields_are_named() {
     let service = TestService::start().await;
-    let cases: [(Change, &str); 23] = [
+    let cases: [(Change, &str); 10] = [
         (|build| build["roadrunner"] = json!("a b"), "build.roadrunner"),
         (|build| build["roadrunner"] = json!(7), "build.roadrunner"),
         (|build| build["plugins"][0]["module"] = json!("rpc"), "build.plugins[0].module"),
-        (|build| build["plugins"][0]["ref"] = json!(""), "build.plugins[0].ref"),
         (|build| build["plugins"] = json!([]), "build"),
         (|build| build["plugins"] = json!({}), "build.plugins"),
         (|build| build["target"] = json!("plan9/amd64"), "build.target"),
-        (|build| build["target"] = json!(null), "build.target"),
-        (|build| build["target"] = json!("linux"), "build.target"),
-        (|build| build["tags"] = json!(["a b"]), "build.tags"),
-        (
-            |build| build["replaces"] = json!([{"old": "example.com/x", "new": "../x"}]),
-            "build.replaces[0].new",
-        ),
-        (
-            |build| build["replaces"] = json!([{"old": "example.com/x", "new": "/etc"}]),
-            "build.replaces[0].new",
-        ),
         (|build| build["dependencies"] = json!("none"), "build.dependencies"),
         (|build| build["race"] = json!("yes"), "build.race"),
-        (
-            |build| build["excludes"] = json!([{"module": "example.com/x", "version": "one"}]),
-            "build.excludes[0].version",
-        ),
         (|build| build["colour"] = json!("red"), "build.colour"),
-        // Exceeds the limits.
         (|build| build["tags"] = json!(vec!["tag"; 501]), "build.tags"),
-        (|build| build["roadrunner"] = json!("v1".repeat(2000)), "build.roadrunner"),
-        (|build| build["plugins"][0]["ref"] = json!("v1".repeat(2000)), "build.plugins[0]"),
-        (
-            |build| build["replaces"] = json!([{"old": "example.com/x", "new": "x".repeat(2000)}]),
-            "build.replaces[0]",
-        ),
-        (|build| build["tags"] = json!(["ok", "x".repeat(2000)]), "build.tags[1]"),
-        (|build| build["stamp_version"] = json!("x".repeat(2000)), "build.stamp_version"),
-        (|build| build["plugins"] = json!(vec![build["plugins"][0].clone(); 501]), "build.plugins"),
     ];
     for (change, field) in cases {
         let mut build = spec(VERSION);

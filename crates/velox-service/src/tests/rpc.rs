@@ -1,10 +1,9 @@
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};
-use velox_api::{BuildSpec, FailureKind};
+use velox_api::FailureKind;
 
-use super::{TestService, spec, submission};
-use crate::http::rpc;
+use super::{TestService, submission};
 
 const BUILD: &str = "/api.service.v1.BuildService/Build";
 const VERSION: &str = "v5.1.8";
@@ -37,21 +36,6 @@ async fn a_call_waits_for_the_build() {
     // The REST API and the RPC share builds.
     assert_eq!(service.post("/v1/builds", &submission(VERSION)).await.status, 200);
     assert_eq!(service.post(BUILD, &call).await.json()["path"], path);
-}
-
-#[tokio::test]
-async fn branches_and_commits_are_versions() {
-    let service = TestService::start().await;
-    for version in ["master", "main", "feature/x", "69a76ae", &"0".repeat(40), "v2025.1.5-rc.1"] {
-        let mut call = call();
-        call["rr_version"] = json!(version);
-        let (answer, ()) = tokio::join!(service.post(BUILD, &call), async {
-            let lease = service.lease().await;
-            assert_eq!(lease.build.spec.roadrunner, *version);
-            service.succeed(&lease, b"binary").await;
-        });
-        assert_eq!(answer.status, 200, "{version}: {answer:?}");
-    }
 }
 
 #[tokio::test]
@@ -133,13 +117,6 @@ async fn invalid_fields_are_named() {
         let json = [("content-type", "application/json")];
         assert_eq!(service.request("POST", BUILD, &json, malformed).await.status, 400, "{malformed}");
     }
-}
-
-#[test]
-fn calls_and_requests_have_the_same_spec() {
-    let of_call = rpc::spec(serde_json::from_value(call()).unwrap()).unwrap().normalized().unwrap();
-    let of_request: BuildSpec = serde_json::from_value(spec(VERSION)).unwrap();
-    assert_eq!(of_call.key().unwrap(), of_request.normalized().unwrap().key().unwrap());
 }
 
 /// The build script generates code from them without a compiler for protobuf files. `INSTA_UPDATE=always` writes them.

@@ -268,27 +268,6 @@ async fn nothing_is_left_of_what_is_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_kills_its_workers_is_given_up() {
-    let Some(server) = server() else { return };
-    let store = node(&server, StoreOptions::LARGE).await;
-    let id = store.submit(new("a", "ann")).await.expect("it is taken").build().id;
-    for attempt in 1..=crate::build::MAX_ATTEMPTS {
-        let leased = lease(&store).await;
-        assert_eq!(leased.build.attempts, attempt);
-        // Simulates an expired lease.
-        store.state.give_back(&leased).await;
-    }
-    let ended = until(&store, id, |build| build.state.is_final());
-    let (build, nothing) = tokio::join!(ended, timeout(Duration::from_secs(1), store.lease("worker")));
-    assert!(nothing.is_err());
-    let Some(BuildOutcome::Failed(failure)) = build.outcome else { panic!("{build:?}") };
-    assert!(
-        failure.message.contains("25 attempts") && failure.message.contains("logs of the workers"),
-        "{failure:?}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_nobody_waits_for_goes_back() {
     let Some(server) = server() else { return };
     // A job taken at the moment of cancellation is redelivered when its lease expires.

@@ -97,17 +97,14 @@ impl Service {
         &self,
         caller: &TokenEntry,
         spec: BuildSpec,
-    ) -> Result<Arc<Build>, ApiError> {
+    ) -> Result<Build, ApiError> {
         let spec = self.checked(caller, spec)?;
         let key = spec.key().map_err(StoreError::from)?;
         let since = velox_api::now().checked_sub(FAILURE_TIME_TO_LIVE).unwrap_or(Timestamp::MIN);
         if let Some(build) = self.store.last_failure(&key, since).await? {
-            return Ok(Arc::new(build));
+            return Ok(build);
         }
-        Ok(match self.submit(caller, spec, false).await? {
-            Submission::Finished(build) => build,
-            Submission::Queued(build) | Submission::Joined(build) => Arc::new(build),
-        })
+        Ok(self.submit(caller, spec, false).await?.into_build())
     }
 
     /// The normalized request, if it is valid and the caller may make it.
@@ -134,20 +131,16 @@ impl Service {
 
     /// Waits for the build to finish, until the deadline if any, and returns it.
     pub(crate) async fn wait(&self, id: BuildId, deadline: Option<Instant>) -> Result<Build, ApiError> {
-        let build = self.build(id).await?;
-        if build.state.is_final() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Ok(build);
-        }
         let mut changes = self.store.watch(id).await?;
         loop {
+            let build = self.build(id).await?;
+            if build.state.is_final() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(build);
+            }
             let recheck = Instant::now() + RECHECK_INTERVAL;
             let until = deadline.map_or(recheck, |deadline| deadline.min(recheck));
             if let Ok(None) = timeout_at(until, changes.next()).await {
                 changes = self.store.watch(id).await?;
-            }
-            let build = self.build(id).await?;
-            if build.state.is_final() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Ok(build);
             }
         }
     }

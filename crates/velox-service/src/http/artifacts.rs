@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use data_encoding::{BASE64, HEXLOWER};
@@ -70,40 +70,36 @@ pub(super) fn respond(
         SelectedPart::Whole => (StatusCode::OK, 0..info.size),
         SelectedPart::Range(range) => (StatusCode::PARTIAL_CONTENT, range),
     };
-    let mut response_headers = artifact_headers(info);
-    response_headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    response_headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
-    if status == StatusCode::PARTIAL_CONTENT {
-        let content_range = format!("bytes {}-{}/{}", range.start, range.end - 1, info.size);
-        response_headers
-            .extend(HeaderValue::from_str(&content_range).ok().map(|value| (header::CONTENT_RANGE, value)));
-    }
+    let part = (status == StatusCode::PARTIAL_CONTENT).then(|| {
+        let part = format!("bytes {}-{}/{}", range.start, range.end - 1, info.size);
+        [(header::CONTENT_RANGE, part)]
+    });
+    let content = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, (range.end - range.start).to_string()),
+    ];
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
         Body::from_stream(state.service.read_artifact(&info.sha256, range)?)
     };
-    Ok((status, response_headers, body).into_response())
+    Ok((status, artifact_headers(info), content, part, body).into_response())
 }
 
 /// The headers of all responses for the artifact.
-fn artifact_headers(info: &ArtifactInfo) -> HeaderMap {
+fn artifact_headers(info: &ArtifactInfo) -> [(header::HeaderName, String); 5] {
     let digest = HEXLOWER.decode(info.sha256.as_bytes()).unwrap_or_default();
     // The name is untrusted: it must be safe within quotes.
     let is_safe = info.file_name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     let name = if is_safe { info.file_name.as_str() } else { "rr" };
-    let headers = [
+    [
         (header::ETAG, format!("\"{}\"", info.sha256)),
         (header::ACCEPT_RANGES, "bytes".to_owned()),
         (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned()),
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
         // https://www.rfc-editor.org/rfc/rfc9530#section-3
         (header::HeaderName::from_static("repr-digest"), format!("sha-256=:{}:", BASE64.encode(&digest))),
-    ];
-    headers
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, HeaderValue::from_str(&value).ok()?)))
-        .collect()
+    ]
 }
 
 #[derive(Debug, PartialEq)]
@@ -171,7 +167,7 @@ fn parse_range(value: &str) -> Option<(Option<u64>, Option<u64>)> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderName;
+    use axum::http::{HeaderName, HeaderValue};
 
     use super::*;
 

@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
+    body::Body,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use data_encoding::HEXLOWER;
@@ -220,9 +221,10 @@ pub(crate) const TOML: &str = "application/toml";
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A file for download.
-pub(crate) fn attachment(name: &'static str, kind: &'static str, text: String) -> Response {
+pub(crate) fn attachment(name: &str, kind: &str, content: impl Into<Body>) -> Response {
     let disposition = format!("attachment; filename=\"{name}\"");
-    ([(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, &disposition)], text).into_response()
+    let headers = [(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, &disposition)];
+    (headers, content.into()).into_response()
 }
 
 /// Responds with the build, or with 304 if the client has this version.
@@ -231,11 +233,7 @@ fn json_with_etag(view: &BuildView, headers: &HeaderMap) -> Response {
     let body = serde_json::to_vec(view).unwrap_or_default();
     let tag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&body)));
     let is_unchanged = lists_tag(headers, header::IF_NONE_MATCH, &tag) == Some(true);
-    let common = [
-        (header::ETAG, HeaderValue::from_str(&tag).ok()),
-        (header::CACHE_CONTROL, Some(HeaderValue::from_static("private, no-cache"))),
-    ];
-    let common = HeaderMap::from_iter(common.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    let common = [(header::ETAG, tag), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
     if is_unchanged {
         return (StatusCode::NOT_MODIFIED, common).into_response();
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::State,
-    http::header,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -17,6 +16,7 @@ use super::{
     AppState,
     access::Reader,
     body::{BuildPath, Query},
+    builds::attachment,
 };
 use crate::{
     build::{BuildOutcome, BuildResult, attestation_name},
@@ -127,10 +127,8 @@ async fn document(
     result: &BuildResult,
     name: &str,
     file_name: &str,
-    kind: &'static str,
+    kind: &str,
 ) -> Result<Option<Response>, ApiError> {
     let content = state.service.artifacts.document(&result.artifact.sha256, name).await?;
-    let disposition = format!("attachment; filename=\"{file_name}\"");
-    let headers = [(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, &disposition)];
-    Ok(content.map(|content| (headers, content).into_response()))
+    Ok(content.map(|content| attachment(file_name, kind, content)))
 }

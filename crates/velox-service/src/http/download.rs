@@ -85,7 +85,7 @@ pub(crate) async fn get(
     if wait > 0 && !build.state.is_final() {
         let deadline = Instant::now() + Duration::from_secs(wait);
         tokio::select! {
-            ended = state.service.wait(build.id, Some(deadline)) => build = Arc::new(ended?),
+            ended = state.service.wait(build.id, Some(deadline)) => build = ended?,
             () = state.draining.cancelled() => {}
         }
     }

@@ -113,7 +113,7 @@ impl BuildService for BuildHandler {
         let (build, is_new) = match submission {
             Submission::Finished(build) => (build, false),
             // The deadline of the call does not cancel the build.
-            Submission::Queued(_) | Submission::Joined(_) => (Arc::new(wait(state, id).await?), true),
+            Submission::Queued(_) | Submission::Joined(_) => (wait(state, id).await?, true),
         };
         let path = artifact_of(state, &build).await?;
         let mut logs: String =

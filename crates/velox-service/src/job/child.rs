@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use velox_api::{ArtifactInfo, BuildFailure, FailureKind};
+use velox_api::{ArtifactInfo, BuildFailure, FailureKind, Severity};
 use velox_build::{
     Blame, BuildOptions, BuildRequest, BuildSummary, CacheOptions, CompileOptions, Error, ErrorKind, Goal,
     NetworkAccess, Output, SbomFormat, SbomOutput, StampOptions, WorkspaceOptions, render,
@@ -18,7 +18,7 @@ use velox_manifest::SourceFile;
 
 use super::{
     format_size, limits,
-    log::{JobReporter, send},
+    log::{JobReporter, report_lines, send},
     protocol::{JobMessage, JobTask},
     sandbox,
 };
@@ -58,7 +58,7 @@ pub async fn run(environment: BTreeMap<String, String>) -> ExitCode {
     match receiver.await {
         Ok(Ok(message)) => {
             if let JobMessage::Failed(failure) = &message {
-                super::log::error(&failure.message);
+                report_lines(Severity::Error, &failure.message);
             }
             send(&message);
             ExitCode::SUCCESS

@@ -48,13 +48,8 @@ impl Reporter for JobReporter {
             }
             Event::Progress { phase, done, total, item, .. } => {
                 if self.is_due(phase, Some(done) == total) {
-                    let done = Some(done);
-                    report(LogEntry {
-                        phase: name(phase),
-                        done,
-                        total,
-                        ..LogEntry::new(Severity::Info, item)
-                    });
+                    let (phase, done) = (Some(phase.name().to_owned()), Some(done));
+                    report(LogEntry { phase, done, total, ..LogEntry::new(Severity::Info, item) });
                 }
             }
             Event::Resolved { version, plugins, .. } => {
@@ -82,10 +77,6 @@ impl Reporter for JobReporter {
     }
 }
 
-pub(super) fn error(message: &str) {
-    report_lines(Severity::Error, message);
-}
-
 /// Writes a message. Errors are ignored: if the service has exited, this process is about to end.
 pub(super) fn send(message: &JobMessage) {
     if let Ok(mut line) = serde_json::to_vec(message) {
@@ -102,19 +93,15 @@ fn report(mut entry: LogEntry) {
     send(&JobMessage::Entry(entry));
 }
 
-fn report_lines(level: Severity, text: &str) {
+pub(super) fn report_lines(level: Severity, text: &str) {
     for line in text.lines() {
         report(LogEntry::new(level, line));
     }
 }
 
 fn report_phase(phase: Phase, text: &str) {
-    report(LogEntry { phase: name(phase), ..LogEntry::new(Severity::Info, text) });
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "it is an entry's field")]
-fn name(phase: Phase) -> Option<String> {
-    Some(phase.name().to_owned())
+    let phase = Some(phase.name().to_owned());
+    report(LogEntry { phase, ..LogEntry::new(Severity::Info, text) });
 }
 
 fn started_text(phase: Phase) -> &'static str {

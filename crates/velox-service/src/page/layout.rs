@@ -1,7 +1,7 @@
 //! The layout of all pages.
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use maud::{DOCTYPE, Markup, html};
@@ -21,14 +21,11 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn respond(self, status: StatusCode) -> Response {
-        let mut response = (status, self.markup()).into_response();
-        for (name, value) in [
+        let headers = [
             (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
             (header::REFERRER_POLICY, "same-origin"),
-        ] {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
-        }
-        response
+        ];
+        (status, headers, self.markup()).into_response()
     }
 
     fn markup(self) -> Markup {

@@ -29,7 +29,10 @@ impl MissingPlugins {
         };
         let chosen: Vec<&'static KnownPlugin> = selection.modules().chain(always).filter_map(known).collect();
         let needed = catalogue::missing_plugins(&chosen);
-        let unused = unused(&chosen);
+        let unused: Vec<(&'static KnownPlugin, Vec<String>)> = chosen
+            .iter()
+            .flat_map(|plugin| plugin.missing_users(&chosen).map(|users| (*plugin, users.to_vec())))
+            .collect();
         let offered = |name: &str| catalogue.plugins().find(|plugin| plugin.name == name);
         let pair = |name: &str| offered(name).map(|plugin| (plugin.module.clone(), plugin.name.clone()));
         let choices = unused.iter().filter(|(_, users)| users.len() > 1).flat_map(|(_, users)| users.iter());
@@ -88,15 +91,6 @@ impl MissingPlugins {
             }
         }
     }
-}
-
-/// The plugins that do nothing, each with the plugins of which one would use it.
-fn unused(chosen: &[&'static KnownPlugin]) -> Vec<(&'static KnownPlugin, Vec<String>)> {
-    let of = |plugin: &&'static KnownPlugin| {
-        let plugin = *plugin;
-        plugin.missing_users(chosen).map(|users| (plugin, users.to_vec())).collect::<Vec<_>>()
-    };
-    chosen.iter().flat_map(of).collect()
 }
 
 fn add_button(plugins: &[(String, String)]) -> Markup {

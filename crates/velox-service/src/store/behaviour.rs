@@ -198,7 +198,7 @@ pub(crate) async fn what_succeeded_answers_the_next_request(store: &impl BuildSt
     assert_eq!((build.id, build.state, &build.outcome), (id, BuildState::Succeeded, &Some(stored("0b"))));
     assert_eq!(store.lock(id).await.expect("it can be looked for").as_deref(), Some("lock\n"));
     assert_eq!(store.lock(BuildId::new()).await.expect("it can be looked for"), None);
-    assert_eq!(get(store, id).await, *build);
+    assert_eq!(get(store, id).await, build);
     let artifact = store.artifact(&"0b".repeat(32)).await.expect("it can be looked for");
     assert_eq!(artifact.map(|artifact| artifact.size), Some(7));
     assert_eq!(store.artifact(&"0c".repeat(32)).await.expect("it can be looked for"), None);

@@ -9,7 +9,6 @@ mod watch;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -88,14 +87,19 @@ pub(crate) enum Submission {
     /// An equal build that is queued or running, now also requested by the tenant.
     Joined(Build),
     /// An equal build that succeeded and is fresh.
-    Finished(Arc<Build>),
+    Finished(Build),
 }
 
 impl Submission {
     pub(crate) fn build(&self) -> &Build {
         match self {
-            Self::Queued(build) | Self::Joined(build) => build,
-            Self::Finished(build) => build,
+            Self::Queued(build) | Self::Joined(build) | Self::Finished(build) => build,
+        }
+    }
+
+    pub(crate) fn into_build(self) -> Build {
+        match self {
+            Self::Queued(build) | Self::Joined(build) | Self::Finished(build) => build,
         }
     }
 }

@@ -148,7 +148,7 @@ impl BuildStore for SqliteStore {
                 Ok(if live(connection, &key)?.is_some() { None } else { reusable(connection, &key, good)? })
             };
             if let Some(build) = self.database.read(look).await? {
-                return Ok(Submission::Finished(Arc::new(build)));
+                return Ok(Submission::Finished(build));
             }
         }
         let queue = self.options.queue.unwrap_or(u64::MAX);
@@ -552,7 +552,7 @@ fn submit(
     if !new.force
         && let Some(build) = reusable(connection, &key, good)?
     {
-        return Ok(Submission::Finished(Arc::new(build)));
+        return Ok(Submission::Finished(build));
     }
     let number_of = |query: &str| -> Result<u64, StoreError> {
         Ok(connection.prepare_cached(query)?.query_row([&new.tenant.0], |row| row.get(0))?)

@@ -1,7 +1,5 @@
 //! Queues a build: writes its key, record and job.
 
-use std::sync::Arc;
-
 use async_nats::HeaderMap;
 use velox_api::{BuildId, BuildState};
 
@@ -134,7 +132,7 @@ impl JetStreamState {
                 Ok(match made {
                     Some(mut made) if !new.force && self.is_reusable(&made).await? => {
                         made.take_lock();
-                        JoinResult::Accepted(Box::new(Submission::Finished(Arc::new(made))))
+                        JoinResult::Accepted(Box::new(Submission::Finished(made)))
                     }
                     made => JoinResult::Finished(made.map(|made| made.id)),
                 })

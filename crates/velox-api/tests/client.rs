@@ -55,15 +55,7 @@ fn view(state: &str) -> Value {
 }
 
 fn entry(seq: u64) -> String {
-    let entry = LogEntry {
-        seq,
-        time: Timestamp::UNIX_EPOCH,
-        level: Severity::Info,
-        text: format!("line {seq}"),
-        phase: None,
-        done: None,
-        total: None,
-    };
+    let entry = LogEntry { seq, ..LogEntry::new(Severity::Info, format!("line {seq}")) };
     format!("id: {seq}\ndata: {}\n\n", serde_json::to_string(&entry).unwrap())
 }
 
@@ -211,8 +203,8 @@ async fn no_room_is_waited_for_and_a_no_is_not() {
     ])
     .await;
     let mut waits = 0;
-    let view =
-        client.submit(&SubmitRequest::default(), &mut |what| waits += usize::from(is_waiting(&what))).await;
+    let mut count = |what| waits += usize::from(matches!(what, ClientEvent::Retrying(..)));
+    let view = client.submit(&SubmitRequest::default(), &mut count).await;
     assert_eq!(view.unwrap().state, velox_api::BuildState::Queued);
     assert_eq!((asked.load(Ordering::SeqCst), waits), (3, 2));
 
@@ -233,10 +225,6 @@ async fn no_room_is_waited_for_and_a_no_is_not() {
     let (client, _) = serve(vec![|_| "<html>".into_response()]).await;
     let error = client.submit(&SubmitRequest::default(), &mut |_| ()).await.unwrap_err();
     assert!(matches!(error, ClientError::InvalidResponse { .. }), "{error}");
-}
-
-fn is_waiting(what: &ClientEvent) -> bool {
-    matches!(what, ClientEvent::Retrying(..))
 }
 
 #[tokio::test]

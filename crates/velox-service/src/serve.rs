@@ -15,7 +15,7 @@ use crate::{
         listener,
         tls::{Certificate, TlsError},
     },
-    job::{JobUserError, ProcessRunner, RunnerError, disk::Disk},
+    job::{JobUserError, ProcessRunner, RunnerError, disk::Disk, isolation_gaps},
     options::ServiceOptions,
     readiness::Readiness,
     releases::Releases,
@@ -183,7 +183,8 @@ pub(crate) fn runner(options: &ServiceOptions, telemetry: &Telemetry) -> Result<
                 RunnerError::User(error) => ServeError::JobUser(error),
             }
         })?;
-    for gap in ProcessRunner::isolation_gaps() {
+    for gap in isolation_gaps() {
+        tracing::warn!("the isolation of builds is incomplete here: they can {}", gap.ability);
         telemetry.metrics.isolation_gap(gap.name);
     }
     Ok(runner)

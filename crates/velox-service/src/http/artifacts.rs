@@ -172,12 +172,7 @@ mod tests {
     use super::*;
 
     fn info() -> ArtifactInfo {
-        ArtifactInfo {
-            sha256: "ab".repeat(32),
-            size: 1000,
-            file_name: "rr".to_owned(),
-            target: "linux/amd64".to_owned(),
-        }
+        crate::store::behaviour::artifact("ab".repeat(32), 1000)
     }
 
     fn select(pairs: &[(HeaderName, &str)]) -> Result<SelectedPart, u16> {

@@ -52,13 +52,13 @@ use tokio_util::sync::CancellationToken;
 use velox_api::{BuildFailure, FailureKind, LogEntry, Severity};
 use velox_build::{EndSignal, ProcessGroup, available_memory, garbage_collector_variables};
 
+pub(crate) use self::sandbox::isolation_gaps;
 use self::{
     caches::JobCaches,
     cgroup::{JobCgroup, ServiceCgroup},
     disk::{Disk, DiskLimit},
     environment::OWN_DIRECTORIES,
     protocol::{JobMessage, JobTask},
-    sandbox::IsolationGap,
     user::JobUser,
 };
 pub use self::{child::run, user::JobUserError};
@@ -146,9 +146,6 @@ impl ProcessRunner {
             user.prepare(&data)?;
             user.probe(&options.program, &data.join("jobs"))?;
         }
-        for gap in Self::isolation_gaps() {
-            tracing::warn!("the isolation of builds is incomplete here: they can {}", gap.ability);
-        }
         // The environment of this process has credentials, and its memory has tokens: hide /proc/PID also from other
         // processes of its user.
         #[cfg(target_os = "linux")]
@@ -175,11 +172,6 @@ impl ProcessRunner {
             policy: options.policy.clone(),
             _lock: lock,
         })
-    }
-
-    /// What builds can do because this system can't forbid it.
-    pub(crate) fn isolation_gaps() -> Vec<IsolationGap> {
-        sandbox::unsupported()
     }
 
     /// Runs the build. `None`: the disk of the service was full, and another attempt may succeed after a cleanup.

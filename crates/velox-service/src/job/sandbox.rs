@@ -69,7 +69,7 @@ const SYSTEM_PATHS: &[&str] = &[
 ///   of Go's assembler takes any path, and its errors quote the file);
 /// - signal only each other, not leave the job's process group, and create no namespaces.
 ///
-/// What a kernel doesn't support is not restricted: see [`unsupported`].
+/// What a kernel doesn't support is not restricted: see [`isolation_gaps`].
 #[cfg(target_os = "linux")]
 pub(super) fn restrict(task: &JobTask, environment: &BTreeMap<String, String>) -> Result<(), String> {
     use landlock::{
@@ -111,7 +111,7 @@ pub(crate) struct IsolationGap {
 
 /// What builds can do because this system can't forbid it.
 #[cfg(target_os = "linux")]
-pub(super) fn unsupported() -> Vec<IsolationGap> {
+pub(crate) fn isolation_gaps() -> Vec<IsolationGap> {
     use landlock::{Access as _, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
     let strict = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     let files = strict().handle_access(AccessFs::from_all(ABI)).and_then(Ruleset::create).is_ok();
@@ -132,7 +132,7 @@ pub(super) fn unsupported() -> Vec<IsolationGap> {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn unsupported() -> Vec<IsolationGap> {
+pub(crate) fn isolation_gaps() -> Vec<IsolationGap> {
     let ability = "access this machine's files, ports and processes (needs Linux)";
     vec![IsolationGap { name: "all", ability }]
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 use url::{Host, Url};
 
 /// Whether an address is globally reachable and embeds no address that isn't, by the registries
@@ -55,24 +55,20 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
 }
 
-/// Resolves a host to its public addresses; fails if it has none.
-pub(crate) async fn resolve_public(host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let all: Vec<SocketAddr> = match host {
+/// Resolves a host to its addresses, public or not.
+pub(crate) async fn resolve(host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(match host {
         Host::Domain(name) => lookup_host((name.as_str(), port)).await?.collect(),
         Host::Ipv4(address) => vec![(*address, port).into()],
         Host::Ipv6(address) => vec![(*address, port).into()],
-    };
-    let public: Vec<SocketAddr> = all.into_iter().filter(|address| is_public(address.ip())).collect();
-    if public.is_empty() { Err(not_public(host)) } else { Ok(public) }
+    })
 }
 
-/// Connects to a host that the operator configured, public or not.
-pub(crate) async fn connect(host: Host<&str>, port: u16) -> io::Result<TcpStream> {
-    match host {
-        Host::Domain(name) => TcpStream::connect((name, port)).await,
-        Host::Ipv4(address) => TcpStream::connect((address, port)).await,
-        Host::Ipv6(address) => TcpStream::connect((address, port)).await,
-    }
+/// Resolves a host to its public addresses; fails if it has none.
+pub(crate) async fn resolve_public(host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let mut public = resolve(host, port).await?;
+    public.retain(|address| is_public(address.ip()));
+    if public.is_empty() { Err(not_public(host)) } else { Ok(public) }
 }
 
 /// Checks an IP address in a URL, which bypasses the DNS resolver.

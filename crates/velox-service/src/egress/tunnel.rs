@@ -21,7 +21,7 @@ use url::{Host, Url};
 
 use super::{
     Body, JobTraffic, ProxyState,
-    address::{connect, resolve_public},
+    address::{resolve, resolve_public},
     text_response,
 };
 
@@ -106,7 +106,7 @@ async fn connect_by_proxy(proxy: &Url, host: &Host) -> io::Result<TokioIo<Upgrad
     let (Some(proxy_host), Some(port)) = (proxy.host(), proxy.port_or_known_default()) else {
         return Err(io::Error::other("HTTPS_PROXY has no host"));
     };
-    let stream = connect(proxy_host, port).await?;
+    let stream = TcpStream::connect(&*resolve(&proxy_host.to_owned(), port).await?).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(connection.with_upgrades());

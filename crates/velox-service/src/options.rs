@@ -6,8 +6,6 @@ use secrecy::SecretString;
 use url::Url;
 use velox_build::SigningKey;
 
-use crate::policy::BuildPolicy;
-
 /// The options of a service. The default accepts no requests and runs no builds.
 #[derive(Clone, Default)]
 pub struct ServiceOptions {
@@ -55,6 +53,18 @@ pub struct ServiceOptions {
     pub vulnerability_database: Option<String>,
     /// How long running requests and builds may continue after a shutdown signal.
     pub drain: Duration,
+}
+
+/// The operator's restrictions on requests.
+#[derive(Debug, Clone, Default)]
+pub struct BuildPolicy {
+    /// The allowed modules of plugins and replacements, as GOPRIVATE patterns
+    /// (<https://go.dev/ref/mod#private-modules>); empty: any.
+    pub modules: Vec<String>,
+    /// The modules fetched from version control instead of the module proxy, as GOPRIVATE patterns.
+    pub direct: Vec<String>,
+    /// Whether C code may be compiled; `race` needs it.
+    pub cgo: bool,
 }
 
 /// A certificate chain and its key, as PEM files.

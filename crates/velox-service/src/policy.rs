@@ -4,7 +4,10 @@ use url::Host;
 use velox_api::{BuildSpec, Violation};
 use velox_gomod::module::{check_path, match_prefix_patterns};
 
-use crate::error::{ApiError, ApiErrorKind};
+use crate::{
+    error::{ApiError, ApiErrorKind},
+    options::BuildPolicy,
+};
 
 /// Domains without public hosts (<https://www.iana.org/assignments/special-use-domain-names>,
 /// and customary ones).
@@ -26,18 +29,6 @@ const PRIVATE_DOMAINS: [&str; 16] = [
     "test",
     "invalid",
 ];
-
-/// The operator's restrictions on requests.
-#[derive(Debug, Clone, Default)]
-pub struct BuildPolicy {
-    /// The allowed modules of plugins and replacements, as GOPRIVATE patterns
-    /// (<https://go.dev/ref/mod#private-modules>); empty: any.
-    pub modules: Vec<String>,
-    /// The modules fetched from version control instead of the module proxy, as GOPRIVATE patterns.
-    pub direct: Vec<String>,
-    /// Whether C code may be compiled; `race` needs it.
-    pub cgo: bool,
-}
 
 impl BuildPolicy {
     /// Checks the request of a caller restricted to these modules; `None`: no further restriction.

@@ -18,7 +18,7 @@ use crate::{
     auth::TokenEntry,
     build::{Build, BuildOutcome, BuildResult, NewBuild},
     error::{ApiError, ApiErrorKind},
-    policy::BuildPolicy,
+    options::BuildPolicy,
     store::{BuildStore, StoreError, Submission},
     telemetry::{Telemetry, current_trace},
 };

@@ -43,7 +43,7 @@ use tokio_util::{io::ReaderStream, sync::CancellationToken};
 use velox_fetch::goenv::GoEnv;
 
 use self::upstream::{GoProxyRequest, HostTimeouts, Upstream, UpstreamResponse};
-use crate::policy::BuildPolicy;
+use crate::options::BuildPolicy;
 
 /// The delay before accepting again after an error, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);

@@ -65,8 +65,7 @@ pub use self::{child::run, user::JobUserError};
 use crate::{
     build::Build,
     egress::EgressProxy,
-    options::{JobLimits, ServiceOptions},
-    policy::BuildPolicy,
+    options::{BuildPolicy, JobLimits, ServiceOptions},
     runner::{JobRunner, RunOutcome},
 };
 

@@ -29,7 +29,7 @@ use crate::{
     build::{BuildOutcome, BuildResult},
     http::{AppState, access::AccessConfig},
     job::disk::Disk,
-    policy::BuildPolicy,
+    options::BuildPolicy,
     readiness::Readiness,
     releases::Releases,
     router::router,

@@ -200,7 +200,11 @@ async fn checked(browser: &Browser) -> serde_json::Value {
 fn page_address_holds_the_selection() {
     story("page_address_holds_the_selection", async |service, browser| {
         let link = service.link(&[("kv", "v5.0.0"), ("http", "v5.3.0")]);
-        browser.goto(&format!("{link}&more=example.com/acme/x@v1.0.0&tags=one,two&strict=1&go=1.26&requires=a.b/c@v1.0.0")).await;
+        browser
+            .goto(&format!(
+                "{link}&more=example.com/acme/x@v1.0.0&tags=one,two&strict=1&go=1.26&requires=a.b/c@v1.0.0"
+            ))
+            .await;
         assert_eq!(checked(browser).await, json!(["http", "kv"]));
         let before = browser.client.current_url().await.unwrap();
         browser.client.refresh().await.unwrap();

@@ -338,10 +338,7 @@ fn requests_can_name_no_directory_and_no_flag() {
     fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
     let flag = format!("-toolexec={}", tool.display());
     let good = || spec(&[(HELLO, "v1.0.0")]);
-    let replaced = |new: &str| BuildSpec {
-        replaces: vec![ReplaceSpec::new(HELLO, new)],
-        ..good()
-    };
+    let replaced = |new: &str| BuildSpec { replaces: vec![ReplaceSpec::new(HELLO, new)], ..good() };
     let mut bad = vec![
         replaced("/etc"),
         replaced("../../../../etc"),

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use buffa::Message;
-use futures::FutureExt as _;
+use tokio::runtime;
 use velox_api::{BuildSpec, SubmitRequest, Violation};
 
 use crate::{
@@ -14,8 +14,10 @@ use crate::{
     releases::Releases,
 };
 
-static CATALOGUE: LazyLock<Option<PluginCatalogue>> =
-    LazyLock::new(|| PluginCatalogue::of(&Releases::built_in(), None).now_or_never());
+static CATALOGUE: LazyLock<Option<PluginCatalogue>> = LazyLock::new(|| {
+    let runtime = runtime::Builder::new_current_thread().enable_time().build().ok()?;
+    Some(runtime.block_on(PluginCatalogue::of(&Releases::built_in(), None)))
+});
 
 /// Parses the body of `POST /v1/builds`.
 pub fn submit(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
@@ -44,4 +46,13 @@ pub fn query(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
 /// Parses the form of the web page.
 pub fn form(bytes: &[u8]) -> Option<Result<BuildSpec, Vec<Violation>>> {
     Some(page::spec_of_form(bytes, CATALOGUE.as_ref()?))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_form_is_parsed_outside_of_a_runtime() {
+        let spec = super::form(b"rr=v2025.1.15&p=github.com/roadrunner-server/logger/v5@v5.2.7").unwrap();
+        assert_eq!(spec.map(|spec| spec.roadrunner), Ok("v2025.1.15".to_owned()));
+    }
 }

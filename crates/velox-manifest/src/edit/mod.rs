@@ -285,7 +285,8 @@ impl Editor {
         let mut lines = lines.to_vec();
         let (start, end) = (line_start(text, text.len()), text.len());
         let is_empty = text.trim_start_matches('\u{feff}').is_empty();
-        if !is_empty && !(start == end && blank_line_before(text, start).is_some()) {
+        let is_separate = is_empty || (start == end && blank_line_before(text, start).is_some());
+        if !is_separate {
             lines.insert(0, String::new());
         }
         self.replace(end..end, as_lines(text, end, &lines))

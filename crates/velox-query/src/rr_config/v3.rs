@@ -337,15 +337,15 @@ impl ChangeCheck<'_> {
                 "`pools` has several worker pools by name, `pool` a single one",
             );
         }
-        if let Some(pool) = pool {
-            if text_at(&pool.node, "num_workers").is_none_or(|workers| workers == "0") {
-                self.warn(
-                    &pool.span,
-                    "the pool of jobs has no number of workers",
-                    "only two pollers are started",
-                    "set num_workers",
-                );
-            }
+        if let Some(pool) = pool
+            && text_at(&pool.node, "num_workers").is_none_or(|workers| workers == "0")
+        {
+            self.warn(
+                &pool.span,
+                "the pool of jobs has no number of workers",
+                "only two pollers are started",
+                "set num_workers",
+            );
         }
         for pipeline in entries_at(root, "jobs.pipelines") {
             let Some(consumer) = find(&pipeline.node, "config.consumer_options") else { continue };

@@ -184,6 +184,9 @@ fn check_reports_plugins_that_do_not_start_once_the_binary_was_built() {
             "add a plugin with the methods Greet",
         ],
     );
+    // The same versions are resolved again.
+    std::fs::remove_file(sandbox.at("velox.lock")).unwrap();
+    assert_contains(&sandbox.vx("check").stdout(), &["`Greeter`"]);
     let sandbox = sandbox.plugins(
         "guest@v1.0.0 greeter@v1.0.0 github.com/roadrunner-server/fileserver/v5@v5.1.9 github.com/roadrunner-server/logger/v5@v5.1.9",
     );

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::process::Command;
 
-use super::{ForgeCommit, ForgeError, ForgeTag, ResolvedRef, archive, repository::Backend};
+use super::{ForgeCommit, ForgeError, ForgeTag, ResolvedRef, archive, backend::Backend};
 use crate::redact::Redactor;
 
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);

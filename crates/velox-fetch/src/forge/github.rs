@@ -7,8 +7,8 @@ use url::Url;
 
 use super::{
     ForgeClient, ForgeCommit, ForgeError, ForgeTag, ResolvedRef, archive,
+    backend::Backend,
     client::{ForgeCredentials, bad, checked_id, extended, next_page, parsed},
-    repository::Backend,
 };
 
 pub(crate) const JSON: &str = "application/vnd.github+json";

@@ -8,8 +8,8 @@ use url::Url;
 
 use super::{
     ForgeClient, ForgeCommit, ForgeError, ForgeTag, ResolvedRef, archive,
+    backend::Backend,
     client::{ForgeCredentials, bad, checked_id, extended, parsed},
-    repository::Backend,
 };
 
 const JSON: &str = "application/json";

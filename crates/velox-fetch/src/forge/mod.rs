@@ -1,6 +1,7 @@
 //! Repositories on GitHub, GitLab and git servers: refs, commits, files and trees.
 
 mod archive;
+mod backend;
 mod client;
 mod error;
 mod git;

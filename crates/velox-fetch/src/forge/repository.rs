@@ -1,30 +1,16 @@
 use std::{path::Path, sync::Arc};
 
-use async_trait::async_trait;
 use secrecy::SecretString;
 use url::Url;
 
 use super::{
-    ForgeClient, ForgeError, ForgeTag, GitLabProject, GitOptions, ResolvedRef, git::Git, github::GitHub,
-    gitlab::GitLab,
+    ForgeClient, ForgeError, ForgeTag, GitLabProject, GitOptions, ResolvedRef, backend::Backend, git::Git,
+    github::GitHub, gitlab::GitLab,
 };
 
 /// A repository on GitHub, GitLab or any git server.
 #[derive(Clone)]
 pub struct RemoteRepository(Arc<dyn Backend>);
-
-/// The operations of [`RemoteRepository`]; each kind of server has its own.
-#[async_trait(?Send)]
-pub(crate) trait Backend: Send + Sync {
-    fn host(&self) -> String;
-    async fn resolve(&self, reference: Option<&str>) -> Result<ResolvedRef, ForgeError>;
-    /// The content of a file, or [`ForgeError::NotFound`].
-    async fn file(&self, path: &str, commit: &str) -> Result<Vec<u8>, ForgeError>;
-    async fn tags(&self) -> Result<Vec<ForgeTag>, ForgeError>;
-    async fn is_ancestor(&self, ancestor: &str, commit: &str) -> Result<bool, ForgeError>;
-    async fn is_public(&self) -> Result<bool, ForgeError>;
-    async fn tree(&self, commit: &str, into: &Path) -> Result<(), ForgeError>;
-}
 
 impl RemoteRepository {
     /// A repository on github.com or the Enterprise Server at `endpoint` (with or without `/api/v3`).

@@ -13,11 +13,13 @@ use crate::{
     cache_directory::{cache_directory, check_go_cache, secure},
     error::{Blame, Error, ErrorKind},
     event::{BuildSummary, Event, Reporter},
+    forges::Forges,
     go_memory::{available_memory, garbage_collector_variables},
-    lock::{Lock, LockFile, LockedPlugin, RequestedVersions, TargetVariant, go_setting},
+    lock::{Lock, LockFile, LockedPlugin, RequestedVersions, TargetVariant, go_setting, unused_directives},
+    module_request::roadrunner_release,
+    network::Network,
     process::CommandRunner,
     request::{BuildRequest, Goal, Output, Upgrade},
-    resolve::{Resolver, directives::unused, forge::Forges, network::Network, roadrunner_release},
     settings::BuildSettings,
     shared_caches::SharedArtifacts,
     stamp::Stamp,
@@ -184,10 +186,6 @@ impl<'a> BuildContext<'a> {
         toolchains.for_release(roadrunner_release(&self.manifest).as_ref()).await
     }
 
-    pub(crate) fn resolver<'b>(&'b self, tools: &'b BuildTools, previous: Option<&'b Lock>) -> Resolver<'b> {
-        Resolver { context: self, tools, go: &tools.go, previous }
-    }
-
     /// Reports the versions of a lock, and a stamp that contradicts them. With `--strict`, a raised plugin is an error.
     pub(crate) fn report_versions(&self, lock: &Lock) -> Result<(), Error> {
         if let Goal::Build(Output::Directory(_) | Output::File(_)) | Goal::DryRun(_) = &self.request.goal
@@ -195,7 +193,7 @@ impl<'a> BuildContext<'a> {
         {
             self.reporter.report(Event::Warning(contradiction));
         }
-        for warning in unused(&self.manifest, lock) {
+        for warning in unused_directives(&self.manifest, lock) {
             self.reporter.report(Event::Warning(warning));
         }
         if !self.settings.strict || lock.raised.is_empty() {

@@ -16,9 +16,9 @@ use crate::{
     cache_directory::cache_directory,
     error::Error,
     event::Reporter,
+    network::{Network, credentials, impatient, private_hosts},
     process::{CommandRunner, Invocation, ProgramOutput},
     request::BuildRequest,
-    resolve::network::{Network, credentials, impatient, private_hosts},
     toolchain::InstalledGo,
     workspace::scratch::ScratchDirectory,
 };

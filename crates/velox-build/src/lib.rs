@@ -18,6 +18,7 @@ mod download_failure;
 mod environment;
 mod error;
 mod event;
+mod forges;
 mod go_memory;
 mod go_program;
 mod go_tool;
@@ -28,6 +29,8 @@ mod licenses;
 mod link_reader;
 mod local_module;
 mod lock;
+mod module_request;
+mod network;
 mod package_reader;
 mod pipeline;
 mod plugin_template;
@@ -78,6 +81,7 @@ pub use lock::{
     Lock, LockedPlugin, LockedReplacement, LockedRoadRunner, LockedTarget, LockedVersions, SelectedModule,
     TargetVariant, carry_over_lock, locked_go_version, locked_versions,
 };
+pub use network::http_client;
 pub use package_reader::{PackageCheck, PackageReader, PackagesRead};
 pub use pipeline::{build, build_checked, report_findings};
 pub use plugin_template::PluginTemplate;
@@ -99,7 +103,6 @@ pub use resolve::{
     RoadRunnerRelease,
     majors::compare_roadrunner,
     module_in,
-    network::http_client,
     versions::{MajorVersions, Versions},
 };
 pub use sbom::{Sbom, SbomModule, hex_of_sum, package_url};

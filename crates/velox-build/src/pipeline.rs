@@ -16,6 +16,7 @@ use crate::{
     lock::{Lock, LockFile, ReleaseModules},
     package_reader::{self, PackageCheck, PackagesRead},
     request::{BuildRequest, Goal, Output, Upgrade},
+    resolve::Resolver,
     shared_caches::SharedCaches,
     stamp::Stamp,
     targets,
@@ -283,7 +284,7 @@ pub(crate) fn resolve<'a>(
 ) -> LocalBoxFuture<'a, Result<(Lock, Workspace), Error>> {
     async move {
     let previous = found.lock.as_ref();
-    let resolver = context.resolver(tools, previous);
+    let resolver = Resolver::new(context, tools, previous);
     let resolving = phase(&*context.reporter, Phase::Resolve, resolver.resolve());
     let (mut lock, workspace) = with_precompile(context, tools, resolving).await?;
     // The go command may have switched to a newer version for these modules.
@@ -348,7 +349,7 @@ pub(crate) async fn workspace_of(
 ) -> Result<Workspace, Error> {
     let locked: Vec<_> = context.variants.iter().filter_map(|variant| lock.targets.get(variant)).collect();
     let zips = lock.zips(&locked);
-    let resolver = context.resolver(tools, Some(lock));
+    let resolver = Resolver::new(context, tools, Some(lock));
     let tree = with_precompile(context, tools, resolver.fetch(lock, &zips)).await?;
     let workspace = Workspace::create(&tree, tools.scratch.path().join("src"))?;
     for (module, directory) in context.replaced(lock) {
@@ -384,7 +385,7 @@ async fn download_release(
     lock: &Lock,
 ) -> Result<BuildTools, Error> {
     let tools = context.tools(found, Some(lock)).await?;
-    context.resolver(&tools, Some(lock)).release().await?;
+    Resolver::new(context, &tools, Some(lock)).release().await?;
     Ok(tools)
 }
 

@@ -20,12 +20,12 @@ use crate::{
     event::{Phase, Reporter, phase},
     link_reader::{self, LinkReader},
     lock::{Lock, LockFile, SelectedModule, source_of},
+    module_request::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
     package_reader::{self, PackageReader, PackagesRead},
     pipeline,
     request::BuildRequest,
     resolve::{
-        RoadRunnerRelease, packages,
-        request::{RepositoryLocation, own_place_of_module, own_place_of_roadrunner, place_of_plugin},
+        Resolver, RoadRunnerRelease, packages,
         versions::{MajorSearch, Versions, roadrunner_starts},
     },
     sbom::{self, Sbom},
@@ -115,7 +115,7 @@ impl<'a> QuerySession<'a> {
         // An unreadable lock counts as none: queries still work.
         let found = LockFile::read(self.context.request).unwrap_or_default();
         let tools = context.tools(&found, None).await?;
-        context.resolver(&tools, found.lock.as_ref()).release().await
+        Resolver::new(context, &tools, found.lock.as_ref()).release().await
     }
 
     /// The module and the go.mod of each plugin, or of what replaces it, in the same order. The version of a directory
@@ -129,7 +129,7 @@ impl<'a> QuerySession<'a> {
     ) -> Result<Vec<Result<(ModuleVersion, GoMod), Error>>, Error> {
         let context = &self.context;
         let tools = context.tools(&LockFile::default(), None).await?;
-        let resolver = context.resolver(&tools, None);
+        let resolver = Resolver::new(context, &tools, None);
         let mut go_mods = Vec::new();
         for plugin in plugins {
             match resolver.plugin_go_mod(plugin).await {
@@ -156,7 +156,7 @@ impl<'a> QuerySession<'a> {
             Err(differences) if context.is_locked() => return Err(found.mismatch(&differences)),
             Err(_) => pipeline::resolve(context, &mut tools, &found).await?.0,
         };
-        let release = context.resolver(&tools, Some(&lock)).release().await?;
+        let release = Resolver::new(context, &tools, Some(&lock)).release().await?;
         let graph = graph(context, &tools, &lock).await?;
         let mut compiled = BTreeMap::new();
         for target in lock.targets.values() {
@@ -186,7 +186,8 @@ impl<'a> QuerySession<'a> {
         };
         let targets: Vec<_> =
             context.variants.iter().filter_map(|variant| lock.targets.get(variant)).collect();
-        let roadrunner = context.resolver(&tools, Some(&lock)).fetch(&lock, &lock.zips(&targets)).await?;
+        let roadrunner =
+            Resolver::new(context, &tools, Some(&lock)).fetch(&lock, &lock.zips(&targets)).await?;
         let replaced = context.replaced(&lock);
         let mut sboms = Vec::new();
         for variant in &context.variants {
@@ -307,7 +308,7 @@ impl<'a> QuerySession<'a> {
                 VersionSource::Repository(place, module) => repositories.push((index, place, module)),
             }
         }
-        context.resolver(&tools, None).versions(searches, &repositories, subjects.len()).await
+        Resolver::new(context, &tools, None).versions(searches, &repositories, subjects.len()).await
     }
 
     fn version_source(&self, subject: &VersionSubject, lock: Option<&Lock>) -> VersionSource {

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use semver::{Comparator, Op, Version, VersionReq};
 
-use crate::check::InvalidValue;
+use crate::invalid_value::InvalidValue;
 
 /// A ref that allows many versions, in Cargo's syntax
 /// (<https://doc.rust-lang.org/cargo/reference/specifying-dependencies.html>): `^5.1`, `~5.1.2`, `>=5, <6`.

@@ -6,10 +6,8 @@ use velox_gomod::module::without_major;
 
 use crate::{
     BuildArgs, CacheConfig, DebugConfig, Diagnostic, Forge, ForgeKind, ImageConfig, LogConfig, Manifest,
-    ManifestFormat, Origin, Plugin, Replacement, RoadRunnerConfig, catalogue,
-    check::{self, InvalidValue},
-    manual::shown,
-    reader::unknown_plugin,
+    ManifestFormat, Origin, Plugin, Replacement, RoadRunnerConfig, catalogue, check,
+    invalid_value::InvalidValue, manual::shown, reader::unknown_plugin,
 };
 
 const DEFAULT_REFERENCE: &str = "latest";

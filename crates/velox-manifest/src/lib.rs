@@ -15,6 +15,7 @@ mod findings;
 mod flags;
 mod identity;
 mod interpolate;
+mod invalid_value;
 mod manifest;
 mod manual;
 mod modules;

@@ -6,8 +6,8 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::{
-    Diagnostic, Forge, ForgeKind, Origin, Plugin, Project, Spanned,
-    check::{self, InvalidValue},
+    Diagnostic, Forge, ForgeKind, Origin, Plugin, Project, Spanned, check,
+    invalid_value::InvalidValue,
     reader::{Field, Section},
 };
 

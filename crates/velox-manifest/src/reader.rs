@@ -2,8 +2,7 @@ use std::{collections::HashMap, ops::Range};
 
 use crate::{
     Diagnostic, DiagnosticKind, Spanned,
-    document::{ConfigEntry, ConfigNode, ConfigValue, duplicate_key},
-    edit,
+    document::{self, ConfigEntry, ConfigNode, ConfigValue, duplicate_key},
     findings::DiagnosticSink,
     interpolate::{InterpolationError, interpolate, is_placeholder},
     reference::keys_of,
@@ -205,7 +204,7 @@ impl<'a> Section<'a> {
         };
         let known = self.known.iter().find(|known| known.eq_ignore_ascii_case(&entry.key));
         let path =
-            join(&self.path, &known.map_or_else(|| edit::key(&entry.key), |known| (*known).to_owned()));
+            join(&self.path, &known.map_or_else(|| document::key(&entry.key), |known| (*known).to_owned()));
         let table = join(&self.table, if self.known.is_empty() { "NAME" } else { known.unwrap_or(&"") });
         Field {
             key: &entry.key,
@@ -246,7 +245,7 @@ impl<'a> Section<'a> {
             let is_misplaced = intended.is_none() && TOP_LEVEL_KEYS.contains(&lower.as_str());
             let what = match field.node.value {
                 ConfigValue::Table(_) if self.path.is_empty() => {
-                    format!("unknown table `[{}]`", edit::key(key))
+                    format!("unknown table `[{}]`", document::key(key))
                 }
                 _ => format!("unknown key `{key}` in {name}"),
             };

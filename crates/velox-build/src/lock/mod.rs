@@ -8,6 +8,7 @@ mod release;
 mod requested;
 mod required;
 mod unrequested;
+mod unused;
 
 pub use self::{
     carry_over::{LockedVersions, carry_over_lock, locked_go_version, locked_versions},
@@ -20,4 +21,5 @@ pub(crate) use self::{
     model::{is_commit, replacement_of, source_of},
     release::ReleaseModules,
     requested::{RequestedVersions, go_setting},
+    unused::unused_directives,
 };

@@ -11,13 +11,13 @@ use velox_manifest::{VersionConstraint, catalogue::ROADRUNNER_MODULE};
 use super::{
     majors::number_of_suffix,
     pin::{UnresolvedModule, unresolved},
-    request::{ModuleRequest, RepositoryLocation},
     resolver::Resolver,
     versions::{MajorSearch, Versions, list_tags, list_versions, proxy_versions},
 };
 use crate::{
     download_failure,
     error::{Blame, Error, until_cancelled},
+    module_request::{ModuleRequest, RepositoryLocation},
     request::NetworkAccess,
 };
 

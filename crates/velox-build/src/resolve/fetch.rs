@@ -6,12 +6,13 @@ use futures::{FutureExt, future::LocalBoxFuture};
 use velox_fetch::{download::DownloadRequest, modcache::ModCache};
 use velox_gomod::{gosum::GoSum, module::ModuleVersion};
 
-use super::{download::ProxyFailures, pin::ResolvedModule, request::ModuleRequest, resolver::Resolver};
+use super::{download::ProxyFailures, resolved::ResolvedModule, resolver::Resolver};
 use crate::{
     download_failure,
     error::{Error, checksum_mismatch},
     event::{Phase, phase},
     lock::Lock,
+    module_request::ModuleRequest,
 };
 
 impl Resolver<'_> {

@@ -2,9 +2,8 @@
 
 use std::{fs, path::Path};
 
-use secrecy::SecretString;
 use velox_fetch::{
-    forge::{ForgeClient, ForgeCommit, ForgeError, GitLabProject, GitOptions, RemoteRepository},
+    forge::{ForgeCommit, ForgeError, RemoteRepository},
     modcache::ModCache,
 };
 use velox_gomod::{
@@ -12,34 +11,16 @@ use velox_gomod::{
     module::{ModuleVersion, major_suffix, path_major_matches},
     modzip, pseudo, semver,
 };
-use velox_manifest::Project;
 
-use super::{
-    majors::compare_roadrunner,
-    pin::ResolvedModule,
-    request::{ModuleRequest, RepositoryHost, RepositoryLocation},
-};
+use super::{majors::compare_roadrunner, resolved::ResolvedModule};
 use crate::{
     error::Error,
     event::{Event, Note, Reporter},
+    module_request::{ModuleRequest, RepositoryLocation},
 };
 
 /// How many of the newest tags are checked for being an ancestor of the commit.
 const MAX_ANCESTOR_TAGS: usize = 25;
-
-/// The forges that the manifest configures.
-pub(crate) struct Forges {
-    pub(crate) http: ForgeClient,
-    pub(crate) github: ForgeAccess,
-    pub(crate) gitlab: ForgeAccess,
-    pub(crate) git: GitOptions,
-}
-
-#[derive(Clone, Default)]
-pub(crate) struct ForgeAccess {
-    pub(crate) endpoint: Option<url::Url>,
-    pub(crate) token: Option<SecretString>,
-}
 
 /// A ref that was found in a repository.
 pub(super) struct LocatedModule {
@@ -52,52 +33,6 @@ pub(super) struct LocatedModule {
     /// The path in the module cache: the same, unless it replaces another module.
     pub(super) path: String,
     pub(super) go_mod: String,
-}
-
-impl Forges {
-    pub(crate) fn repository(&self, place: &RepositoryLocation) -> RemoteRepository {
-        match &place.host {
-            RepositoryHost::GitHub { owner, repository } => {
-                let ForgeAccess { endpoint, token } = self.configured(&self.github, place);
-                RemoteRepository::github(&self.http, endpoint.as_ref(), token, owner, repository)
-            }
-            RepositoryHost::GitLab { project } => {
-                let ForgeAccess { endpoint, token } = self.configured(&self.gitlab, place);
-                let project = match project {
-                    Project::Id(id) => GitLabProject::Id(*id),
-                    Project::Path(path) => GitLabProject::Path(path.clone()),
-                };
-                RemoteRepository::gitlab(&self.http, endpoint.as_ref(), token, project)
-            }
-            RepositoryHost::Git { url } => RemoteRepository::git(self.git.clone(), url.clone()),
-        }
-    }
-
-    /// The access to a repository. The public forge never receives the token of a self-hosted one.
-    fn configured(&self, forge: &ForgeAccess, place: &RepositoryLocation) -> ForgeAccess {
-        if place.own || forge.endpoint.is_none() { forge.clone() } else { ForgeAccess::default() }
-    }
-
-    /// The same repository for git; `None` for a project given by id.
-    pub(super) fn by_git(&self, place: &RepositoryLocation) -> Option<RemoteRepository> {
-        let url = match &place.host {
-            RepositoryHost::GitHub { owner, repository } => {
-                format!("{}/{owner}/{repository}.git", self.web(&self.github, place, "https://github.com"))
-            }
-            RepositoryHost::GitLab { project: Project::Path(path) } => {
-                format!("{}/{path}.git", self.web(&self.gitlab, place, "https://gitlab.com"))
-            }
-            RepositoryHost::GitLab { project: Project::Id(_) } | RepositoryHost::Git { .. } => return None,
-        };
-        Some(RemoteRepository::git(self.git.clone(), url))
-    }
-
-    fn web(&self, forge: &ForgeAccess, place: &RepositoryLocation, public: &str) -> String {
-        self.configured(forge, place).endpoint.map_or_else(
-            || public.to_owned(),
-            |url| url.as_str().trim_end_matches("/api/v3").trim_end_matches('/').to_owned(),
-        )
-    }
 }
 
 /// Resolves the ref of `request` and reads the go.mod there.

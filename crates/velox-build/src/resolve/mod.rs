@@ -3,21 +3,21 @@
 
 mod compose;
 mod constraint;
-pub(crate) mod directives;
+mod directives;
 pub(crate) mod download;
 mod fetch;
 pub(crate) mod forge;
 mod held_back;
 pub(crate) mod majors;
-pub(crate) mod network;
 pub(crate) mod packages;
 mod pin;
 mod plugin;
 mod prefetch;
-pub(crate) mod request;
+mod resolution;
+mod resolved;
 mod resolver;
 pub(crate) mod versions;
 
 pub use self::plugin::module_in;
-pub use self::resolver::RoadRunnerRelease;
-pub(crate) use self::resolver::{Resolver, roadrunner_release};
+pub use self::resolution::RoadRunnerRelease;
+pub(crate) use self::resolver::Resolver;

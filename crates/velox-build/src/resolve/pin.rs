@@ -1,6 +1,6 @@
 //! Resolves a [`ModuleRequest`] with the module cache, module proxies, the go command and forges.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use futures::{StreamExt, future::join_all, stream};
 use velox_fetch::{
@@ -22,7 +22,7 @@ use velox_manifest::{
 use super::{
     download::{GoDownload, VersionInfo},
     forge::{self, LocatedModule},
-    request::{ModuleRequest, PreviousResolution, RepositoryHost, RepositoryLocation},
+    resolved::ResolvedModule,
     resolver::Resolver,
 };
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     error::{Blame, Error, ErrorKind, checksum_mismatch, until_cancelled},
     event::{Event, Phase},
     lock::is_commit,
+    module_request::{ModuleRequest, PreviousResolution, RepositoryHost, RepositoryLocation},
     request::NetworkAccess,
     resolve::versions::{candidate_paths, proxy_versions},
     workspace::tree,
@@ -43,21 +44,6 @@ const NO_SOURCE: &str = "no source has it";
 const NOT_AT_PROXIES: &str = "not found at the module proxies";
 /// RoadRunner's default branch, for the module proxies: they can't be queried for one.
 const DEFAULT_BRANCH: &str = "master";
-
-/// A downloaded module at an exact version.
-#[derive(Debug, Clone)]
-pub(crate) struct ResolvedModule {
-    pub(crate) module: ModuleVersion,
-    pub(crate) commit: Option<String>,
-    /// The commit time, in seconds since 1970.
-    pub(crate) time: Option<i64>,
-    /// The directory with its files.
-    pub(crate) tree: PathBuf,
-    pub(crate) go_mod: String,
-    /// The `h1:` sums of its zip and of its go.mod.
-    pub(crate) zip_sum: String,
-    pub(crate) mod_sum: String,
-}
 
 impl ResolvedModule {
     /// Fails if a checksum differs from the previous lock's.

@@ -14,7 +14,7 @@ use velox_gomod::{
 };
 use velox_manifest::{Diagnostic, Manifest, Origin, Plugin, Project, Spanned, catalogue::ALWAYS_INCLUDED};
 
-use super::pin::ResolvedModule;
+use super::resolved::ResolvedModule;
 use crate::{
     error::{Error, ErrorKind},
     imports::{PLUGINS_GO, created_plugins, imports_of, module_of},

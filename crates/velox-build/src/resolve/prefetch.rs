@@ -23,7 +23,6 @@ use velox_gomod::{
 use super::{
     download::{self, DownloadProgress},
     plugin::ResolvedPlugin,
-    request::own_place_of_module,
     resolver::Resolver,
 };
 use crate::{
@@ -32,6 +31,7 @@ use crate::{
     event::{Phase, phase},
     imports::{imports_of_package, module_of},
     lock::{replacement_of, source_of},
+    module_request::own_place_of_module,
     workspace::Workspace,
 };
 

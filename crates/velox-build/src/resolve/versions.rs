@@ -18,13 +18,14 @@ use velox_gomod::{
 use velox_manifest::catalogue::{self, ROADRUNNER_MODULE};
 
 use super::{
-    forge::{Forges, tag_prefix},
+    forge::tag_prefix,
     majors::{FIRST_YEAR, number, number_of_suffix, rank},
-    request::RepositoryLocation,
 };
 use crate::{
     download_failure::{advice, fault, of_go, of_listing},
     error::{Blame, Error},
+    forges::Forges,
+    module_request::RepositoryLocation,
     toolchain::{ModuleMode, Toolchain},
 };
 

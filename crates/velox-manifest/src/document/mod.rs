@@ -7,6 +7,7 @@ mod yaml;
 
 pub(crate) use self::toml::{duplicate_key, syntax_error};
 pub use self::{
+    toml::{key, string},
     tree::{ConfigEntry, ConfigNode, ConfigValue},
     yaml::parse_yaml,
 };

@@ -15,6 +15,18 @@ const MAX_ERRORS: usize = 20;
 /// As deep as toml_edit nests values.
 const MAX_DEPTH: u32 = 80;
 
+/// A TOML key, quoted if necessary.
+#[must_use]
+pub fn key(name: &str) -> String {
+    toml_edit::Key::new(name).display_repr().into_owned()
+}
+
+/// A TOML string literal.
+#[must_use]
+pub fn string(value: &str) -> String {
+    toml_edit::Value::from(value).to_string()
+}
+
 pub(super) fn parse(text: &str) -> Result<ConfigNode, Vec<Diagnostic>> {
     match Document::parse(text) {
         Ok(document) => {

@@ -16,6 +16,7 @@ use self::{
         line_start, whole,
     },
 };
+pub use crate::document::{key, string};
 use crate::{
     Diagnostic, ManifestFormat, Replacement, SourceFile,
     catalogue::{self, KnownPlugin, PluginGroup},
@@ -560,18 +561,6 @@ fn group_of(name: &str) -> Option<PluginGroup> {
 /// The place of `ref` in `[roadrunner]`.
 fn roadrunner_ref(document: &Document<&str>) -> Option<Range<usize>> {
     get(get(document.as_table(), "roadrunner")?.as_table_like()?, "ref")?.span()
-}
-
-/// A TOML key, quoted if necessary.
-#[must_use]
-pub fn key(name: &str) -> String {
-    toml_edit::Key::new(name).display_repr().into_owned()
-}
-
-/// A TOML string literal.
-#[must_use]
-pub fn string(value: &str) -> String {
-    toml_edit::Value::from(value).to_string()
 }
 
 fn inline(pairs: &[(&str, String)]) -> String {

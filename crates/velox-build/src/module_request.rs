@@ -154,17 +154,17 @@ impl ModuleRequest {
 impl ModuleRequest {
     /// The ref, if Go takes it for a version prefix (`v3`, `v2025.1`), never for a branch of that name
     /// (<https://go.dev/ref/mod#version-queries>).
-    pub(super) fn version_prefix(&self) -> Option<&str> {
+    pub(crate) fn version_prefix(&self) -> Option<&str> {
         self.reference.as_deref().filter(|reference| is_version_prefix(reference))
     }
 
     /// Whether proxies may be queried for it. Otherwise its path may be private.
-    pub(super) fn may_query_proxies(&self) -> bool {
+    pub(crate) fn may_query_proxies(&self) -> bool {
         self.module.is_some() || self.root.is_some()
     }
 
     /// A download request for `module`, with its sums from the previous lock.
-    pub(super) fn wanted(&self, module: &ModuleVersion) -> DownloadRequest {
+    pub(crate) fn wanted(&self, module: &ModuleVersion) -> DownloadRequest {
         let previous = self.known.as_ref().filter(|previous| previous.module == *module);
         let list = |sum: Option<&String>| sum.cloned().into_iter().collect();
         DownloadRequest {
@@ -274,6 +274,12 @@ fn module_at_tag(root: &str, reference: &str) -> Option<ModuleVersion> {
     let major = semver::major(reference)?;
     let path = if matches!(major, "v0" | "v1") { root.to_owned() } else { format!("{root}/{major}") };
     Some(ModuleVersion::new(path, reference))
+}
+
+/// The requested RoadRunner module; `None` if the ref is not a version, or needs a forge to resolve.
+pub(crate) fn roadrunner_release(manifest: &Manifest) -> Option<ModuleVersion> {
+    let module = ModuleRequest::roadrunner(manifest).module?;
+    (semver::canonical(&module.version).as_deref() == Some(&module.version)).then_some(module)
 }
 
 /// RoadRunner's repository on the self-hosted forge; `None`: it is the public one.

@@ -23,9 +23,9 @@ use velox_manifest::{Forge, check::can_be_token};
 use crate::{
     error::Error,
     event::{Event, Note},
+    forges::{ForgeAccess, Forges},
     process::CommandRunner,
     request::BuildRequest,
-    resolve::forge::{ForgeAccess, Forges},
     toolchain::GoSettings,
 };
 

@@ -6,7 +6,7 @@ mod constraint;
 mod directives;
 pub(crate) mod download;
 mod fetch;
-pub(crate) mod forge;
+mod forge;
 mod held_back;
 pub(crate) mod majors;
 pub(crate) mod packages;

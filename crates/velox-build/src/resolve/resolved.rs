@@ -1,3 +1,5 @@
+//! The result of resolving a module.
+
 use std::path::PathBuf;
 
 use velox_gomod::module::ModuleVersion;

@@ -1,3 +1,5 @@
+//! The resolver; its stages are methods in the other modules, `resolution` first.
+
 use crate::{
     context::{BuildContext, BuildTools},
     lock::Lock,

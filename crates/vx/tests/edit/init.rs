@@ -144,7 +144,7 @@ fn init_from_foreign_binary_needs_roadrunner_version() {
     let sandbox = Sandbox::behind(&proxy);
     let sandbox = sandbox.files("tree", roadrunner("v2025").files());
     // With the flags of vx the compiled standard library is shared with other tests.
-    sandbox.run("env CGO_ENABLED=0 go build -C tree -trimpath -buildvcs=false -o ../rr ./cmd/rr");
+    sandbox.run("env CGO_ENABLED=0 go build -C tree -trimpath -buildvcs=false -gcflags=all=-dwarf=false -o ../rr ./cmd/rr");
     sandbox.vx("init --from rr").fails_with(2, &["--roadrunner"]);
     sandbox.vx("init --from rr --roadrunner v2025.0.77").ok();
     assert!(headers(&sandbox).contains(&"[plugins.fileserver]".to_owned()), "{}", sandbox.read("velox.toml"));

@@ -59,7 +59,7 @@ pub fn go(test: &str, name: &str) -> Option<PathBuf> {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let sandbox = Sandbox::new();
     // With the flags of vx the compiled standard library is shared with other tests.
-    let mut build = sandbox.command("go", &["build", "-trimpath", "-o"]);
+    let mut build = sandbox.command("go", &["build", "-trimpath", "-gcflags=all=-dwarf=false", "-o"]);
     let build = build.arg(&program).arg(format!("./{name}")).env("CGO_ENABLED", "0").current_dir(source);
     let built = CommandOutput::from(build);
     if built.code() != Some(0) {

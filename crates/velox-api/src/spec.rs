@@ -538,9 +538,9 @@ impl TryFrom<&BuildSpec> for Manifest {
                 module.map_or(Ok(()), |()| check::majors_agree(&plugin.module, reference))
             });
             plugins.push(Plugin {
-                name: plain(name),
-                origin: Origin::Module(plain(plugin.module.clone())),
-                reference: plain(plugin.reference.clone()),
+                name: name.into(),
+                origin: Origin::Module(plugin.module.clone().into()),
+                reference: plugin.reference.clone().into(),
                 replace: None,
             });
         }
@@ -562,7 +562,7 @@ impl TryFrom<&BuildSpec> for Manifest {
                 }
             });
             if let (Some(old), Some(new)) = (old, new) {
-                replaces.push(ReplaceDirective { old: plain(old), new: plain(new) });
+                replaces.push(ReplaceDirective { old: old.into(), new: new.into() });
             }
         }
         let mut excludes = Vec::new();
@@ -596,7 +596,7 @@ impl TryFrom<&BuildSpec> for Manifest {
         }
         Ok(Self {
             roadrunner: RoadRunnerConfig {
-                reference: Some(plain(spec.roadrunner.clone())),
+                reference: Some(spec.roadrunner.clone().into()),
                 dependencies: spec.dependencies,
             },
             debug: DebugConfig { enabled: spec.debug, race: spec.race },
@@ -605,8 +605,8 @@ impl TryFrom<&BuildSpec> for Manifest {
             replaces,
             excludes,
             requires,
-            go: go.map(plain),
-            targets: vec![plain(spec.target.clone())],
+            go: go.map(Into::into),
+            targets: vec![spec.target.clone().into()],
             build_args: BuildArgs { tags: spec.tags.clone(), ..BuildArgs::default() },
             ..Self::without_a_file()
         })
@@ -636,7 +636,7 @@ impl FieldChecks {
             check::full_version(version)?;
             is_module.map_or(Ok(()), |()| check::majors_agree(module, version))
         });
-        (plain(module.to_owned()), plain(version.to_owned()))
+        (module.to_owned().into(), version.to_owned().into())
     }
 
     fn check<T>(
@@ -654,10 +654,6 @@ impl FieldChecks {
             }
         }
     }
-}
-
-fn plain<T>(value: T) -> Spanned<T> {
-    Spanned { value, span: None }
 }
 
 /// A configuration, and the positions of the values that a manifest locates, in the order of the text.

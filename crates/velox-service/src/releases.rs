@@ -14,7 +14,7 @@ use velox_build::{
     BuildOptions, BuildRequest, Goal, QuerySession, SilentReporter, VersionSubject, compare_roadrunner,
 };
 use velox_gomod::semver;
-use velox_manifest::{Manifest, Spanned, catalogue};
+use velox_manifest::{Manifest, catalogue};
 
 /// How long the list of versions is cached.
 const CACHE_DURATION: Duration = Duration::from_secs(60 * 60);
@@ -184,7 +184,7 @@ impl Proxies {
     fn request(&self, roadrunner: Option<&str>) -> BuildRequest {
         let mut manifest = Manifest::without_a_file();
         if let Some(reference) = roadrunner {
-            manifest.roadrunner.reference = Some(Spanned { value: reference.to_owned(), span: None });
+            manifest.roadrunner.reference = Some(reference.to_owned().into());
         }
         BuildRequest {
             manifest,

@@ -11,9 +11,7 @@ use tokio_util::sync::CancellationToken;
 use velox_build::{
     BuildOptions, BuildRequest, BuildSummary, Error, Event, Goal, NetworkAccess, Note, QuerySession, Reporter,
 };
-use velox_manifest::{
-    Diagnostic, DiagnosticKind, Level, Manifest, ManifestOverrides, SourceFile, Spanned, catalogue,
-};
+use velox_manifest::{Diagnostic, DiagnosticKind, Level, Manifest, ManifestOverrides, SourceFile, catalogue};
 use velox_query::ModuleGraph;
 
 use crate::{
@@ -329,7 +327,7 @@ impl LoadedManifest {
         let read = ManifestOverrides::read(overrides.roadrunner.as_deref(), &[], &[], |_| Ok(String::new()))?;
         let mut loaded = Self::empty(working_directory);
         if let Some(value) = read.roadrunner {
-            loaded.manifest.roadrunner.reference = Some(Spanned { value, span: None });
+            loaded.manifest.roadrunner.reference = Some(value.into());
         }
         Ok(loaded)
     }

@@ -4,7 +4,7 @@ use std::{io::Write, process::Stdio, thread, time::Duration};
 
 use velox_testkit::{ModuleProxy, plugin, roadrunner};
 
-use crate::support::sandbox::{Sandbox, VX, skip};
+use crate::support::sandbox::{CommandOutput, Sandbox, VX, skip};
 
 /// A proxy with three small RoadRunners and a plugin.
 fn proxy() -> ModuleProxy {
@@ -143,8 +143,7 @@ fn init_from_foreign_binary_needs_roadrunner_version() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
     let sandbox = sandbox.files("tree", roadrunner("v2025").files());
-    // With the flags of vx the compiled standard library is shared with other tests.
-    sandbox.run("env CGO_ENABLED=0 go build -C tree -trimpath -buildvcs=false -gcflags=all=-dwarf=false -o ../rr ./cmd/rr");
+    CommandOutput::from(sandbox.go_build("../rr").arg("./cmd/rr").current_dir(sandbox.at("tree"))).ok();
     sandbox.vx("init --from rr").fails_with(2, &["--roadrunner"]);
     sandbox.vx("init --from rr --roadrunner v2025.0.77").ok();
     assert!(headers(&sandbox).contains(&"[plugins.fileserver]".to_owned()), "{}", sandbox.read("velox.toml"));

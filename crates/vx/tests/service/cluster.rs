@@ -12,7 +12,7 @@ use super::documents::with_key;
 use crate::support::{
     collector::Collector,
     sandbox::{RELEASE, Sandbox, VX, acme_proxy, long, program, skip, wait_until},
-    service::{ServiceProcess, request},
+    service::{RunningService, request},
 };
 
 /// The services that all nodes share, and their sandbox.
@@ -60,13 +60,13 @@ impl Cluster {
     }
 
     /// Starts a server that keeps no binaries: at start it removes those unused for an hour.
-    fn server(&self, name: &str) -> ServiceProcess {
-        ServiceProcess::start(self.command("server", name).args(["--jobs", "0", "--keep-size", "1"]))
+    fn server(&self, name: &str) -> RunningService {
+        RunningService::start(self.command("server", name).args(["--jobs", "0", "--keep-size", "1"]))
     }
 
-    fn worker(&self, name: &str) -> ServiceProcess {
+    fn worker(&self, name: &str) -> RunningService {
         let arguments = ["--jobs", "1", "--lease-time", "3s", "--sign-key", "key.pem"];
-        ServiceProcess::start(self.command("worker", name).args(arguments))
+        RunningService::start(self.command("worker", name).args(arguments))
     }
 
     fn compiles(&self) -> usize {
@@ -81,7 +81,7 @@ impl Cluster {
         fs::remove_file(&self.hold).unwrap();
     }
 
-    fn until_compiling(&self, server: &ServiceProcess, id: &str, how_often: usize) {
+    fn until_compiling(&self, server: &RunningService, id: &str, how_often: usize) {
         wait_until("it is compiled", || {
             let view = server.get(&format!("/v1/builds/{id}")).json();
             assert!(!view["finished"].is_string(), "nothing is compiled: {view}");
@@ -106,7 +106,7 @@ fn is_numbered(log: &str, least: usize) {
 }
 
 /// Downloads a build's artifact and verifies its checksum.
-fn is_whole(sandbox: &Sandbox, service: &ServiceProcess, view: &Value) {
+fn is_whole(sandbox: &Sandbox, service: &RunningService, view: &Value) {
     let artifact = &view["artifact"];
     let binary = service.get(artifact["path"].as_str().unwrap());
     assert_eq!(binary.status, 200, "{view}");
@@ -185,7 +185,7 @@ fn worker_returns_its_build_on_shutdown() {
     cluster.hold();
     let server = cluster.server("one");
     let worker =
-        ServiceProcess::start(cluster.command("worker", "two").args(["--drain", "0s", "--lease-time", "1h"]));
+        RunningService::start(cluster.command("worker", "two").args(["--drain", "0s", "--lease-time", "1h"]));
     let asked = server.post("/v1/builds", &build("v1.2.3")).id();
     cluster.until_compiling(&server, &asked, 1);
     worker.terminate();
@@ -208,9 +208,9 @@ fn worker_serves_health_metrics_and_traces() {
         command
     };
     let server =
-        ServiceProcess::start(traced(cluster.command("server", "one"), &of_server).args(["--jobs", "0"]));
+        RunningService::start(traced(cluster.command("server", "one"), &of_server).args(["--jobs", "0"]));
     let arguments = ["--jobs", "1", "--metrics-address", "127.0.0.1:0"];
-    let worker = ServiceProcess::start(traced(cluster.command("worker", "two"), &of_worker).args(arguments));
+    let worker = RunningService::start(traced(cluster.command("worker", "two"), &of_worker).args(arguments));
     for path in ["/healthz", "/readyz"] {
         assert_eq!(worker.get(path).text(), "ok\n", "{path}");
     }
@@ -336,7 +336,7 @@ fn nats_over_tls() {
     let binaries = sandbox.at("binaries").display().to_string();
     let arguments = ["server", "--data", "one", "--jobs", "0", "--nats", &url, "--artifacts", &binaries];
     let command = || sandbox.command(VX, &arguments);
-    let server = ServiceProcess::start(command().env("SSL_CERT_FILE", &certificate));
+    let server = RunningService::start(command().env("SSL_CERT_FILE", &certificate));
     assert_eq!(server.get("/readyz").status, 200);
     assert_eq!(server.post("/v1/builds", &build("v1.2.3")).status, 202);
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     sandbox::{RELEASE, Sandbox, acme_proxy, assert_contains, configuration},
-    service::{Answer, ServiceProcess},
+    service::{Answer, RunningService},
     vulnerabilities::{HELLO, entry, url, with_database},
 };
 
@@ -31,7 +31,7 @@ fn documents_are_served_and_another_service_builds_the_same() {
     let machine = with_key(with_key(machine, "ours"), "theirs");
     let database = url(&machine);
     let mut command = machine.vx_command("server --data data --sign-key ours.pem --vulnerability-db");
-    let service = ServiceProcess::start(command.arg(&database));
+    let service = RunningService::start(command.arg(&database));
     let toml = configuration("hello@v1.0.0");
     let user = Sandbox::behind(&proxy).file("velox.toml", &toml);
     let key = |name: &str| machine.at(format!("{name}.pub")).display().to_string();
@@ -97,7 +97,7 @@ fn documents_are_served_and_another_service_builds_the_same() {
     // Another service, with tokens and without a key, builds them, too.
     let other = Sandbox::behind(&proxy);
     let token = other.vx("server token new user").ok();
-    let second = ServiceProcess::start(&mut other.vx_command("server --data data --tokens tokens.toml"));
+    let second = RunningService::start(&mut other.vx_command("server --data data --tokens tokens.toml"));
     let user = user.file("token", token.trim());
     let verify = format!("verify rr --remote {}", second.url);
     user.vx(&verify).fails_with(2, &["VX_REMOTE_TOKEN"]);

@@ -14,7 +14,7 @@ use crate::{
     support::{
         book::{page, top},
         sandbox::{CommandOutput, RELEASE, Sandbox, acme_proxy, assert_contains},
-        service::ServiceProcess,
+        service::RunningService,
     },
 };
 
@@ -229,7 +229,7 @@ rows! {
 
     api_fields {
         let machine = user("");
-        let service = ServiceProcess::start(&mut machine.vx_command("server --data data"));
+        let service = RunningService::start(&mut machine.vx_command("server --data data"));
         let answer = service.post(CALL, &json!({
             "rr_version": RELEASE,
             "plugins": [{"module_name": "example.com/acme/hello", "tag": "v1.0.0"}],

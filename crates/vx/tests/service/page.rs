@@ -14,7 +14,7 @@ use velox_testkit::{ModuleProxy, plugin};
 use crate::support::{
     browser::{self, Browser},
     sandbox::{Sandbox, skip, wait_until},
-    service::ServiceProcess,
+    service::RunningService,
 };
 
 /// RoadRunner releases of these tests: small servers with the versions of real ones, whose plugins vx knows.
@@ -36,7 +36,7 @@ const BROKEN: &str = "github.com/acme/rr-broken";
 
 /// A service with its web page.
 struct Site {
-    service: ServiceProcess,
+    service: RunningService,
     /// A token with all scopes, if the service requires one.
     token: Option<String>,
     sandbox: Sandbox,
@@ -44,9 +44,9 @@ struct Site {
 }
 
 impl Deref for Site {
-    type Target = ServiceProcess;
+    type Target = RunningService;
 
-    fn deref(&self) -> &ServiceProcess {
+    fn deref(&self) -> &RunningService {
         &self.service
     }
 }
@@ -60,7 +60,7 @@ impl Site {
         let token = needs_token.then(|| sandbox.vx("server token new me").ok().trim().to_owned());
         let tokens = if needs_token { "--tokens tokens.toml" } else { "" };
         let mut command = sandbox.vx_command(&format!("server --data data --jobs 1 {tokens}"));
-        Self { service: ServiceProcess::start(&mut command), token, sandbox, _proxy: proxy }
+        Self { service: RunningService::start(&mut command), token, sandbox, _proxy: proxy }
     }
 
     /// The path and query of a selection.

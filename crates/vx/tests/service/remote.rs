@@ -19,7 +19,7 @@ use velox_testkit::{ModuleProxy, plugin};
 use crate::support::{
     collector::Collector,
     sandbox::{CommandOutput, RELEASE, Sandbox, program, wait_until},
-    service::ServiceProcess,
+    service::RunningService,
 };
 
 /// In the manual's format, with custom plugin names.
@@ -52,18 +52,18 @@ impl Story {
         Self { proxy, machine, user }
     }
 
-    fn serve(&self, arguments: &[&str]) -> ServiceProcess {
-        ServiceProcess::start(self.machine.vx_command("server --data data").args(arguments))
+    fn serve(&self, arguments: &[&str]) -> RunningService {
+        RunningService::start(self.machine.vx_command("server --data data").args(arguments))
     }
 
     /// `vx build --remote`, without a go command on the PATH.
-    fn command(&self, service: &ServiceProcess, arguments: &str) -> Command {
+    fn command(&self, service: &RunningService, arguments: &str) -> Command {
         let mut command = self.user.vx_command(&format!("build --remote {} {arguments}", service.url));
         command.env("PATH", "/nonexistent");
         command
     }
 
-    fn build(&self, service: &ServiceProcess, arguments: &str) -> CommandOutput {
+    fn build(&self, service: &RunningService, arguments: &str) -> CommandOutput {
         self.command(service, arguments).into()
     }
 }
@@ -428,7 +428,7 @@ fn traces_are_exported_to_the_collector() {
     let story = Story::new();
     let collector = Collector::start();
     let mut command = story.machine.vx_command("server --data data");
-    let service = ServiceProcess::start(command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url));
+    let service = RunningService::start(command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url));
     let body = serde_json::json!({"build": {
         "roadrunner": RELEASE, "plugins": [{"module": "github.com/acme/hello", "ref": "v1.0.0"}],
     }});
@@ -447,6 +447,6 @@ fn traces_are_exported_to_the_collector() {
     assert!(collector.has(&trace), "the client's trace goes on");
 }
 
-fn metric(service: &ServiceProcess, line: &str) -> bool {
+fn metric(service: &RunningService, line: &str) -> bool {
     String::from_utf8(service.get("/metrics").body).unwrap().lines().any(|known| known == line)
 }

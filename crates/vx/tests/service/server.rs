@@ -13,7 +13,7 @@ use velox_testkit::{Fault, Files, ModuleProxy, plugin, roadrunner};
 
 use crate::support::{
     sandbox::{CommandOutput, RELEASE, Sandbox, VX, acme_proxy, long, program, wait_until},
-    service::{Answer, ServiceProcess},
+    service::{Answer, RunningService},
 };
 
 /// Method, path, headers, body, and the expected statuses.
@@ -37,9 +37,9 @@ fn server(sandbox: &Sandbox, arguments: &[&str]) -> Command {
 }
 
 /// A service that builds nothing.
-fn idle() -> (Sandbox, ServiceProcess) {
+fn idle() -> (Sandbox, RunningService) {
     let sandbox = Sandbox::new();
-    let service = ServiceProcess::start(&mut server(&sandbox, &["--jobs", "0"]));
+    let service = RunningService::start(&mut server(&sandbox, &["--jobs", "0"]));
     (sandbox, service)
 }
 
@@ -77,7 +77,7 @@ fn frame(message: &[u8]) -> Vec<u8> {
 }
 
 /// Calls a method over gRPC on HTTP/2 without TLS; returns the response message and the trailers.
-fn grpc(service: &ServiceProcess, path: &str, body: Vec<u8>) -> (Vec<u8>, Vec<(String, String)>) {
+fn grpc(service: &RunningService, path: &str, body: Vec<u8>) -> (Vec<u8>, Vec<(String, String)>) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -109,7 +109,7 @@ fn trailer<'a>(trailers: &'a [(String, String)], name: &str) -> &'a str {
 fn build_is_made_once_and_survives_a_crash() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
-    let service = ServiceProcess::start(&mut server(&sandbox, &[]));
+    let service = RunningService::start(&mut server(&sandbox, &[]));
     let asked = service.post("/v1/builds", &json!({ "build": build("hello") }));
     assert_eq!(asked.status, 202, "{asked:?}");
     let id = asked.id();
@@ -165,7 +165,7 @@ fn build_is_made_once_and_survives_a_crash() {
     let fetched = fetches();
     assert_eq!(service.post("/v1/builds", &json!({ "build": build("hello") })).status, 200);
     service.kill();
-    let service = ServiceProcess::start(&mut server(&sandbox, &[]));
+    let service = RunningService::start(&mut server(&sandbox, &[]));
     let again = service.post("/v1/builds", &json!({ "build": build("hello") }));
     assert_eq!((again.status, &again.json()["id"]), (200, &json!(id)));
     assert_eq!(service.get(path).body, binary.body);
@@ -174,7 +174,7 @@ fn build_is_made_once_and_survives_a_crash() {
 }
 
 /// Clients that request an artifact without reading it use little memory and block no other client.
-fn download_without_reading(proxy: &ModuleProxy, service: &ServiceProcess) {
+fn download_without_reading(proxy: &ModuleProxy, service: &RunningService) {
     let clients = long(64, 256) as u64;
     let mut files = plugin("example.com/acme/large", "large").files();
     let code = "package large\n\nimport _ \"embed\"\n\n//go:embed large.bin\nvar content string\n\n\
@@ -214,7 +214,7 @@ fn download_without_reading(proxy: &ModuleProxy, service: &ServiceProcess) {
 fn damaged_binary_is_built_again() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
-    let service = ServiceProcess::start(&mut server(&sandbox, &[]));
+    let service = RunningService::start(&mut server(&sandbox, &[]));
     let request = json!({ "build": build("hello") });
     let first = service.post("/v1/builds", &request).id();
     let view = service.built(&first);
@@ -234,7 +234,7 @@ fn damaged_binary_is_built_again() {
     // Found by the next process.
     service.kill();
     std::fs::write(&file, &whole[..100]).unwrap();
-    let service = ServiceProcess::start(&mut server(&sandbox, &[]));
+    let service = RunningService::start(&mut server(&sandbox, &[]));
     let again = service.post("/v1/builds", &request);
     assert_eq!(again.status, 202, "{again:?}");
     service.built(&again.id());
@@ -271,7 +271,7 @@ fn a_service_of_root_builds_as_another_user() {
     for name in ["VX_SERVER_JOB_USER", "GOMODCACHE", "GOCACHE"] {
         command.env_remove(name);
     }
-    let service = ServiceProcess::start(&mut command);
+    let service = RunningService::start(&mut command);
     let built = service.built(&service.post("/v1/builds", &json!({ "build": build("hello") })).id());
     assert_eq!(built["state"], "succeeded", "{built:#}\n{}", service.stderr());
     let binary = service.get(built["artifact"]["path"].as_str().unwrap());
@@ -285,7 +285,7 @@ fn a_service_of_root_builds_as_another_user() {
 fn caches_over_the_limit_are_emptied() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
-    let service = ServiceProcess::start(server(&sandbox, &["--limit-cache", "1K"]).env_remove("GOMODCACHE"));
+    let service = RunningService::start(server(&sandbox, &["--limit-cache", "1K"]).env_remove("GOMODCACHE"));
     let modules = sandbox.at("data/go/pkg");
     for what in ["with an empty cache", "after it was emptied"] {
         let asked = service.post("/v1/builds", &json!({ "build": build("hello"), "force": true }));
@@ -340,7 +340,7 @@ fn failure_kind_says_who_can_act() {
     // Only this test's proxy, the last one, has its modules, so its response decides.
     let others = sandbox.value("GOPROXY");
     let sandbox = sandbox.env("GOPROXY", format!("{}|{}", others.trim_end_matches(",direct"), proxy.url()));
-    let service = ServiceProcess::start(&mut server(&sandbox, &["--jobs", "2"]));
+    let service = RunningService::start(&mut server(&sandbox, &["--jobs", "2"]));
     let with = |name: &str, field: &str, value: Value| {
         let mut build = build(name);
         build[field] = value;
@@ -522,7 +522,7 @@ fn a_branch_or_commit_of_roadrunner_is_built() {
     let (tree, version) = (roadrunner("v3"), "v3.0.0-20260611105417-0123456789ab");
     proxy.module(tree.module(), version, tree.files());
     let sandbox = Sandbox::behind(&proxy);
-    let service = ServiceProcess::start(&mut server(&sandbox, &[]));
+    let service = RunningService::start(&mut server(&sandbox, &[]));
     for reference in ["master", "0123456789ab"] {
         proxy.query(tree.module(), reference, version);
         let mut call = call("hello");
@@ -541,7 +541,7 @@ fn a_branch_or_commit_of_roadrunner_is_built() {
 fn grpc_and_grpc_web_with_health_and_reflection() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
-    let service = ServiceProcess::start(&mut server(&sandbox, &[]));
+    let service = RunningService::start(&mut server(&sandbox, &[]));
     let request = frame(&message(RELEASE, "example.com/acme/hello", "v1.0.0"));
     let (answer, trailers) = grpc(&service, CALL, request.clone());
     assert_eq!(trailer(&trailers, "grpc-status"), "0", "{trailers:?}");
@@ -574,7 +574,7 @@ fn grpcurl_lists_describes_and_calls() {
     };
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
-    let service = ServiceProcess::start(&mut server(&sandbox, &[]));
+    let service = RunningService::start(&mut server(&sandbox, &[]));
     let address = service.address().to_string();
     let ask = |arguments: &[&str]| {
         CommandOutput::from(sandbox.command(&grpcurl, &[&["-plaintext"], arguments].concat())).ok()
@@ -637,7 +637,7 @@ pub(crate) fn go_client(sandbox: &Sandbox) -> Option<PathBuf> {
 pub(crate) fn answers_of(
     client: &Path,
     sandbox: &Sandbox,
-    service: &ServiceProcess,
+    service: &RunningService,
     calls: &[Value],
 ) -> Vec<Value> {
     let calls: Vec<String> = calls.iter().map(Value::to_string).collect();
@@ -653,7 +653,7 @@ fn connect_client_in_go() {
     let proxy = proxy();
     let sandbox = Sandbox::behind(&proxy);
     let Some(client) = go_client(&sandbox) else { return };
-    let ask = |service: &ServiceProcess, calls: &[Value]| answers_of(&client, &sandbox, service, calls);
+    let ask = |service: &RunningService, calls: &[Value]| answers_of(&client, &sandbox, service, calls);
     let with = |protocol: &str, changes: Value| {
         let mut call = json!({"protocol": protocol, "version": RELEASE, "module": "example.com/acme/hello",
             "tag": "v1.0.0", "os": "linux", "arch": go_arch()});
@@ -669,7 +669,7 @@ fn connect_client_in_go() {
         (json!({"module": "example.com/acme/broken"}), "internal", "undefined: missing"),
     ];
 
-    let service = ServiceProcess::start(&mut server(&sandbox, &[]));
+    let service = RunningService::start(&mut server(&sandbox, &[]));
     for protocol in protocols {
         let calls: Vec<Value> =
             right.iter().chain(wrong.iter().map(|(changes, ..)| changes)).cloned().collect();
@@ -690,7 +690,7 @@ fn connect_client_in_go() {
 
     let token = sandbox.vx("server token new go --file tokens.toml").ok();
     let arguments = ["--jobs", "0", "--queue", "1", "--tokens", "tokens.toml", "--data", "other"];
-    let service = ServiceProcess::start(
+    let service = RunningService::start(
         Command::new(VX)
             .arg("server")
             .args(arguments)
@@ -748,7 +748,7 @@ fn requests_of_the_velox_load_test() {
             json!({"module_name": module, "tag": tag})
         })
         .collect();
-    let ask = |service: &ServiceProcess, user: u32, os: &str, arch: &str, more: &[(&str, &str)]| {
+    let ask = |service: &RunningService, user: u32, os: &str, arch: &str, more: &[(&str, &str)]| {
         let call = json!({
             "request_id": format!("00000000-0000-4000-8000-{user:012}"),
             "force_rebuild": true,
@@ -760,7 +760,7 @@ fn requests_of_the_velox_load_test() {
         service.ask("POST", CALL, &headers, call.to_string().as_bytes())
     };
     let sandbox = Sandbox::behind(&proxy);
-    let service = ServiceProcess::start(&mut server(&sandbox, &[]));
+    let service = RunningService::start(&mut server(&sandbox, &[]));
     // Its users send the same request concurrently; Velox answers all but one with 409.
     let answers: Vec<Answer> = std::thread::scope(|scope| {
         let (ask, service) = (&ask, &service);
@@ -830,7 +830,7 @@ fn requests_without_a_token_fill_no_log() {
     let sandbox = Sandbox::new();
     let token = sandbox.vx("server token new ci").ok().trim().to_owned();
     let flags = ["--jobs", "0", "--tokens", "tokens.toml", "--audit-log", "audit.jsonl"];
-    let service = ServiceProcess::start(&mut server(&sandbox, &flags));
+    let service = RunningService::start(&mut server(&sandbox, &flags));
     let mut stream = service.connect();
     for number in 0..REQUESTS {
         let path = if number % 2 == 0 { "/v1/catalogue" } else { "/healthz" };
@@ -896,7 +896,7 @@ fn tls_serves_http2_and_reloads_certificates() {
         reqwest::Certificate::from_pem(pair.cert.pem().as_bytes()).unwrap()
     };
     let first = write("server");
-    let service = ServiceProcess::start(&mut server(
+    let service = RunningService::start(&mut server(
         &sandbox,
         &["--jobs", "0", "--tls-cert", "server.pem", "--tls-key", "server.key"],
     ));

@@ -22,7 +22,7 @@ use velox_testkit::{ModuleProxy, plugin};
 
 use crate::support::{
     sandbox::{RELEASE, Sandbox, acme_proxy, exclusive, long, program},
-    service::{ServiceProcess, request},
+    service::{RunningService, request},
 };
 
 const HELLO: &str = "example.com/acme/hello";
@@ -51,8 +51,8 @@ impl Machine {
         Self { sandbox, _proxy: proxy }
     }
 
-    fn server(&self, arguments: &[&str]) -> ServiceProcess {
-        ServiceProcess::start(self.sandbox.vx_command("server --data data").args(arguments))
+    fn server(&self, arguments: &[&str]) -> RunningService {
+        RunningService::start(self.sandbox.vx_command("server --data data").args(arguments))
     }
 
     /// The number of compiled binaries.

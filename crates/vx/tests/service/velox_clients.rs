@@ -12,7 +12,7 @@ use crate::{
     server::{CALL, answers_of, go_arch, go_client},
     support::{
         sandbox::{RELEASE, Sandbox, acme_proxy, assert_contains, wait_until},
-        service::{Answer, ServiceProcess, request},
+        service::{Answer, RunningService, request},
     },
 };
 
@@ -41,7 +41,7 @@ fn middleware_opens_the_path_of_the_answer() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy);
     let Some(client) = go_client(&sandbox) else { return };
-    let service = ServiceProcess::start(&mut sandbox.vx_command("server --data data --share-dir shared"));
+    let service = RunningService::start(&mut sandbox.vx_command("server --data data --share-dir shared"));
     let call = json!({"protocol": "connect", "request_id": "0d0a1b9e-7c3b-4f5e-8f52-3b1f2a9f0c11", "open": true,
         "version": RELEASE, "module": "example.com/acme/hello", "tag": "v1.0.0", "os": "linux", "arch": go_arch()});
     let answers = answers_of(&client, &sandbox, &service, &[call.clone(), call]);
@@ -65,7 +65,7 @@ fn web_configurator_probes_builds_and_opens() {
     let sandbox = Sandbox::behind(&proxy);
     // As its compose file has it; other machines need tokens or --allow-anonymous.
     let service =
-        ServiceProcess::start(&mut sandbox.vx_command("server -a :0 --data data --share-dir shared"));
+        RunningService::start(&mut sandbox.vx_command("server -a :0 --data data --share-dir shared"));
     assert!(service.url.starts_with("http://127.0.0.1:"), "{}", service.url);
     assert_eq!(service.get("/health").status, 200);
     assert_eq!(service.get("/version").json(), json!({"version": env!("CARGO_PKG_VERSION")}));
@@ -108,14 +108,14 @@ fn shared_directory_is_cleaned_at_start() {
     let proxy = acme_proxy();
     let sandbox = Sandbox::behind(&proxy);
     let command = || sandbox.vx_command("server --data data --share-dir shared");
-    let service = ServiceProcess::start(&mut command());
+    let service = RunningService::start(&mut command());
     let file = path_of(&service.post(CALL, &call(RELEASE, &hello(), false)));
     service.kill();
-    let service = ServiceProcess::start(&mut command());
+    let service = RunningService::start(&mut command());
     assert_eq!(path_of(&service.post(CALL, &call(RELEASE, &hello(), false))), file);
     service.kill();
     std::fs::remove_dir_all(sandbox.at("data/artifacts")).unwrap();
-    let service = ServiceProcess::start(&mut command());
+    let service = RunningService::start(&mut command());
     wait_until("the file is removed", || !Path::new(&file).exists());
     assert_eq!(path_of(&service.post(CALL, &call(RELEASE, &hello(), false))), file, "it is built again");
     drop(service);

@@ -341,6 +341,14 @@ impl Sandbox {
         command
     }
 
+    /// A `go build` with the flags of vx's builds, so that the compiled standard library is shared with them.
+    pub fn go_build(&self, output: impl AsRef<OsStr>) -> Command {
+        let flags = ["build", "-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false", "-o"];
+        let mut command = self.command("go", &flags);
+        command.arg(output).env("CGO_ENABLED", "0");
+        command
+    }
+
     /// A `vx` command, not yet started.
     pub fn vx_command(&self, line: &str) -> Command {
         let words = words(line);

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::sandbox::{HANG_TIMEOUT, wait_until};
 
 /// A running `vx server` or `vx worker`, killed when dropped.
-pub struct ServiceProcess {
+pub struct RunningService {
     child: Child,
     stdout: BufReader<ChildStdout>,
     /// Empty for a worker without a metrics address.
@@ -24,7 +24,7 @@ pub struct ServiceProcess {
     message: Arc<Mutex<String>>,
 }
 
-impl ServiceProcess {
+impl RunningService {
     /// Starts this command; a server on a free port of the loopback address unless it has an address.
     pub fn start(command: &mut Command) -> Self {
         if !command.get_args().any(|argument| argument == "-a" || argument == "worker") {
@@ -133,7 +133,7 @@ impl ServiceProcess {
     }
 }
 
-impl Drop for ServiceProcess {
+impl Drop for RunningService {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -58,10 +58,8 @@ pub fn go(test: &str, name: &str) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/foreign");
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let sandbox = Sandbox::new();
-    // With the flags of vx the compiled standard library is shared with other tests.
-    let mut build = sandbox.command("go", &["build", "-trimpath", "-gcflags=all=-dwarf=false", "-o"]);
-    let build = build.arg(&program).arg(format!("./{name}")).env("CGO_ENABLED", "0").current_dir(source);
-    let built = CommandOutput::from(build);
+    let mut build = sandbox.go_build(&program);
+    let built = CommandOutput::from(build.arg(format!("./{name}")).current_dir(source));
     if built.code() != Some(0) {
         println!("skipped: {test}: {name} can't be compiled: {}", built.stderr());
         return None;

@@ -2,7 +2,7 @@ use velox_build::{
     BuildOptions, BuildRequest, CacheOptions, CachePublisher, CompileOptions, Error, Goal, Output,
     PublishedCache, SigningKey, cache_directory,
 };
-use velox_manifest::{Manifest, SourceFile, Spanned};
+use velox_manifest::{Manifest, SourceFile};
 
 use super::sign_key;
 use crate::{
@@ -89,7 +89,7 @@ async fn published(
         go: session.request.options.go.clone(),
         ..BuildOptions::default()
     };
-    let selections = command.go_versions.iter().cloned().map(|value| Some(Spanned { value, span: None }));
+    let selections = command.go_versions.iter().cloned().map(|version| Some(version.into()));
     let selections: Vec<_> = if command.go_versions.is_empty() { vec![None] } else { selections.collect() };
     for go in selections {
         manifest.go = go;

@@ -9,7 +9,7 @@ use velox_build::{
     Versions, write_text,
 };
 use velox_manifest::{
-    Diagnostic, Level, LogConfig, Manifest, ManifestOverrides, SourceFile, Spanned,
+    Diagnostic, Level, LogConfig, Manifest, ManifestOverrides, SourceFile,
     catalogue::{self, PluginGroup, PluginStatus},
 };
 use velox_query::{
@@ -115,7 +115,7 @@ fn manifest(roadrunner: Option<&str>) -> Result<Manifest, Vec<Diagnostic>> {
     let overrides = ManifestOverrides::read(roadrunner, &[], &[], |_| Ok(String::new()))?;
     let mut manifest = Manifest::without_a_file();
     if let Some(value) = overrides.roadrunner {
-        manifest.roadrunner.reference = Some(Spanned { value, span: None });
+        manifest.roadrunner.reference = Some(value.into());
     }
     Ok(manifest)
 }

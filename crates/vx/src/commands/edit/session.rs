@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use velox_build::{BuildOptions, ErrorKind, Event, Goal, Upgrade, write_text};
 use velox_manifest::{
-    ConfigSyntax, Diagnostic, Level, Manifest, ManifestFormat, SourceFile, Spanned,
+    ConfigSyntax, Diagnostic, Level, Manifest, ManifestFormat, SourceFile,
     edit::{Editor, NewOrigin, NewPlugin, to_toml},
 };
 use velox_query::SelectedPlugin;
@@ -134,7 +134,7 @@ impl EditSession {
         let newest = newest_roadrunner(&query).await.map_err(|error| self.session.failed(&error))?.1;
         drop(query);
         self.editor.set_roadrunner(&newest).map_err(|error| self.session.invalid(error))?;
-        self.session.request.manifest.roadrunner.reference = Some(Spanned { value: newest, span: None });
+        self.session.request.manifest.roadrunner.reference = Some(newest.into());
         Ok(())
     }
 

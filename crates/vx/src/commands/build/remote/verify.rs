@@ -5,7 +5,7 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 use velox_api::{BuildId, BuildSpec, BuildState, SubmitRequest, client::ServiceClient, with_module_paths};
 use velox_build::{Error, Lock, LockedRefs};
-use velox_manifest::{Diagnostic, GoSelection, Spanned};
+use velox_manifest::{Diagnostic, GoSelection};
 use velox_query::{BuildVerification, RecordedBinary, read_lock};
 
 use super::{
@@ -101,7 +101,7 @@ fn request(session: &Session, binary: &RecordedBinary, lock: &Lock) -> Result<Bu
     }
     let modules = lock.plugins.iter().map(|plugin| (plugin.name.clone(), plugin.module.clone())).collect();
     let mut manifest = with_module_paths(manifest, &modules);
-    manifest.go = Some(Spanned { value: GoSelection::Release, span: None });
+    manifest.go = Some(GoSelection::Release.into());
     spec::request_exactly(&mut manifest, LockedRefs::of(lock));
     let record = &binary.record;
     let arguments = &mut manifest.build_args;
